@@ -1,0 +1,598 @@
+// SPDX-License-Identifier: MIT
+pragma solidity 0.8.37;
+
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+
+import {BatchWire} from "./BatchWire.sol";
+import {IBudgetPool} from "./interfaces/IBudgetPool.sol";
+import {IERC3009} from "./interfaces/IERC3009.sol";
+
+/// @title BudgetPool: one deposit, many providers.
+/// @notice Immutable, without owner, proxy or pause. What each call does and refuses is told in `IBudgetPool`.
+/// @dev Layout: a pool takes four slots and `settle` reads two and writes one (`Spending`); a provider's line takes
+/// one slot; settled sequence numbers are one bit each; a dispute takes one slot; `totalHeld` changes only when
+/// tokens move.
+contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
+    using SafeERC20 for IERC20;
+    using BatchWire for bytes;
+
+    // ------------------------------------------------------------------ storage
+
+    /// @dev What a batch changes.
+    struct Spending {
+        uint56 free;
+        uint48 perRecordCap;
+        uint56 windowCap;
+        uint56 windowSpent;
+        uint32 windowIndex;
+    }
+
+    /// @dev What a batch is checked against. `endsAt` is the expiry until a close request brings it forward.
+    struct Rules {
+        address authorizer;
+        uint32 endsAt;
+        uint32 windowLength;
+        uint32 disputeWindow;
+    }
+
+    struct Owner {
+        address payer;
+        uint32 closeRequestedAt;
+        uint64 disputed;
+    }
+
+    struct Settings {
+        address arbiter;
+        uint32 expiry;
+        uint32 closeDelay;
+        uint16 feeBps;
+    }
+
+    struct Pool {
+        Spending spending;
+        Rules rules;
+        Owner owner;
+        Settings settings;
+    }
+
+    /// @dev `newer` was credited in `epoch`, `older` in the epoch before it.
+    struct Line {
+        uint64 matured;
+        uint64 older;
+        uint64 newer;
+        uint32 epoch;
+        bool allowed;
+    }
+
+    struct DisputeSlot {
+        uint64 amount;
+        uint64 openedAt;
+        DisputeStatus status;
+    }
+
+    struct Totals {
+        uint128 held;
+        uint128 fees;
+    }
+
+    // ------------------------------------------------------------------ constants
+
+    uint16 public constant MAX_FEE_BPS = 500;
+    uint256 public constant DISPUTE_TIMEOUT = 14 days;
+
+    bytes32 private constant TERMS_TYPEHASH = keccak256(
+        "Terms(address payer,address authorizer,address arbiter,uint64 expiry,uint32 closeDelay,uint48 perRecordCap,uint56 windowCap,uint32 windowLength,uint32 disputeWindow,uint16 feeBps,bytes32 providersHash,bytes32 salt)"
+    );
+    bytes32 private constant BATCH_TYPEHASH =
+        keccak256("Batch(bytes32 poolId,bytes packed,bytes32 root,uint64 deadline)");
+    bytes32 private constant TOP_UP_TYPEHASH = keccak256("TopUp(bytes32 poolId,bytes32 nonceSalt)");
+    bytes32 private constant ALLOW_TYPEHASH =
+        keccak256("AllowProviders(bytes32 poolId,address[] providers,bytes32 nonce,uint64 deadline)");
+    bytes32 private constant DISPUTE_TYPEHASH =
+        keccak256("Dispute(bytes32 poolId,address provider,uint64 amount,bytes32 ref,uint64 deadline)");
+    bytes32 private constant CLOSE_TYPEHASH = keccak256("RequestClose(bytes32 poolId,uint64 deadline)");
+
+    IERC20 public immutable token;
+    address public immutable feeRecipient;
+
+    Totals private _totals;
+    mapping(bytes32 poolId => Pool) private _pools;
+    mapping(bytes32 poolId => mapping(address provider => Line)) private _lines;
+    mapping(bytes32 poolId => mapping(uint256 word => uint256)) private _settled;
+    mapping(bytes32 poolId => mapping(address provider => mapping(bytes32 ref => DisputeSlot))) private _disputes;
+    mapping(bytes32 poolId => mapping(bytes32 nonce => bool)) private _usedNonces;
+
+    constructor(address token_, address feeRecipient_) EIP712("BudgetPool", "1") {
+        if (token_ == address(0)) revert BadTerms("token", 0);
+        if (feeRecipient_ == address(0)) revert BadTerms("feeRecipient", 0);
+        token = IERC20(token_);
+        feeRecipient = feeRecipient_;
+    }
+
+    // ------------------------------------------------------------------ deposits
+
+    /// @inheritdoc IBudgetPool
+    function openPool(
+        Terms calldata terms,
+        address[] calldata providers,
+        uint256 value,
+        uint256 validAfter,
+        uint256 validBefore,
+        bytes calldata signature
+    ) external nonReentrant returns (bytes32 poolId) {
+        _checkTerms(terms);
+        bytes32 hash = keccak256(abi.encodePacked(providers));
+        if (hash != terms.providersHash) revert ProvidersHashMismatch(terms.providersHash, hash);
+        poolId = poolIdOf(terms);
+        Pool storage p = _pools[poolId];
+        if (p.owner.payer != address(0)) revert PoolExists(poolId);
+
+        p.rules = Rules(terms.authorizer, uint32(terms.expiry), terms.windowLength, terms.disputeWindow);
+        p.owner = Owner(terms.payer, 0, 0);
+        p.settings = Settings(terms.arbiter, uint32(terms.expiry), terms.closeDelay, terms.feeBps);
+        p.spending = Spending(_asFree(value, 0), terms.perRecordCap, terms.windowCap, 0, 0);
+        emit PoolOpened(poolId, terms.payer, terms, value);
+        _allow(poolId, providers);
+        _receive(terms.payer, value, validAfter, validBefore, poolId, signature);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function topUp(
+        bytes32 poolId,
+        uint256 value,
+        address from,
+        uint256 validAfter,
+        uint256 validBefore,
+        bytes32 nonceSalt,
+        bytes calldata signature
+    ) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        _requireOpen(p);
+        if (p.owner.closeRequestedAt != 0) revert PoolClosing(p.rules.endsAt);
+        p.spending.free = _asFree(value, p.spending.free);
+        emit PoolToppedUp(poolId, from, value);
+        _receive(from, value, validAfter, validBefore, topUpNonce(poolId, nonceSalt), signature);
+    }
+
+    // ------------------------------------------------------------------ the allow-list
+
+    /// @inheritdoc IBudgetPool
+    function allowProviders(bytes32 poolId, address[] calldata providers) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        _requirePayer(p);
+        _requireOpen(p);
+        _allow(poolId, providers);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function allowProvidersWithSig(
+        bytes32 poolId,
+        address[] calldata providers,
+        bytes32 nonce,
+        uint64 deadline,
+        bytes calldata signature
+    ) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        _requireOpen(p);
+        bytes32 structHash =
+            keccak256(abi.encode(ALLOW_TYPEHASH, poolId, keccak256(abi.encodePacked(providers)), nonce, deadline));
+        _requireSigned(p.owner.payer, structHash, deadline, signature);
+        if (_usedNonces[poolId][nonce]) revert NonceUsed(poolId, nonce);
+        _usedNonces[poolId][nonce] = true;
+        _allow(poolId, providers);
+    }
+
+    // ------------------------------------------------------------------ settlement
+
+    /// @inheritdoc IBudgetPool
+    function settle(bytes32 poolId, bytes calldata packed, bytes32 root, uint64 deadline, bytes calldata signature)
+        external
+        nonReentrant
+    {
+        Pool storage p = _pools[poolId];
+        Rules memory rules = p.rules;
+        if (rules.authorizer == address(0)) revert NoSuchPool(poolId);
+        if (block.timestamp >= rules.endsAt) revert PoolEnded(rules.endsAt, block.timestamp);
+        _requireSigned(
+            rules.authorizer,
+            keccak256(abi.encode(BATCH_TYPEHASH, poolId, keccak256(packed), root, deadline)),
+            deadline,
+            signature
+        );
+        Spending memory spending = p.spending;
+        (uint256 firstSeq, uint256 count, uint256[] memory sums) = packed.scan(spending.perRecordCap);
+        _markSettled(poolId, firstSeq, count);
+        uint256 total = _credit(poolId, packed, firstSeq, sums, rules.disputeWindow);
+        _spend(spending, total, block.timestamp / rules.windowLength);
+        p.spending = spending;
+        emit BatchSettled(poolId, firstSeq, count, total, root);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function withdraw(bytes32 poolId, address provider) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        Line memory line = _rolled(_lines[poolId][provider], p.rules.disputeWindow);
+        uint256 matured = line.matured;
+        if (matured == 0) revert NothingToWithdraw(poolId, provider);
+        uint256 fee = matured * p.settings.feeBps / 10_000;
+        line.matured = 0;
+        _lines[poolId][provider] = line;
+        Totals memory totals = _totals;
+        totals.fees += uint128(fee);
+        totals.held -= uint128(matured - fee);
+        _totals = totals;
+        emit Withdrawn(poolId, provider, matured - fee, fee);
+        token.safeTransfer(provider, matured - fee);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function withdrawFees() external nonReentrant {
+        Totals memory totals = _totals;
+        uint256 amount = totals.fees;
+        if (amount == 0) revert NoFees();
+        totals.held -= uint128(amount);
+        totals.fees = 0;
+        _totals = totals;
+        emit FeesWithdrawn(feeRecipient, amount);
+        token.safeTransfer(feeRecipient, amount);
+    }
+
+    // ------------------------------------------------------------------ disputes
+
+    /// @inheritdoc IBudgetPool
+    function dispute(bytes32 poolId, address provider, uint64 amount, bytes32 ref) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        _requirePayer(p);
+        _dispute(p, poolId, provider, amount, ref);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function disputeWithSig(
+        bytes32 poolId,
+        address provider,
+        uint64 amount,
+        bytes32 ref,
+        uint64 deadline,
+        bytes calldata signature
+    ) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        bytes32 structHash = keccak256(abi.encode(DISPUTE_TYPEHASH, poolId, provider, amount, ref, deadline));
+        _requireSigned(p.owner.payer, structHash, deadline, signature);
+        _dispute(p, poolId, provider, amount, ref);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function resolve(bytes32 poolId, address provider, bytes32 ref, uint64 toProvider) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        if (msg.sender != p.settings.arbiter) revert NotArbiter(msg.sender, p.settings.arbiter);
+        DisputeSlot memory slot = _openDispute(poolId, provider, ref);
+        uint256 timeoutAt = slot.openedAt + DISPUTE_TIMEOUT;
+        if (block.timestamp >= timeoutAt) revert RulingTooLate(timeoutAt, block.timestamp);
+        if (toProvider > slot.amount) revert RulingOverDispute(toProvider, slot.amount);
+        _resolve(p, poolId, provider, ref, slot, toProvider, false);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function resolveByTimeout(bytes32 poolId, address provider, bytes32 ref) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        DisputeSlot memory slot = _openDispute(poolId, provider, ref);
+        uint256 timeoutAt = slot.openedAt + DISPUTE_TIMEOUT;
+        if (block.timestamp < timeoutAt) revert TimeoutTooEarly(timeoutAt, block.timestamp);
+        _resolve(p, poolId, provider, ref, slot, slot.amount, true);
+    }
+
+    // ------------------------------------------------------------------ the way out
+
+    /// @inheritdoc IBudgetPool
+    function requestClose(bytes32 poolId) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        _requirePayer(p);
+        _requestClose(p, poolId);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function requestCloseWithSig(bytes32 poolId, uint64 deadline, bytes calldata signature) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        bytes32 structHash = keccak256(abi.encode(CLOSE_TYPEHASH, poolId, deadline));
+        _requireSigned(p.owner.payer, structHash, deadline, signature);
+        _requestClose(p, poolId);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function reclaim(bytes32 poolId) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        uint256 endsAt = p.rules.endsAt;
+        if (block.timestamp < endsAt) revert NotEnded(endsAt, block.timestamp);
+        uint256 amount = p.spending.free;
+        if (amount == 0) revert NothingToReclaim(poolId);
+        address payer = p.owner.payer;
+        p.spending.free = 0;
+        _totals.held -= uint128(amount);
+        emit Reclaimed(poolId, payer, amount);
+        token.safeTransfer(payer, amount);
+    }
+
+    // ------------------------------------------------------------------ views
+
+    /// @inheritdoc IBudgetPool
+    function poolIdOf(Terms calldata terms) public view returns (bytes32) {
+        return _hashTypedDataV4(keccak256(abi.encode(TERMS_TYPEHASH, terms)));
+    }
+
+    /// @inheritdoc IBudgetPool
+    function topUpNonce(bytes32 poolId, bytes32 nonceSalt) public view returns (bytes32) {
+        return _hashTypedDataV4(keccak256(abi.encode(TOP_UP_TYPEHASH, poolId, nonceSalt)));
+    }
+
+    /// @inheritdoc IBudgetPool
+    function pool(bytes32 poolId) external view returns (PoolState memory state) {
+        Pool memory p = _existing(poolId);
+        uint256 spent = p.spending.windowIndex == block.timestamp / p.rules.windowLength ? p.spending.windowSpent : 0;
+        state.payer = p.owner.payer;
+        state.authorizer = p.rules.authorizer;
+        state.arbiter = p.settings.arbiter;
+        state.expiry = p.settings.expiry;
+        state.endsAt = p.rules.endsAt;
+        state.closeRequestedAt = p.owner.closeRequestedAt;
+        state.closeDelay = p.settings.closeDelay;
+        state.perRecordCap = p.spending.perRecordCap;
+        state.windowCap = p.spending.windowCap;
+        state.windowLength = p.rules.windowLength;
+        state.disputeWindow = p.rules.disputeWindow;
+        state.feeBps = p.settings.feeBps;
+        state.free = p.spending.free;
+        state.disputed = p.owner.disputed;
+        state.windowRemaining = uint64(p.spending.windowCap - spent);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function lineOf(bytes32 poolId, address provider) external view returns (LineState memory state) {
+        uint256 window = _existing(poolId).rules.disputeWindow;
+        Line memory line = _rolled(_lines[poolId][provider], window);
+        state.allowed = line.allowed;
+        state.matured = line.matured;
+        state.pending = line.older + line.newer;
+        if (state.pending != 0) {
+            bool olderFirst = line.older != 0;
+            state.nextAmount = olderFirst ? line.older : line.newer;
+            state.nextAt = uint64((uint256(line.epoch) + (olderFirst ? 1 : 2)) * window);
+        }
+    }
+
+    /// @inheritdoc IBudgetPool
+    function disputeOf(bytes32 poolId, address provider, bytes32 ref) external view returns (DisputeState memory state) {
+        DisputeSlot memory slot = _disputes[poolId][provider][ref];
+        if (slot.status == DisputeStatus.None) return state;
+        state = DisputeState(slot.status, slot.amount, slot.openedAt, slot.openedAt + uint64(DISPUTE_TIMEOUT));
+    }
+
+    /// @inheritdoc IBudgetPool
+    function isSettled(bytes32 poolId, uint256 seq) external view returns (bool) {
+        return _settled[poolId][seq >> 8] & (1 << (seq & 255)) != 0;
+    }
+
+    /// @inheritdoc IBudgetPool
+    function totalHeld() external view returns (uint256) {
+        return _totals.held;
+    }
+
+    /// @inheritdoc IBudgetPool
+    function fees() external view returns (uint256) {
+        return _totals.fees;
+    }
+
+    /// @inheritdoc IBudgetPool
+    function solvent() external view returns (bool) {
+        return token.balanceOf(address(this)) >= _totals.held;
+    }
+
+    // ------------------------------------------------------------------ checks
+
+    function _checkTerms(Terms calldata terms) private view {
+        if (terms.payer == address(0)) revert BadTerms("payer", 0);
+        if (terms.authorizer == address(0)) revert BadTerms("authorizer", 0);
+        if (terms.arbiter == terms.payer || (terms.arbiter == address(0) && terms.disputeWindow != 0)) {
+            revert BadTerms("arbiter", uint160(terms.arbiter));
+        }
+        if (terms.expiry <= block.timestamp || terms.expiry > type(uint32).max) {
+            revert BadTerms("expiry", terms.expiry);
+        }
+        if (terms.perRecordCap == 0) revert BadTerms("perRecordCap", 0);
+        if (terms.windowCap == 0) revert BadTerms("windowCap", 0);
+        if (terms.windowLength == 0) revert BadTerms("windowLength", 0);
+        if (terms.feeBps > MAX_FEE_BPS) revert BadTerms("feeBps", terms.feeBps);
+    }
+
+    function _existing(bytes32 poolId) private view returns (Pool storage p) {
+        p = _pools[poolId];
+        if (p.owner.payer == address(0)) revert NoSuchPool(poolId);
+    }
+
+    function _requirePayer(Pool storage p) private view {
+        if (msg.sender != p.owner.payer) revert NotPayer(msg.sender, p.owner.payer);
+    }
+
+    function _requireOpen(Pool storage p) private view {
+        if (block.timestamp >= p.rules.endsAt) revert PoolEnded(p.rules.endsAt, block.timestamp);
+    }
+
+    /// @dev A key's own signature is enough whether or not its account has code, and saves looking for code.
+    function _requireSigned(address signer, bytes32 structHash, uint64 deadline, bytes calldata signature) private view {
+        if (block.timestamp > deadline) revert DeadlinePassed(deadline, block.timestamp);
+        bytes32 digest = _hashTypedDataV4(structHash);
+        (address recovered, ECDSA.RecoverError err,) = ECDSA.tryRecoverCalldata(digest, signature);
+        if (err == ECDSA.RecoverError.NoError && recovered == signer) return;
+        if (!SignatureChecker.isValidSignatureNowCalldata(signer, digest, signature)) revert BadSignature(signer);
+    }
+
+    // ------------------------------------------------------------------ money in
+
+    /// @dev The most a pool can have free is 2^56 - 1 units, seventy-two billion dollars.
+    function _asFree(uint256 value, uint256 before) private pure returns (uint56) {
+        if (value == 0) revert ZeroAmount();
+        uint256 max = type(uint56).max - before;
+        if (value > max) revert DepositTooLarge(value, max);
+        return uint56(before + value);
+    }
+
+    /// @dev Pulls exactly `value`; only this contract can use a *Receive*WithAuthorization made out to it.
+    function _receive(
+        address from,
+        uint256 value,
+        uint256 validAfter,
+        uint256 validBefore,
+        bytes32 nonce,
+        bytes calldata signature
+    ) private {
+        _totals.held += uint128(value);
+        uint256 before = token.balanceOf(address(this));
+        IERC3009(address(token)).receiveWithAuthorization(
+            from, address(this), value, validAfter, validBefore, nonce, signature
+        );
+        uint256 received = token.balanceOf(address(this)) - before;
+        if (received != value) revert DepositMismatch(value, received);
+    }
+
+    function _allow(bytes32 poolId, address[] calldata providers) private {
+        if (providers.length == 0) return;
+        mapping(address => Line) storage lines = _lines[poolId];
+        for (uint256 i = 0; i < providers.length; ++i) {
+            address provider = providers[i];
+            if (provider == address(0) || provider == address(this) || provider == address(token)) {
+                revert BadProvider(provider);
+            }
+            lines[provider].allowed = true;
+        }
+        emit ProvidersAllowed(poolId, providers);
+    }
+
+    // ------------------------------------------------------------------ a batch
+
+    /// @dev Sets the bits of `[firstSeq, firstSeq + count)`, a word at a time, and refuses any that is set.
+    function _markSettled(bytes32 poolId, uint256 firstSeq, uint256 count) private {
+        mapping(uint256 => uint256) storage words = _settled[poolId];
+        uint256 end = firstSeq + count;
+        for (uint256 seq = firstSeq; seq < end;) {
+            uint256 bit = seq & 255;
+            uint256 run = 256 - bit < end - seq ? 256 - bit : end - seq;
+            uint256 mask = (type(uint256).max >> (256 - run)) << bit;
+            uint256 word = words[seq >> 8];
+            if (word & mask != 0) {
+                while (word & (1 << bit) == 0) ++bit;
+                revert AlreadySettled(poolId, (seq & ~uint256(255)) | bit);
+            }
+            words[seq >> 8] = word | mask;
+            seq += run;
+        }
+    }
+
+    /// @dev Adds each provider's net amount to its line.
+    function _credit(bytes32 poolId, bytes calldata packed, uint256 firstSeq, uint256[] memory sums, uint256 window)
+        private
+        returns (uint256 total)
+    {
+        mapping(address => Line) storage lines = _lines[poolId];
+        for (uint256 i = 0; i < sums.length; ++i) {
+            address provider = packed.providerAt(i);
+            uint256 amount = sums[i];
+            Line memory line = _rolled(lines[provider], window);
+            if (!line.allowed) revert ProviderNotAllowed(poolId, provider);
+            if (amount == 0) revert UnusedProvider(provider);
+            if (window == 0) {
+                line.matured += uint64(amount);
+            } else {
+                line.newer += uint64(amount);
+            }
+            lines[provider] = line;
+            total += amount;
+            emit Credited(poolId, provider, amount, firstSeq);
+        }
+    }
+
+    function _spend(Spending memory spending, uint256 total, uint256 windowIndex) private pure {
+        if (total > spending.free) revert InsufficientFree(total, spending.free);
+        uint256 spent = spending.windowIndex == windowIndex ? spending.windowSpent + total : total;
+        if (spent > spending.windowCap) revert WindowOverCap(spent, spending.windowCap);
+        spending.free -= uint56(total);
+        spending.windowSpent = uint56(spent);
+        spending.windowIndex = uint32(windowIndex);
+    }
+
+    // ------------------------------------------------------------------ a line
+
+    /// @dev The line as it is now: what was credited two epochs ago or earlier has matured. `epoch` cannot lose
+    /// bits: credits stop with the pool, within 32 bits of seconds.
+    function _rolled(Line storage stored, uint256 window) private view returns (Line memory line) {
+        line = stored;
+        if (window == 0) return line;
+        uint256 epoch = block.timestamp / window;
+        if (epoch == line.epoch) return line;
+        if (epoch == uint256(line.epoch) + 1) {
+            line.matured += line.older;
+            line.older = line.newer;
+        } else {
+            line.matured += line.older + line.newer;
+            line.older = 0;
+        }
+        line.newer = 0;
+        line.epoch = uint32(epoch);
+    }
+
+    // ------------------------------------------------------------------ a dispute
+
+    function _dispute(Pool storage p, bytes32 poolId, address provider, uint64 amount, bytes32 ref) private {
+        if (amount == 0) revert ZeroAmount();
+        DisputeSlot storage slot = _disputes[poolId][provider][ref];
+        if (slot.status != DisputeStatus.None) revert RefUsed(poolId, provider, ref);
+        Line memory line = _rolled(_lines[poolId][provider], p.rules.disputeWindow);
+        uint256 pending = uint256(line.older) + line.newer;
+        if (amount > pending) revert DisputeOverPending(amount, pending);
+        uint64 fromOlder = amount < line.older ? amount : line.older;
+        line.older -= fromOlder;
+        line.newer -= amount - fromOlder;
+        _lines[poolId][provider] = line;
+        p.owner.disputed += amount;
+        _disputes[poolId][provider][ref] = DisputeSlot(amount, uint64(block.timestamp), DisputeStatus.Open);
+        emit Disputed(poolId, provider, ref, amount);
+    }
+
+    function _openDispute(bytes32 poolId, address provider, bytes32 ref) private view returns (DisputeSlot memory slot) {
+        slot = _disputes[poolId][provider][ref];
+        if (slot.status != DisputeStatus.Open) revert NoOpenDispute(poolId, provider, ref);
+    }
+
+    function _resolve(
+        Pool storage p,
+        bytes32 poolId,
+        address provider,
+        bytes32 ref,
+        DisputeSlot memory slot,
+        uint64 toProvider,
+        bool byTimeout
+    ) private {
+        uint64 toPayer = slot.amount - toProvider;
+        p.owner.disputed -= slot.amount;
+        // Never truncates: a return beyond 2^56 - 1 is refused, and the timeout still pays the provider.
+        if (toPayer != 0) p.spending.free = _asFree(toPayer, p.spending.free);
+        _lines[poolId][provider].matured += toProvider;
+        _disputes[poolId][provider][ref].status = DisputeStatus.Resolved;
+        emit DisputeResolved(poolId, provider, ref, toProvider, toPayer, byTimeout);
+    }
+
+    // ------------------------------------------------------------------ the end
+
+    function _requestClose(Pool storage p, bytes32 poolId) private {
+        _requireOpen(p);
+        if (p.owner.closeRequestedAt != 0) revert PoolClosing(p.rules.endsAt);
+        uint256 endsAt = block.timestamp + p.settings.closeDelay;
+        if (endsAt > p.settings.expiry) endsAt = p.settings.expiry;
+        p.owner.closeRequestedAt = uint32(block.timestamp);
+        p.rules.endsAt = uint32(endsAt);
+        emit CloseRequested(poolId, endsAt);
+    }
+}
