@@ -1,0 +1,1 @@
+"""Money: pools, sessions, payments, holds, invoices, disputes. Knows nothing of HTTP, agents or tasks."""

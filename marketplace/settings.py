@@ -1,0 +1,268 @@
+"""Every setting of the service, in one file: the environment decides. Each limit stands beside its reason.
+
+Any variable may come from a file instead: `SECRET_KEY_FILE=/run/secrets/secret_key` is read when `SECRET_KEY` is unset.
+Outside production the secrets have defaults; in production a missing or default secret stops the start.
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def env(name: str, default: str = "") -> str:
+    """Return the variable, or the content of the file that `<name>_FILE` names, or the default."""
+    if name in os.environ:
+        return os.environ[name]
+    path = os.environ.get(f"{name}_FILE")
+    return Path(path).read_text(encoding="utf-8").strip() if path else default
+
+
+def env_int(name: str, default: int) -> int:
+    """Return the variable as an integer."""
+    return int(env(name, str(default)))
+
+
+def env_bool(name: str, *, default: bool = False) -> bool:
+    """Return whether the variable says 1, true, yes or on."""
+    return env(name, str(default)).lower() in {"1", "true", "yes", "on"}
+
+
+def env_list(name: str, default: str = "") -> list[str]:
+    """Return the comma-separated parts of the variable."""
+    return [part.strip() for part in env(name, default).split(",") if part.strip()]
+
+
+def secret(name: str) -> str:
+    """Return a secret; outside production it may be left out, in production it must be set, long and not the default."""
+    default = f"development-only-{name.lower()}-never-use-it-in-production-0123456789"
+    value = env(name, default)
+    if PRODUCTION and (value == default or len(value) < 32):
+        raise ImproperlyConfigured(
+            f"{name} is missing, too short or a default. Set {name} or {name}_FILE to at least 32 random characters, "
+            f'for example from: python -c "import secrets; print(secrets.token_urlsafe(48))"'
+        )
+    return value
+
+
+# --- Where this runs -------------------------------------------------------------------------------------------------
+ENVIRONMENT = env("ENVIRONMENT", "development")
+if ENVIRONMENT not in {"development", "production"}:
+    raise ImproperlyConfigured(f"ENVIRONMENT is {ENVIRONMENT!r}; it must be development or production.")
+PRODUCTION = ENVIRONMENT == "production"
+DEBUG = env_bool("DEBUG")
+if PRODUCTION and DEBUG:
+    raise ImproperlyConfigured("DEBUG must be off when ENVIRONMENT is production: it shows settings to callers.")
+SECRET_KEY = secret("SECRET_KEY")
+API_KEY_PEPPER = secret("API_KEY_PEPPER")
+ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", "" if PRODUCTION else "127.0.0.1,localhost,[::1]")
+CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS")
+PUBLIC_URL = env("PUBLIC_URL", "http://127.0.0.1:8000")
+
+# --- The project -----------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "escrow.apps.EscrowConfig",
+    "marketplace.apps.MarketplaceConfig",
+]
+MIDDLEWARE = [
+    "marketplace.api.middleware.RequestId",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "marketplace.urls"
+WSGI_APPLICATION = "marketplace.wsgi.application"
+ASGI_APPLICATION = "marketplace.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+APPEND_SLASH = False  # an API path is exact: a redirect would lose the body of a POST
+STATIC_URL = "/static/"
+STATIC_ROOT = Path(env("STATIC_ROOT", str(BASE_DIR / "staticfiles")))
+WHITENOISE_USE_FINDERS = not PRODUCTION  # no collectstatic outside production
+
+# --- PostgreSQL ------------------------------------------------------------------------------------------------------
+DATABASE_STATEMENT_TIMEOUT_MS = env_int("DATABASE_STATEMENT_TIMEOUT_MS", 15_000)  # the slowest claim of 10,000: 0.2 s
+DATABASE_LOCK_TIMEOUT_MS = env_int("DATABASE_LOCK_TIMEOUT_MS", 5_000)  # a payment never waits longer for a hot account
+DATABASE_IDLE_TIMEOUT_MS = env_int("DATABASE_IDLE_TIMEOUT_MS", 30_000)  # a forgotten snapshot halves a hot row's rate
+DATABASES: dict[str, Any] = {
+    "default": dj_database_url.parse(
+        env("DATABASE_URL", "postgres://postgres@127.0.0.1:5432/marketplace"),
+        conn_max_age=None,  # a connection for each request costs nine tenths of the throughput
+        conn_health_checks=True,
+    )
+}
+DATABASES["default"].setdefault("OPTIONS", {}).update(
+    connect_timeout=5,  # seconds; a database that is down must not hold a web worker
+    server_side_binding=True,
+    prepare_threshold=0,  # plans are kept per connection from the first use; worth it with persistent connections
+    options=(
+        f"-c statement_timeout={DATABASE_STATEMENT_TIMEOUT_MS}"
+        f" -c lock_timeout={DATABASE_LOCK_TIMEOUT_MS}"
+        f" -c idle_in_transaction_session_timeout={DATABASE_IDLE_TIMEOUT_MS}"
+    ),
+)
+
+# --- Redis: hints and limits, never the truth --------------------------------------------------------------------------
+REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")  # or unix:///path?db=0
+REDIS_TIMEOUT_SECONDS = 2.0  # readiness must answer even when Redis hangs
+
+# --- Celery ----------------------------------------------------------------------------------------------------------
+_SOCKET, _, _DB = REDIS_URL.removeprefix("unix://").partition("?db=")
+CELERY_BROKER_URL = f"redis+socket://{_SOCKET}?virtual_host={_DB or 0}" if REDIS_URL.startswith("unix:") else REDIS_URL
+CELERY_TASK_IGNORE_RESULT = True  # the row is the result; there is no result backend
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]  # never pickle: a message must not be able to run code
+CELERY_TASK_ACKS_LATE = True  # a task may run twice, so every task claims its rows
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # a long sweep must not hold the next one back
+CELERY_TASK_SOFT_TIME_LIMIT = 50  # seconds; a sweep is bounded and takes under one second
+CELERY_TASK_TIME_LIMIT = 60
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 120,  # seconds; above the time limit, or a running task would be given out twice
+    "socket_timeout": 5.0,
+    "socket_connect_timeout": 5.0,
+}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker restart is waited out
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+CELERY_TASK_PUBLISH_RETRY_POLICY = {"max_retries": 1, "interval_start": 0.0}  # a nudge is only a hint: beat sweeps
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_TIMEZONE = "UTC"
+
+
+def every(task: str, seconds: float) -> dict[str, Any]:
+    """Return a beat entry; a run that no worker took before the next one is due is dropped, not queued up."""
+    return {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": max(seconds, 1.0)}}
+
+
+CELERY_BEAT_SCHEDULE = {
+    "relay": every("escrow.relay_sweep", 0.5),
+    "index": every("escrow.index_sweep", 0.5),
+    "settle": every("escrow.settle_sweep", 1.0),
+    "payout": every("escrow.payout_sweep", 2.0),
+    "close": every("escrow.close_sweep", 1.0),
+    "timers": every("escrow.timer_sweep", 5.0),
+    "publish": every("escrow.publish_sweep", 1.0),
+    "reconcile": every("escrow.reconcile", 300.0),
+    "tasks": every("marketplace.task_sweep", 30.0),
+}
+CELERY_BEAT_MAX_LOOP_INTERVAL = 0.5  # seconds; the default of 5 would round the short sweeps up
+
+# --- The chain -------------------------------------------------------------------------------------------------------
+RPC_URL = env("RPC_URL", "http://127.0.0.1:8545")
+RPC_TIMEOUT_SECONDS = env_int("RPC_TIMEOUT_SECONDS", 10)  # a node that hangs must not hold a worker for its whole limit
+CHAIN_ID = env_int("CHAIN_ID", 31337)
+USDC_ADDRESS = env("USDC_ADDRESS")
+ESCROW_ADDRESS = env("ESCROW_ADDRESS")
+SIGNER_KEYS_DIR = env("SIGNER_KEYS_DIR")
+CONFIRMATIONS = env_int("CONFIRMATIONS", 1 if CHAIN_ID == 31337 else 10)  # blocks; a local chain never reorganises
+RELAY_BATCH = env_int("RELAY_BATCH", 20)  # chain actions claimed at once
+RELAY_RETRY_SECONDS = env_int("RELAY_RETRY_SECONDS", 5)  # a claim not finished by then is taken over
+RELAY_REPLACE_SECONDS = env_int("RELAY_REPLACE_SECONDS", 30)  # unmined for this long: sent again with a higher fee
+RELAY_MAX_ATTEMPTS = env_int("RELAY_MAX_ATTEMPTS", 20)  # then a person looks
+INDEX_BLOCK_RANGE = env_int("INDEX_BLOCK_RANGE", 2_000)  # blocks per eth_getLogs: public nodes refuse more
+
+# --- Money: how long anybody may stay silent, and when debts land on chain ----------------------------------------------
+SETTLE_MIN_MICROS = env_int("SETTLE_MIN_MICROS", 1_000_000)  # $1: below it a settlement's gas is not worth it yet
+SETTLE_MAX_AGE = env_int("SETTLE_MAX_AGE", 3_600)  # seconds; a small debt still lands within the hour
+SETTLE_MAX_RECORDS = env_int("SETTLE_MAX_RECORDS", 200)  # records in a batch: keeps the gas far below a block's limit
+REVIEW_WINDOW = env_int("REVIEW_WINDOW", 72 * 3600)  # seconds; an invoice nobody reviewed is approved
+REJECTION_WINDOW = env_int("REJECTION_WINDOW", 72 * 3600)  # a rejection nobody withdrew becomes a dispute
+ANSWER_WINDOW = env_int("ANSWER_WINDOW", 72 * 3600)  # a dispute nobody answered is ruled for the payer
+RULING_WINDOW = env_int("RULING_WINDOW", 14 * 24 * 3600)  # a dispute nobody ruled is split evenly
+FEE_BPS = env_int("FEE_BPS", 100)  # 1 %, floored; the remainder stays with the payer
+DISPUTE_WINDOW = env_int("DISPUTE_WINDOW", 3_600)  # seconds a settled credit can still be disputed on chain
+POOL_EXPIRY = env_int("POOL_EXPIRY", 7 * 24 * 3600)  # seconds; then the payer can reclaim without us
+CLOSE_DELAY = env_int("CLOSE_DELAY", 3_600)  # seconds between the request to close and the reclaim: batches land in it
+
+# --- The API ---------------------------------------------------------------------------------------------------------
+API_MAX_BODY_BYTES = 256 * 1024  # a deliverable fits; a flood of megabytes does not
+API_MAX_JSON_DEPTH = 32  # deeper documents are attacks on the parser
+API_PAGE_DEFAULT = 50
+API_PAGE_MAX = 200  # keeps a page under a megabyte
+DATA_UPLOAD_MAX_MEMORY_SIZE = API_MAX_BODY_BYTES
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 200  # the admin's largest form
+TASK_DEFAULT_DUE = timedelta(hours=24)
+TASK_MAX_DUE = timedelta(days=30)
+TASK_GRACE = timedelta(hours=1)
+REST_FRAMEWORK: dict[str, Any] = {
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS: dict[str, Any] = {
+    "TITLE": "Agent Market",
+    "DESCRIPTION": "Agents hire and pay each other; the money waits in escrow.",
+    "VERSION": "0.1.0",
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# --- Security --------------------------------------------------------------------------------------------------------
+SECURE_SSL_REDIRECT = PRODUCTION and env_bool("SECURE_SSL_REDIRECT", default=True)
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # asked from inside, in plain HTTP
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if PRODUCTION else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = PRODUCTION
+SECURE_HSTS_PRELOAD = PRODUCTION
+if env_bool("BEHIND_PROXY"):  # only then may a header say that the caller came over TLS
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SESSION_COOKIE_SECURE = PRODUCTION
+CSRF_COOKIE_SECURE = PRODUCTION
+SESSION_COOKIE_AGE = 12 * 3600  # seconds; a person who rules disputes signs in once a day
+SESSION_COOKIE_SAMESITE = "Lax"
+X_FRAME_OPTIONS = "DENY"
+
+# --- Logs ------------------------------------------------------------------------------------------------------------
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["console"], "level": env("LOG_LEVEL", "INFO")},
+}
