@@ -1,0 +1,156 @@
+"""Solidity to committed artifacts: ABI, bytecode, settings and a hash of every source that went in.
+
+Lives here: compiling through py-solc-x and the wrapper in `contracts/solc`, and writing `contracts/artifacts`.
+Not here: reading them (artifacts.py), deploying (deploy.py). Runs as `python -m escrow.chain.compiler [--check]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import solcx
+
+from escrow.chain.artifacts import CONTRACTS_ROOT, Artifact, artifact_path
+
+SOURCES = {"BudgetPool": "src/BudgetPool.sol", "TestUSDC": "src/test/TestUSDC.sol"}
+DEPLOYED_SIZE_LIMIT = 24_576  # EIP-170
+
+_IMPORT = re.compile(r'^import\s[^;]*?"([^"]+)";', re.MULTILINE)
+
+
+class CompileError(Exception):
+    """The sources do not compile, or a compiled contract cannot be deployed."""
+
+
+def settings_from(root: Path) -> dict[str, Any]:
+    """The compiler settings of `foundry.toml`, so that forge and we never compile two different things."""
+    profile = tomllib.loads((root / "foundry.toml").read_text())["profile"]["default"]
+    return {
+        "evmVersion": profile["evm_version"],
+        "viaIR": profile["via_ir"],
+        "optimizer": {"enabled": profile["optimizer"], "runs": profile["optimizer_runs"]},
+        "metadata": {"bytecodeHash": profile["bytecode_hash"], "appendCBOR": profile["cbor_metadata"]},
+    }
+
+
+def collect_sources(root: Path, entry: str) -> dict[str, str]:
+    """`entry` and all it imports, by name: paths below `root`, or package names for dependencies."""
+    found: dict[str, str] = {}
+    waiting = [entry]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        file = root.parent / "node_modules" / name if name.startswith("@") else root / name
+        found[name] = file.read_text()
+        waiting += [_resolve(name, target) for target in _IMPORT.findall(found[name])]
+    return dict(sorted(found.items()))
+
+
+def _resolve(importer: str, target: str) -> str:
+    if not target.startswith("."):
+        return target
+    return os.path.normpath(PurePosixPath(importer).parent / target)
+
+
+def source_hash(sources: dict[str, str]) -> str:
+    """sha256 over the names and contents of all sources, in order of name."""
+    digest = hashlib.sha256()
+    for name, content in sorted(sources.items()):
+        for part in (name.encode(), content.encode()):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
+
+
+def compile_contract(name: str, root: Path = CONTRACTS_ROOT) -> Artifact:
+    """Compile one of `SOURCES`; raises `CompileError` when it fails or is too large to deploy."""
+    entry = SOURCES[name]
+    sources = collect_sources(root, entry)
+    settings = settings_from(root)
+    binary = root / "solc"
+    outputs = ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]
+    try:
+        compiled = solcx.compile_standard(
+            {
+                "language": "Solidity",
+                "sources": {source: {"content": content} for source, content in sources.items()},
+                "settings": settings | {"outputSelection": {entry: {name: outputs}}},
+            },
+            solc_binary=binary,
+        )
+    except solcx.exceptions.SolcError as error:
+        raise CompileError(str(error)) from error
+    contract = compiled["contracts"][entry][name]
+    deployed = bytes.fromhex(contract["evm"]["deployedBytecode"]["object"])
+    if len(deployed) >= DEPLOYED_SIZE_LIMIT:
+        raise CompileError(f"{name} is {len(deployed)} bytes, the limit is {DEPLOYED_SIZE_LIMIT}")
+    return Artifact(
+        name=name,
+        source=entry,
+        abi=contract["abi"],
+        bytecode=bytes.fromhex(contract["evm"]["bytecode"]["object"]),
+        deployed_bytecode=deployed,
+        solc_version=str(solcx.wrapper.get_solc_version(binary)),
+        settings=settings,
+        source_hash=source_hash(sources),
+    )
+
+
+def render(artifact: Artifact) -> str:
+    """The artifact as committed."""
+    fields = {
+        "contract": artifact.name,
+        "source": artifact.source,
+        "source_hash": artifact.source_hash,
+        "solc_version": artifact.solc_version,
+        "settings": artifact.settings,
+        "abi": artifact.abi,
+        "bytecode": "0x" + artifact.bytecode.hex(),
+        "deployed_bytecode": "0x" + artifact.deployed_bytecode.hex(),
+    }
+    return json.dumps(fields, indent=1) + "\n"
+
+
+def write_artifacts(root: Path = CONTRACTS_ROOT) -> list[Path]:
+    """Compile everything in `SOURCES` and write it below `artifacts/`."""
+    (root / "artifacts").mkdir(exist_ok=True)
+    written = []
+    for name in SOURCES:
+        path = artifact_path(name, root)
+        path.write_text(render(compile_contract(name, root)))
+        written.append(path)
+    return written
+
+
+def stale_artifacts(root: Path = CONTRACTS_ROOT) -> list[str]:
+    """Names whose committed artifact differs from a fresh compilation."""
+    return [
+        name
+        for name in SOURCES
+        if not artifact_path(name, root).exists()
+        or artifact_path(name, root).read_text() != render(compile_contract(name, root))
+    ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="escrow.chain.compiler", description="Compile the contracts.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if an artifact is stale")
+    if parser.parse_args(arguments).check:
+        stale = stale_artifacts()
+        print("stale: " + ", ".join(stale) if stale else "artifacts are what the sources compile to")
+        return 1 if stale else 0
+    for path in write_artifacts():
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

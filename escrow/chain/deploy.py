@@ -1,0 +1,81 @@
+"""Putting our contracts on a local chain, and sending from a key there, for tests and the demo.
+
+Lives here: nonces straight from the node and waiting for receipts, which is enough where nothing else uses the key.
+Not here: the service's own sending, which never takes a nonce from a node (the relay's).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from escrow.chain.abi import codec
+from escrow.chain.artifacts import load_artifact
+from escrow.chain.client import ChainClient, Receipt
+from escrow.chain.errors import ChainError, ChainUnavailable
+from escrow.chain.outcomes import SendOutcome
+from escrow.chain.signer import Signer, TransactionFields
+
+# EIP-7825; anvil does not enforce it, Base does.
+TRANSACTION_GAS_CAP = 16_777_216
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Where a contract is, and the block from which its logs begin."""
+
+    address: str
+    block_number: int
+    transaction_hash: str
+
+
+def send(client: ChainClient, signer: Signer, to: str | None, data: bytes, *, timeout: float = 30.0) -> Receipt:
+    """Estimate, sign, broadcast and wait. Raises ChainReverted before sending what would revert."""
+    gas = client.estimate_gas(signer.address, to, data)
+    if gas > TRANSACTION_GAS_CAP:
+        raise ChainError(f"{gas} gas is more than one chain transaction may use")
+    fees = client.fees()
+    signed = signer.sign_transaction(
+        TransactionFields(
+            chain_id=client.chain_id(),
+            nonce=client.nonce(signer.address, "pending"),
+            to=to,
+            data=data,
+            gas=min(gas + gas // 4, TRANSACTION_GAS_CAP),
+            max_fee_per_gas=fees.max_fee,
+            max_priority_fee_per_gas=fees.tip,
+        )
+    )
+    result = client.send_raw(signed.raw)
+    if result.outcome not in (SendOutcome.OK, SendOutcome.ALREADY_KNOWN):
+        raise ChainError(f"{result.outcome}: {result.detail}")
+    return wait(client, signed.hash, timeout=timeout)
+
+
+def wait(client: ChainClient, transaction_hash: str, *, timeout: float = 30.0) -> Receipt:
+    """The receipt, once it is there; raises ChainUnavailable when it is not within `timeout` seconds."""
+    give_up_at = time.monotonic() + timeout
+    while time.monotonic() < give_up_at:
+        receipt = client.receipt(transaction_hash)
+        if receipt is not None:
+            return receipt
+        time.sleep(_POLL_SECONDS)
+    raise ChainUnavailable(f"{transaction_hash} has no receipt after {timeout} s")
+
+
+def deploy(client: ChainClient, signer: Signer, name: str, *arguments: object) -> Deployment:
+    """Create the contract of a committed artifact."""
+    receipt = send(client, signer, None, load_artifact(name).bytecode + codec(name).constructor(*arguments))
+    if not receipt.ok or receipt.contract_address is None:
+        raise ChainError(f"{name} was not created by {receipt.transaction_hash}")
+    return Deployment(receipt.contract_address, receipt.block_number, receipt.transaction_hash)
+
+
+def deploy_test_usdc(client: ChainClient, signer: Signer, name: str = "USDC") -> Deployment:
+    """A test token; `name` is also its EIP-712 domain name ("USDC" as on Base Sepolia, "USD Coin" as on Base)."""
+    return deploy(client, signer, "TestUSDC", name)
+
+
+def deploy_budget_pool(client: ChainClient, signer: Signer, token: str, fee_recipient: str) -> Deployment:
+    return deploy(client, signer, "BudgetPool", token, fee_recipient)

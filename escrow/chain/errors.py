@@ -1,0 +1,40 @@
+"""Why the chain did not answer as asked. Lives here: the tree. Not here: what to do about it (the relay's, the indexer's).
+
+    ChainError
+    |-- ChainUnavailable   nobody knows: timeout, reset, 5xx, garbage; ask again
+    |-- ChainReverted      the contract refuses: name and arguments of its error
+    `-- ChainRefused       the node answered, and it was a JSON-RPC error that is no revert
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class ChainError(Exception):
+    """Any of the below."""
+
+
+class ChainUnavailable(ChainError):
+    """Transport failed, in whatever way. Nothing is known about what the node did with the request."""
+
+
+class ChainReverted(ChainError):
+    """A call or a gas estimate ended in a revert. `name` is empty when the node gave no reason we can decode."""
+
+    def __init__(self, name: str, facts: Mapping[str, Any], detail: str = "") -> None:
+        told = ", ".join(f"{k}={v.hex() if isinstance(v, bytes) else v}" for k, v in facts.items())
+        super().__init__(f"{name}({told})" if name else detail or "reverted without a reason")
+        self.name = name
+        self.facts = dict(facts)
+
+
+class ChainRefused(ChainError):
+    """A well-formed JSON-RPC error: code and message as the node gave them."""
+
+    def __init__(self, method: str, code: int, message: str) -> None:
+        super().__init__(f"{method}: {message} ({code})")
+        self.method = method
+        self.code = code
+        self.message = message

@@ -1,0 +1,63 @@
+"""What became of a broadcast, read from the node's words. Lives here: our own table of geth's and anvil's texts.
+
+Not here: what follows from an outcome (the relay's). An unknown text is UNKNOWN, never a refusal: a chain transaction
+taken for refused and sent anew under another nonce would be sent twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class SendOutcome(StrEnum):
+    OK = "ok"  # the node took it
+    ALREADY_KNOWN = "already_known"  # the node has these very bytes
+    NONCE_TOO_LOW = "nonce_too_low"  # the nonce is mined: look up all our hashes
+    UNDERPRICED = "underpriced"  # as it is, it will not be taken: raise both fees, same nonce
+    REFUSED = "refused"  # these bytes can never be taken as things stand
+    UNKNOWN = "unknown"  # nobody knows: same bytes again
+
+
+@dataclass(frozen=True)
+class SendResult:
+    """`transaction_hash` is ours, computed from the bytes; `detail` is what the node said."""
+
+    outcome: SendOutcome
+    transaction_hash: str
+    detail: str
+
+
+# In order: the first text found inside the message decides. Compared in lower case.
+_TEXTS: tuple[tuple[str, SendOutcome], ...] = (
+    ("already known", SendOutcome.ALREADY_KNOWN),  # geth
+    ("known transaction", SendOutcome.ALREADY_KNOWN),  # geth before 1.9.15, op-geth proxies
+    ("already imported", SendOutcome.ALREADY_KNOWN),  # anvil
+    ("alreadyknown", SendOutcome.ALREADY_KNOWN),  # nethermind behind some providers
+    ("nonce too low", SendOutcome.NONCE_TOO_LOW),  # geth, anvil
+    ("replacement transaction underpriced", SendOutcome.UNDERPRICED),  # geth, anvil
+    ("transaction underpriced", SendOutcome.UNDERPRICED),  # geth: below the pool's price limit
+    ("max fee per gas less than block base fee", SendOutcome.UNDERPRICED),  # geth, anvil
+    ("fee cap less than block base fee", SendOutcome.UNDERPRICED),  # geth, older
+    ("minimum needed", SendOutcome.UNDERPRICED),  # geth: "gas tip cap 1, minimum needed 2"
+    ("insufficient funds", SendOutcome.REFUSED),  # geth, anvil
+    ("intrinsic gas too low", SendOutcome.REFUSED),  # geth, anvil
+    ("floor data gas", SendOutcome.REFUSED),  # geth since EIP-7623
+    ("exceeds block gas limit", SendOutcome.REFUSED),  # geth
+    ("gas limit too high", SendOutcome.REFUSED),  # geth since EIP-7825
+    ("gas too high", SendOutcome.REFUSED),  # anvil
+    ("max priority fee per gas higher than max fee per gas", SendOutcome.REFUSED),  # geth, anvil
+    ("exceeds the configured cap", SendOutcome.REFUSED),  # geth: --rpc.txfeecap
+    ("max initcode size exceeded", SendOutcome.REFUSED),  # geth, anvil
+    ("oversized data", SendOutcome.REFUSED),  # geth
+    ("invalid sender", SendOutcome.REFUSED),  # geth
+    ("invalid chain id", SendOutcome.REFUSED),  # geth, anvil
+    ("transaction type not supported", SendOutcome.REFUSED),  # geth
+    ("failed to decode", SendOutcome.REFUSED),  # anvil
+)
+
+
+def classify(message: str) -> SendOutcome:
+    """The outcome a node's error message stands for."""
+    lowered = message.lower()
+    return next((outcome for text, outcome in _TEXTS if text in lowered), SendOutcome.UNKNOWN)
