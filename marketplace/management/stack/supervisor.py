@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from marketplace.management.stack.home import Home
 
@@ -32,97 +32,105 @@ class StackError(Exception):
 
 
 @dataclass(frozen=True)
+class Service:
+    """How to start a child. `user` is the user to become, for root only."""
+
+    name: str
+    argv: Sequence[str | Path]
+    env: Mapping[str, str]
+    cwd: Path
+    stop_signal: signal.Signals = signal.SIGTERM
+    user: str | None = None
+
+
+@dataclass(frozen=True)
 class Child:
     """A running service, the leader of its own session and process group."""
 
-    name: str
+    service: Service
     process: subprocess.Popen[bytes]
     log: Path
-    stop_signal: signal.Signals
+    log_start: int
 
     def output(self) -> str:
-        """Return everything the child has written so far."""
-        return self.log.read_text(encoding="utf-8", errors="replace")
+        """Return everything this child has written so far."""
+        return self.log.read_bytes()[self.log_start :].decode("utf-8", errors="replace")
 
+
+Ready = Callable[[Child], bool]
 
 
 class Supervisor:
-    """Owns the children of one stack. Not safe for threads: PDEATHSIG follows the thread that spawns."""
+    """Owns the children of one stack. Not safe for threads: PDEATHSIG follows the thread that starts a child."""
 
     def __init__(self, home: Home) -> None:
         """Keep the children's logs in the home, and tell its guardian about each."""
         self.home = home
         self.children: dict[str, Child] = {}
 
-    def spawn(
-        self,
-        name: str,
-        argv: Sequence[str | Path],
-        *,
-        env: Mapping[str, str] | None = None,
-        ready: Callable[[Child], bool] | None = None,
-        timeout: float = 30.0,
-        stop_signal: signal.Signals = signal.SIGTERM,
-        user: str | None = None,
-        cwd: Path | None = None,
-    ) -> Child:
-        """Start a child and return it once `ready` says so; a child that dies first raises StackError."""
-        log = self.home.logs / f"{name}.log"
+    def start(self, service: Service) -> Child:
+        """Start a child, in a session of its own so that Ctrl-C reaches only us; it need not be ready yet."""
+        log = self.home.logs / f"{service.name}.log"
         with log.open("ab") as out:
-            process = subprocess.Popen(  # noqa: S603 - argv is ours
-                [os.fspath(part) for part in argv],
+            process = subprocess.Popen(  # noqa: S603 - the arguments are ours
+                [os.fspath(part) for part in service.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=env,
-                cwd=cwd or self.home.path,
+                env=dict(service.env),
+                cwd=service.cwd,
                 start_new_session=True,
-                preexec_fn=partial(_die_with_parent, stop_signal),  # noqa: PLW1509 - one C call, no locks
-                user=user,
-                group=pwd.getpwnam(user).pw_gid if user else None,
-                extra_groups=[] if user else None,
+                preexec_fn=partial(_die_with_parent, service.stop_signal),  # noqa: PLW1509 - one C call, no locks
+                **become(service.user),
             )
-        child = self.children[name] = Child(name, process, log, stop_signal)
-        self.home.guard(process.pid, stop_signal)
-        self._wait_ready(child, ready, timeout)
+            child = self.children[service.name] = Child(service, process, log, out.tell())
+        self.home.guard(process.pid, service.stop_signal)
         return child
 
-    def stop(self, name: str) -> None:
+    @staticmethod
+    def wait(child: Child, ready: Ready, timeout: float = 30.0) -> Child:
+        """Return the child when `ready` says so; raise StackError when it ends before, or after `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while not ready(child):
+            if child.process.poll() is not None:
+                raise StackError(_obituary(child, f"ended with code {child.process.returncode} before it was ready"))
+            if time.monotonic() > deadline:
+                raise StackError(_obituary(child, f"was not ready after {timeout:.0f} s"))
+            time.sleep(POLL_SECONDS)
+        return child
+
+    def stop(self, name: str) -> Service:
         """Ask a child to stop, wait for it, and kill what is left of its group."""
-        child = self.children.pop(name)
-        child.process.send_signal(child.stop_signal)
+        child = self.children[name]
+        child.process.send_signal(child.service.stop_signal)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(STOP_SECONDS)
-        self._reap(child)
+        return self.kill(name)
 
-    def kill(self, name: str) -> None:
-        """Kill a child and its group at once, as a crash would."""
-        self._reap(self.children.pop(name))
+    def kill(self, name: str) -> Service:
+        """Kill a child and its group at once, as a crash would. Return how to start it again."""
+        child = self.children.pop(name)
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
+            os.killpg(child.process.pid, signal.SIGKILL)
+        child.process.wait()
+        self.home.unguard(child.process.pid)
+        return child.service
 
-    def dead(self) -> Child | None:
-        """Return a child that has ended although nobody stopped it."""
-        return next((child for child in self.children.values() if child.process.poll() is not None), None)
+    def check(self) -> None:
+        """Raise StackError when a child has ended although nobody stopped it."""
+        for child in self.children.values():
+            if child.process.poll() is not None:
+                raise StackError(_obituary(child, f"ended by itself with code {child.process.returncode}"))
 
     def close(self) -> None:
         """Stop every child, the last one first."""
         for name in reversed(list(self.children)):
             self.stop(name)
 
-    def _reap(self, child: Child) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS answers EPERM for a group of zombies
-            os.killpg(child.process.pid, signal.SIGKILL)
-        child.process.wait()
-        self.home.unguard(child.process.pid)
 
-    @staticmethod
-    def _wait_ready(child: Child, ready: Callable[[Child], bool] | None, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while ready and not ready(child):
-            if child.process.poll() is not None:
-                raise StackError(_obituary(child, f"ended with code {child.process.returncode} before it was ready"))
-            if time.monotonic() > deadline:
-                raise StackError(_obituary(child, f"was not ready after {timeout:.0f} s"))
-            time.sleep(POLL_SECONDS)
+def become(user: str | None) -> dict[str, Any]:
+    """Return the arguments with which `subprocess` starts a process as that user and with none of our groups."""
+    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
 
 
 def _die_with_parent(number: signal.Signals) -> None:
@@ -132,4 +140,4 @@ def _die_with_parent(number: signal.Signals) -> None:
 
 def _obituary(child: Child, what: str) -> str:
     last = "\n".join("  " + line for line in child.output().splitlines()[-15:])
-    return f"{child.name} {what}. It said last:\n{last or '  (nothing)'}"
+    return f"{child.service.name} {what}. It said last:\n{last or '  (nothing)'}"

@@ -5,7 +5,7 @@ import platform
 from pathlib import Path
 from typing import Final
 
-from marketplace.management.stack.supervisor import Child, StackError, Supervisor
+from marketplace.management.stack.supervisor import Service, StackError, Supervisor
 
 READY: Final = "ready to accept connections"
 MACHINES: Final = {"amd64": "x86_64"}
@@ -14,20 +14,17 @@ MACHINES: Final = {"amd64": "x86_64"}
 def start(supervisor: Supervisor) -> str:
     """Start Valkey and return its REDIS_URL."""
     socket = supervisor.home.path / "valkey.sock"
-    supervisor.spawn(
+    service = Service(
         "valkey",
         [
             *(_binary(), "--port", "0", "--unixsocket", socket, "--unixsocketperm", "700"),
             *("--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", supervisor.home.path),
         ],
         env={},
-        ready=lambda child: _is_ready(child, socket),
+        cwd=supervisor.home.path,
     )
+    supervisor.wait(supervisor.start(service), lambda child: READY in child.output().lower())
     return f"unix://{socket}?db=0"
-
-
-def _is_ready(child: Child, socket: Path) -> bool:
-    return socket.exists() and READY in child.output().lower()
 
 
 def _binary() -> Path:

@@ -1,0 +1,170 @@
+"""One whole stack: the servers that the environment does not name, the contracts, and the project's own processes.
+
+    with Stack() as stack:
+        stack.spawn("lint", [sys.executable, "-m", "examples.lint"], ready=ready.answers(url))
+        stack.kill("worker"); stack.restart("worker")
+
+`DATABASE_URL`, `REDIS_URL` and `RPC_URL` name services to use instead of our own.
+"""
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from django.core.management import call_command
+
+from marketplace.management.stack import anvil, contracts, postgres, ready, signals, valkey
+from marketplace.management.stack.adopt import adopt
+from marketplace.management.stack.home import Home
+from marketplace.management.stack.supervisor import Child, Ready, Service, Supervisor
+
+ROOT: Final = Path(__file__).resolve().parents[3]
+WEB_WORKERS: Final = 2
+WATCH_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True)
+class Urls:
+    """Where everything is."""
+
+    web: str
+    database: str
+    redis: str
+    rpc: str
+
+    @property
+    def admin(self) -> str:
+        """The admin's sign-in page."""
+        return f"{self.web}/admin/"
+
+    @property
+    def docs(self) -> str:
+        """The API's reference."""
+        return f"{self.web}/docs"
+
+
+class Stack:
+    """A context manager; inside it everything is ready, after it nothing is left."""
+
+    urls: Urls
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        settings: Mapping[str, str] | None = None,
+        report: Callable[[str], None] = lambda _: None,
+        block_seconds: float = anvil.BLOCK_SECONDS,
+    ) -> None:
+        """Take the web's port (0: any free one), more variables for every process, and a place for progress lines."""
+        self._port = port
+        self._report = report
+        self._block_seconds = block_seconds
+        self._exits = ExitStack()
+        self.environment: dict[str, str] = {"DJANGO_SETTINGS_MODULE": "marketplace.settings", **(settings or {})}
+        self._ready: dict[str, Ready] = {}
+        self._stopped: dict[str, Service] = {}
+
+    def __enter__(self) -> Self:
+        """Start everything, in the order of need."""
+        with ExitStack() as exits:
+            exits.enter_context(signals.orderly_end())
+            self.home = exits.enter_context(Home())
+            self.supervisor = Supervisor(self.home)
+            exits.callback(self.supervisor.close)
+            exits.callback(signals.hold_off)
+            self._start()
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop everything, in reverse order."""
+        self._exits.close()
+
+    def spawn(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        ready: Ready | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+    ) -> Child:
+        """Start another process with the stack's environment, in the project's directory."""
+        environment = {**os.environ, **self.environment, **(env or {})}
+        child = self.supervisor.start(Service(name, argv, environment, ROOT))
+        if ready:
+            self._ready[name] = ready
+            self.supervisor.wait(child, ready, timeout)
+        return child
+
+    def kill(self, name: str) -> None:
+        """Kill a process and all it started, as a crash would."""
+        self._stopped[name] = self.supervisor.kill(name)
+
+    def stop(self, name: str) -> None:
+        """Stop a process in good order."""
+        self._stopped[name] = self.supervisor.stop(name)
+
+    def restart(self, name: str) -> Child:
+        """Start a process again, stopping it first if it runs, and wait until it is ready."""
+        if name in self.supervisor.children:
+            self.stop(name)
+        child = self.supervisor.start(self._stopped.pop(name))
+        return self.supervisor.wait(child, self._ready.get(name, lambda _: True))
+
+    def watch(self) -> None:
+        """Stay until a signal ends us; a process that ends by itself raises StackError."""
+        while True:
+            self.supervisor.check()
+            time.sleep(WATCH_SECONDS)
+
+    def _start(self) -> None:
+        begun = time.monotonic()
+        self._start_servers()
+        self._say(begun, "PostgreSQL, Valkey and a local chain are up")
+        self._start_contracts()
+        adopt(self.environment)
+        web = self._start_web()
+        worker = self._start_celery("worker", "--pool", "prefork", "--concurrency", "2")
+        call_command("migrate", verbosity=0, interactive=False)
+        self._say(begun, "contracts are deployed, tables are made")
+        self.supervisor.wait(web, self._ready["web"])
+        self.supervisor.wait(worker, self._ready["worker"])
+        self._start_celery("beat", "--schedule", str(self.home.path / "beat"), "--pidfile", "")
+        self._say(begun, f"web, worker and beat are ready: {self.urls.web}")
+
+    def _start_servers(self) -> None:
+        given = os.environ
+        rpc = given.get("RPC_URL") or anvil.start(self.supervisor, block_seconds=self._block_seconds)
+        redis = given.get("REDIS_URL") or valkey.start(self.supervisor)
+        database = given.get("DATABASE_URL")
+        if not database:
+            database = postgres.start(self.supervisor)
+            self.environment |= {name: secrets.token_urlsafe(48) for name in ("SECRET_KEY", "API_KEY_PEPPER")}
+        self._port = ready.free_port(self._port)
+        self.urls = Urls(f"http://127.0.0.1:{self._port}", database, redis, rpc)
+        self.environment |= {"DATABASE_URL": database, "REDIS_URL": redis, "RPC_URL": rpc, "PUBLIC_URL": self.urls.web}
+
+    def _start_contracts(self) -> None:
+        if not (os.environ.get("ESCROW_ADDRESS") and os.environ.get("RPC_URL")):
+            self.environment |= contracts.prepare(self.urls.rpc, self.home.path / "keys")
+
+    def _start_web(self) -> Child:
+        self._ready["web"] = ready.answers(f"{self.urls.web}/healthz")
+        server = (sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", self._port)
+        workers = ("--workers", WEB_WORKERS, "--blocking-threads", "4", "--no-access-log", "marketplace.wsgi:application")
+        return self.spawn("web", [str(part) for part in (*server, *workers)])
+
+    def _start_celery(self, name: str, *options: str) -> Child:
+        self._ready[name] = ready.says(" ready.") if name == "worker" else ready.says("beat: Starting")
+        return self.spawn(name, [sys.executable, "-m", "celery", "-A", "marketplace", name, "-l", "INFO", *options])
+
+    def _say(self, begun: float, text: str) -> None:
+        self._report(f"{time.monotonic() - begun:5.1f} s  {text}")
