@@ -1,0 +1,206 @@
+"""The two clients: one async, one sync, each a few lines over the same verbs (`market`, `resources`) and steps (`steps`).
+
+How a request is sent is in `shells`; only what the types of the two must say differently is written twice.
+"""
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+import httpx2
+
+from agentmarket.answers import OpenedSession, Sent, Session
+from agentmarket.market import Market
+from agentmarket.resources.payments import Amount, Payments
+from agentmarket.retries import Retries
+from agentmarket.settings import Settings, settings
+from agentmarket.shells import LIMITS, HttpAsyncShell, HttpSyncShell
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+TIMEOUT = 10.0
+RETRIES = 3
+
+
+class AsyncPayments(Payments[HttpAsyncShell]):
+    @overload
+    async def send(
+        self, *, to: str, amount: Amount, currency: str = "USDC", metadata: Mapping[str, Any] | None = None,
+        on_success: Callable[[], Awaitable[V]], session: str | None = None, key: str | None = None,
+    ) -> Sent[V]: ...  # fmt: skip
+    @overload
+    async def send(
+        self, *, to: str, amount: Amount, currency: str = "USDC", metadata: Mapping[str, Any] | None = None,
+        on_success: Callable[[], V], session: str | None = None, key: str | None = None,
+    ) -> Sent[V]: ...  # fmt: skip
+    @overload
+    async def send(
+        self, *, to: str, amount: Amount, currency: str = "USDC", metadata: Mapping[str, Any] | None = None,
+        on_success: None = None, session: str | None = None, key: str | None = None,
+    ) -> Sent[None]: ...  # fmt: skip
+    async def send(self, *, to: str, amount: Amount, **rest: Any) -> Sent[Any]:
+        """Pay an agent, then run `on_success` once and give back what it returned as `.value`.
+
+        `key` repeats an earlier call without paying twice; `session` names the session for a key that has several.
+        """
+        return await self._shell.run(self._send(to=to, amount=amount, **rest))
+
+    async def create_session(
+        self,
+        *,
+        budget: Amount,
+        currency: str = "USDC",
+        policy: Mapping[str, Any] | None = None,
+        pool: str | None = None,
+        name: str | None = None,
+        expires_at: str | None = None,
+        key: str | None = None,
+    ) -> "OpenedSession[Client]":
+        """Set a budget aside under a policy. The session has its own key: `session.client()` spends it and nothing else."""
+        steps = self._create_session(
+            budget=budget, currency=currency, policy=policy, pool=pool, name=name, expires_at=expires_at, key=key
+        )
+        return _opened(await self._shell.run(steps), self._connect)
+
+    def _connect(self, api_key: str) -> "Client":
+        return Client._sharing(dataclasses.replace(self._shell.config, api_key=api_key), self._shell.http)
+
+
+class SyncPayments(Payments[HttpSyncShell]):
+    def send(
+        self,
+        *,
+        to: str,
+        amount: Amount,
+        currency: str = "USDC",
+        metadata: Mapping[str, Any] | None = None,
+        on_success: Callable[[], V] | None = None,
+        session: str | None = None,
+        key: str | None = None,
+    ) -> Sent[V]:
+        """Pay an agent, then run `on_success` once and give back what it returned as `.value`.
+
+        `key` repeats an earlier call without paying twice; `session` names the session for a key that has several.
+        """
+        steps = self._send(
+            to=to, amount=amount, currency=currency, metadata=metadata, on_success=on_success, session=session, key=key
+        )
+        return self._shell.run(steps)
+
+    def create_session(
+        self,
+        *,
+        budget: Amount,
+        currency: str = "USDC",
+        policy: Mapping[str, Any] | None = None,
+        pool: str | None = None,
+        name: str | None = None,
+        expires_at: str | None = None,
+        key: str | None = None,
+    ) -> "OpenedSession[SyncClient]":
+        """Set a budget aside under a policy. The session has its own key: `session.client()` spends it and nothing else."""
+        steps = self._create_session(
+            budget=budget, currency=currency, policy=policy, pool=pool, name=name, expires_at=expires_at, key=key
+        )
+        return _opened(self._shell.run(steps), self._connect)
+
+    def _connect(self, api_key: str) -> "SyncClient":
+        return SyncClient._sharing(dataclasses.replace(self._shell.config, api_key=api_key), self._shell.http)
+
+
+class Client(Market[HttpAsyncShell]):
+    """The async client. `async with Client() as client`, or `await client.aclose()` at the end.
+
+    `timeout` is seconds for one attempt; `retries` how often one is repeated (or a `Retries` with its own bounds).
+    """
+
+    payment: AsyncPayments
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float = TIMEOUT,
+        retries: int | Retries = RETRIES,
+    ) -> None:
+        config = settings(api_key, base_url, timeout, retries)
+        self._start(config, httpx2.AsyncClient(timeout=timeout, limits=LIMITS), owned=True)
+
+    @classmethod
+    def _sharing(cls, config: Settings, http: httpx2.AsyncClient) -> Self:
+        client = cls.__new__(cls)
+        client._start(config, http, owned=False)
+        return client
+
+    def _start(self, config: Settings, http: httpx2.AsyncClient, *, owned: bool) -> None:
+        shell = HttpAsyncShell(config, http)
+        super().__init__(shell)
+        self.payment = AsyncPayments(shell)
+        self._config, self._http, self._owned = config, http, owned
+
+    async def aclose(self) -> None:
+        if self._owned:
+            await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"Client({self._config.shown_key}, base_url={self._config.base_url!r})"
+
+
+class SyncClient(Market[HttpSyncShell]):
+    """The sync client: the same verbs without `await`. `with SyncClient() as client`, or `client.close()` at the end."""
+
+    payment: SyncPayments
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float = TIMEOUT,
+        retries: int | Retries = RETRIES,
+    ) -> None:
+        config = settings(api_key, base_url, timeout, retries)
+        self._start(config, httpx2.Client(timeout=timeout, limits=LIMITS), owned=True)
+
+    @classmethod
+    def _sharing(cls, config: Settings, http: httpx2.Client) -> Self:
+        client = cls.__new__(cls)
+        client._start(config, http, owned=False)
+        return client
+
+    def _start(self, config: Settings, http: httpx2.Client, *, owned: bool) -> None:
+        shell = HttpSyncShell(config, http)
+        super().__init__(shell)
+        self.payment = SyncPayments(shell)
+        self._config, self._http, self._owned = config, http, owned
+
+    def close(self) -> None:
+        if self._owned:
+            self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"SyncClient({self._config.shown_key}, base_url={self._config.base_url!r})"
+
+
+def _opened(session: Session, connect: Callable[[str], T]) -> OpenedSession[T]:
+    known = {item.name: getattr(session, item.name) for item in dataclasses.fields(session)}
+    return OpenedSession(**known, connect=connect)

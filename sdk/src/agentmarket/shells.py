@@ -1,0 +1,163 @@
+"""The two shells: they perform the four effects of `steps` (send, wait, read the clock, run a function) and decide nothing."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import httpx2
+
+from agentmarket.decode import Answer
+from agentmarket.operations import AsyncShell, Listing, SyncShell, page
+from agentmarket.settings import Settings
+from agentmarket.steps import Effect, Fulfil, Pause, Steps, Transmit
+from agentmarket.wire import Reply, Request, Silence
+
+T = TypeVar("T")
+A = TypeVar("A", bound=Answer)
+
+LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=50, keepalive_expiry=30.0)
+
+#: the failures before a byte of the request could leave
+_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+
+
+class HttpAsyncShell(AsyncShell):
+    def __init__(self, config: Settings, http: httpx2.AsyncClient) -> None:
+        self.config, self.http, self.retries = config, http, config.retries
+
+    async def run(self, steps: Steps[T]) -> T:
+        advance: Callable[[], Effect] = partial(next, steps)
+        try:
+            while True:
+                effect = advance()
+                try:
+                    outcome = await self._perform(effect)
+                except Exception as raised:  # noqa: BLE001 - the steps decide what it means
+                    advance = partial(steps.throw, raised)
+                else:
+                    advance = partial(steps.send, outcome)
+        except StopIteration as end:
+            return cast("T", end.value)
+        finally:
+            steps.close()
+
+    async def pages(self, listing: Listing[A]) -> AsyncIterator[A]:
+        after: str | None = None
+        while True:
+            found = await self.run(page(listing, self.retries, after=after))
+            for item in found.items:
+                yield item
+            if (after := found.next) is None:
+                return
+
+    async def _perform(self, effect: Effect) -> object:
+        if isinstance(effect, Transmit):
+            return await self._transmit(effect.request)
+        if isinstance(effect, Pause):
+            await asyncio.sleep(effect.seconds)
+            return None
+        if isinstance(effect, Fulfil):
+            value = effect.function()
+            return await value if inspect.isawaitable(value) else value
+        return time.monotonic()
+
+    async def _transmit(self, request: Request) -> Reply | Silence:
+        try:
+            async with self.http.stream(**_arguments(self.config, request)) as response:
+                body = bytearray()
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > self.config.longest_reply:
+                        return _too_long(self.config)
+                return _reply(response, bytes(body))
+        except (httpx2.RequestError, httpx2.InvalidURL) as failure:
+            return _silence(failure)
+
+
+class HttpSyncShell(SyncShell):
+    def __init__(self, config: Settings, http: httpx2.Client) -> None:
+        self.config, self.http, self.retries = config, http, config.retries
+
+    def run(self, steps: Steps[T]) -> T:
+        advance: Callable[[], Effect] = partial(next, steps)
+        try:
+            while True:
+                effect = advance()
+                try:
+                    outcome = self._perform(effect)
+                except Exception as raised:  # noqa: BLE001 - the steps decide what it means
+                    advance = partial(steps.throw, raised)
+                else:
+                    advance = partial(steps.send, outcome)
+        except StopIteration as end:
+            return cast("T", end.value)
+        finally:
+            steps.close()
+
+    def pages(self, listing: Listing[A]) -> Iterator[A]:
+        after: str | None = None
+        while True:
+            found = self.run(page(listing, self.retries, after=after))
+            yield from found.items
+            if (after := found.next) is None:
+                return
+
+    def _perform(self, effect: Effect) -> object:
+        if isinstance(effect, Transmit):
+            return self._transmit(effect.request)
+        if isinstance(effect, Pause):
+            time.sleep(effect.seconds)
+            return None
+        if isinstance(effect, Fulfil):
+            return _not_awaitable(effect.function())
+        return time.monotonic()
+
+    def _transmit(self, request: Request) -> Reply | Silence:
+        try:
+            with self.http.stream(**_arguments(self.config, request)) as response:
+                body = bytearray()
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > self.config.longest_reply:
+                        return _too_long(self.config)
+                return _reply(response, bytes(body))
+        except (httpx2.RequestError, httpx2.InvalidURL) as failure:
+            return _silence(failure)
+
+
+def _arguments(config: Settings, request: Request) -> dict[str, Any]:
+    headers = request.all_headers()
+    if not request.foreign:
+        headers["Authorization"] = f"Bearer {config.api_key}"
+    return {
+        "method": request.method,
+        "url": request.url if request.foreign else config.base_url + request.url,
+        "params": list(request.query) or None,
+        "content": request.body,
+        "headers": headers,
+        "timeout": request.timeout or config.timeout,
+    }
+
+
+def _reply(response: httpx2.Response, body: bytes) -> Reply:
+    return Reply(response.status_code, {name.lower(): value for name, value in response.headers.items()}, body)
+
+
+def _silence(failure: Exception) -> Silence:
+    reason = str(failure) or type(failure).__name__
+    return Silence(reason, sent=not isinstance(failure, (*_UNSENT, httpx2.InvalidURL)))
+
+
+def _too_long(config: Settings) -> Silence:
+    return Silence(f"the answer is longer than {config.longest_reply} bytes", sent=True)
+
+
+def _not_awaitable(value: object) -> object:
+    if not inspect.isawaitable(value):
+        return value
+    if inspect.iscoroutine(value):
+        value.close()
+    raise TypeError("on_success returned an awaitable: use the async Client, or a plain function")

@@ -1,0 +1,158 @@
+"""The protocol without I/O: every operation is a generator that yields what it needs and is sent what came of it.
+
+Written once; `client` has the two thin shells (async and sync) that perform the four effects below.
+"""
+
+import random
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from agentmarket import errors, wire
+from agentmarket.retries import Retries, may_repeat
+from agentmarket.wire import Reply, Request, Silence
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Transmit:
+    """Send the request; sent back: a Reply or a Silence."""
+
+    request: Request
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Wait; sent back: None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ReadClock:
+    """Sent back: seconds on a clock that never goes back."""
+
+
+@dataclass(frozen=True)
+class Fulfil:
+    """Run the caller's function, awaited where it can be; sent back: what it returned. What it raises is thrown in."""
+
+    function: Callable[[], object]
+
+
+Effect: TypeAlias = Transmit | Pause | ReadClock | Fulfil
+Steps: TypeAlias = Generator[Effect, Any, T]
+
+#: the answers that are given before the market looks the key up, so they say nothing about an earlier attempt
+_SAYS_NOTHING = frozenset({"unauthenticated", "forbidden", "rate_limited"})
+
+
+def one_key(key: str | None) -> str:
+    """The idempotency key of one logical call: the caller's own, or a new one."""
+    if key is None:
+        return f"am-{uuid.uuid4()}"
+    if not 1 <= len(key) <= 255 or not all("!" <= letter <= "~" for letter in key):
+        raise errors.InvalidRequest(
+            "key must be 1 to 255 visible ASCII characters, without spaces.", outcome="not_charged"
+        )
+    return key
+
+
+def exchange(request: Request, retries: Retries) -> Steps[Reply]:
+    """Send until there is an answer or the bounds are reached; the key is in the request, so it never changes between attempts.
+
+    Returns a success, raises the error of a refusal. When money may have moved unseen, the error is OutcomeUnknown.
+    """
+    silence: Silence | None = None
+    attempt = 0
+    while True:
+        attempt += 1
+        outcome: Reply | Silence = yield Transmit(request)
+        if isinstance(outcome, Reply) and outcome.ok:
+            return outcome
+        error = _failure(request, outcome)
+        delay = None
+        if may_repeat(request, outcome):
+            delay = retries.delay(attempt, asked=error.retry_after, chance=random.random())
+        if delay is None:
+            raise _verdict(request, error, silence, attempt)
+        if isinstance(outcome, Silence) and outcome.sent:
+            silence = outcome
+        yield Pause(delay)
+
+
+def fetch(request: Request, retries: Retries, read: Callable[[Any], T]) -> Steps[T]:
+    """The answer, read. An accepted request whose answer cannot be read still tells its key: repeating is safe with it."""
+    reply = yield from exchange(request, retries)
+    try:
+        return read(wire.read(reply))
+    except errors.InvalidReply as unreadable:
+        unreadable.key = request.key
+        unreadable.outcome = "unknown" if request.key else None
+        raise
+
+
+def wait_for(
+    ask: Callable[[], Steps[T]], *, done: Callable[[T], bool], what: str, timeout: float, pause: float = 0.1
+) -> Steps[T]:
+    """Ask again until `done`, with growing pauses, for `timeout` seconds at most."""
+    started = yield ReadClock()
+    while True:
+        answer = yield from ask()
+        if done(answer):
+            return answer
+        waited = (yield ReadClock()) - started
+        if waited >= timeout:
+            raise errors.Timeout(
+                f"Waited {waited:.1f} s for {what}.",
+                retryable=True,
+                next_actions=getattr(answer, "next_actions", ()),
+            )
+        yield Pause(min(pause, timeout - waited))
+        pause = min(pause * 1.5, 2.0)
+
+
+def _failure(request: Request, outcome: Reply | Silence) -> errors.AgentMarketError:
+    if isinstance(outcome, Reply):
+        return wire.refusal(outcome, key=request.key)
+    if outcome.sent:
+        return errors.Unavailable(
+            f"No answer to {request.method} {request.url}: {outcome.reason}.", retryable=True, key=request.key
+        )
+    hint = "" if request.foreign else " Is AGENTMARKET_URL right, and the market up?"
+    return errors.Unreachable(
+        f"Could not connect for {request.method} {request.url}: {outcome.reason}.{hint}",
+        retryable=True,
+        outcome="not_charged" if request.key else None,
+        key=request.key,
+    )
+
+
+def _verdict(
+    request: Request, error: errors.AgentMarketError, silence: Silence | None, attempts: int
+) -> errors.AgentMarketError:
+    """The error to raise: what is known about the money decides."""
+    if request.key is None or not _in_doubt(error, silence):
+        return error
+    unknown = errors.OutcomeUnknown(
+        f"{request.method} {request.url} got no certain answer in {attempts} attempts (last: {error.detail.rstrip('.')}). "
+        f'Make the same call with key="{request.key}": it is charged once, however often it is repeated.',
+        status=error.status,
+        retryable=True,
+        outcome="unknown",
+        request_id=error.request_id,
+        retry_after=error.retry_after,
+        key=request.key,
+    )
+    unknown.__cause__ = error
+    return unknown
+
+
+def _in_doubt(error: errors.AgentMarketError, silence: Silence | None) -> bool:
+    if error.status is None:
+        return silence is not None or not isinstance(error, errors.Unreachable)
+    if error.status < 500:
+        return silence is not None and error.code in _SAYS_NOTHING
+    return error.outcome is None or error.outcome == "unknown" or silence is not None

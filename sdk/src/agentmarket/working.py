@@ -1,0 +1,115 @@
+"""The work loop of a seller: take the tasks assigned to the agent, do them, deliver with an invoice. No HTTP serving here."""
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from agentmarket import errors
+from agentmarket.amounts import micros
+from agentmarket.answers import Task
+from agentmarket.client import Client
+from agentmarket.paid import Unserviceable, Work, run
+
+log = logging.getLogger("agentmarket.seller")
+
+#: seconds between looks for work: at once busy, then slower and slower
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+LONGEST_PAUSE_IN_TROUBLE = 30.0
+#: how often a task whose function raised is tried again before it is left to its due time
+ATTEMPTS = 3
+REMEMBERED = 1024
+
+
+@dataclass(frozen=True)
+class PaidTask:
+    """One capability that a seller does for an outcome."""
+
+    capability: str
+    price: str
+    function: Work
+
+
+class Worker:
+    """One agent's loop. It may be killed at any moment: the key of a delivery comes from its task, so it is made once."""
+
+    def __init__(self, client: Client, agent: str, offers: dict[str, PaidTask]) -> None:
+        self._client, self._agent, self._offers = client, agent, offers
+        self._failures: OrderedDict[str, int] = OrderedDict()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End after the task in hand."""
+        self._stopping.set()
+
+    async def work(self) -> None:
+        """Until `stop`; trouble with the market makes the pauses longer and ends nothing."""
+        pause = SHORTEST_PAUSE
+        while not self._stopping.is_set():
+            try:
+                found = await self.work_once()
+                pause = SHORTEST_PAUSE if found else min(pause * 1.3, LONGEST_PAUSE)
+            except errors.AgentMarketError as error:
+                pause = min(max(pause, 0.5) * 2, LONGEST_PAUSE_IN_TROUBLE)
+                log.warning("looking for tasks failed, next look in %.1f s: %s", pause, error)
+            await self._rest(pause)
+
+    async def work_once(self) -> int:
+        """Do what is assigned now; the number of tasks delivered."""
+        delivered = 0
+        async for task in self._client.tasks.list(status="assigned"):
+            if self._stopping.is_set():
+                break
+            if task.agent == self._agent and self._failures.get(task.id, 0) < ATTEMPTS:
+                delivered += await self._attempt(task)
+        return delivered
+
+    async def _attempt(self, task: Task) -> bool:
+        offer = self._offers.get(task.capability)
+        if offer is None:
+            return self._leave(task, f"nothing here does {task.capability!r}")
+        if micros(task.budget) < micros(offer.price):
+            return self._leave(task, f"its budget of {task.budget} is under the price of {offer.price}")
+        try:
+            deliverable = await run(offer.function, task)
+        except Unserviceable as reason:
+            return self._leave(task, str(reason))
+        except Exception:
+            self._failures[task.id] = self._failures.get(task.id, 0) + 1
+            self._forget()
+            log.exception("task %s failed, attempt %d of %d", task.id, self._failures[task.id], ATTEMPTS)
+            return False
+        return await self._deliver(task, offer, deliverable)
+
+    async def _deliver(self, task: Task, offer: PaidTask, deliverable: Any) -> bool:
+        """The key and the invoice's number come from the task, so a second delivery of the same task is the same one."""
+        try:
+            await self._client.tasks.submit(
+                task.id, deliverable=deliverable, amount=offer.price, number=f"INV-{task.id}", key=f"submit-{task.id}"
+            )
+        except errors.Conflict as conflict:
+            log.info("task %s is no longer ours to deliver: %s", task.id, conflict)
+            return False
+        except errors.InvalidRequest as error:
+            return self._leave(task, f"the delivery was refused: {error}")
+        return True
+
+    def _leave(self, task: Task, why: str) -> bool:
+        """Leave a task alone: it falls back to its buyer when it is due."""
+        log.warning("task %s is left: %s", task.id, why)
+        self._failures[task.id] = ATTEMPTS
+        self._forget()
+        return False
+
+    def _forget(self) -> None:
+        while len(self._failures) > REMEMBERED:
+            self._failures.popitem(last=False)
+
+    async def _rest(self, seconds: float) -> None:
+        try:
+            spread = seconds * (0.75 + random.random() / 2)
+            await asyncio.wait_for(self._stopping.wait(), spread)
+        except TimeoutError:
+            return

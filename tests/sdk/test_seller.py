@@ -1,0 +1,350 @@
+"""A seller works only for a payment it has checked, does it once, and gives the money back when there is nothing for it."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+import agentmarket
+from agentmarket import Client, Seller, request_hash
+
+from .conftest import async_buyer, seller, served
+from .stub import Market
+
+AGENT = "agent://lint.acme.dev"
+Scenario = Callable[[Client, httpx2.AsyncClient, str], Awaitable[None]]
+
+
+def work(market: Market, app: Seller, scenario: Scenario) -> None:
+    """Serve the app for one scenario; the agent is listed at its URL."""
+
+    async def run() -> None:
+        async with served(app) as url, async_buyer(market) as client, httpx2.AsyncClient() as http:
+            market.add_agent("lint.acme.dev", url)
+            await scenario(client, http, url)
+
+    asyncio.run(run())
+
+
+def counting(market: Market, **options: Any) -> tuple[Seller, list[Any]]:
+    app, served_requests = seller(market, **options), []
+
+    @app.call("/check", price="0.012")
+    def check(request: Any) -> Any:
+        served_requests.append(request)
+        if request.get("unparsable"):
+            raise app.Unserviceable("line 3 is no Python")
+        if request.get("bug"):
+            raise ZeroDivisionError("a secret detail")
+        if request.get("odd"):
+            return {"set": {1}}
+        return {"findings": [request["n"]]}
+
+    return app, served_requests
+
+
+def problem(reply: httpx2.Response) -> tuple[int, str]:
+    assert reply.headers["content-type"] == "application/problem+json"
+    document = reply.json()
+    assert document["status"] == reply.status_code
+    return reply.status_code, document["code"]
+
+
+def test_a_paid_call_is_served(market: Market) -> None:
+    app, requests = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        result = await client.call(AGENT, path="/check", json={"n": 1}, amount="0.012", metadata={"file": "a.py"})
+        assert result.value == {"findings": [1]}
+        assert result.payment.metadata == {"file": "a.py"}
+        assert result.elapsed > 0
+
+    work(market, app, scenario)
+    assert (requests, market.charges, market.counts()) == ([{"n": 1}], ["0.012"], {"payable": 1})
+    [redeem] = market.posts("/redeem")
+    assert redeem.body == {"request_hash": request_hash("POST", "/check", b'{"n":1}')}
+
+
+def test_unpaid_is_told_how_to_pay(market: Market) -> None:
+    app, requests = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        reply = await http.post(f"{url}/check", json={"n": 1})
+        assert problem(reply) == (402, "payment_required")
+        document = reply.json()
+        assert (document["price"], document["agent"], document["outcome"]) == ("0.012", AGENT, "not_charged")
+        assert document["next_actions"][0]["path"] == "/v1/payments"
+
+    work(market, app, scenario)
+    assert (requests, market.charged, market.seen) == ([], 0, [])
+
+
+def test_an_invented_payment_is_refused(market: Market) -> None:
+    app, requests = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        made_up = {"Agent-Payment": "0190b2c4-0000-7000-8000-000000000000"}
+        assert problem(await http.post(f"{url}/check", json={"n": 1}, headers=made_up)) == (402, "payment_unknown")
+        no_id = {"Agent-Payment": "../../v1/sessions"}
+        assert problem(await http.post(f"{url}/check", json={"n": 1}, headers=no_id)) == (400, "invalid_request")
+
+    work(market, app, scenario)
+    assert (requests, market.charged) == ([], 0)
+
+
+def test_too_little_is_refunded_and_refused(market: Market) -> None:
+    app, requests = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        with pytest.raises(agentmarket.CallFailed) as caught:
+            await client.call(AGENT, path="/check", json={"n": 1}, amount="0.011")
+        assert (caught.value.status, caught.value.refunded, caught.value.outcome) == (402, True, "not_charged")
+        assert "costs 0.012" in str(caught.value)
+
+    work(market, app, scenario)
+    assert (requests, market.charged, market.counts()) == ([], 0, {"refunded": 1})
+
+
+def test_a_payment_to_another_agent_of_the_provider_is_refunded_and_refused(market: Market) -> None:
+    app, requests = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        paid = await client.payment.send(to="agent://other.acme.dev", amount="0.012")
+        reply = await http.post(f"{url}/check", json={"n": 1}, headers={"Agent-Payment": paid.id})
+        assert problem(reply) == (402, "payment_insufficient")
+
+    work(market, app, scenario)
+    assert (requests, market.charged) == ([], 0)
+
+
+def test_one_payment_buys_one_request(market: Market) -> None:
+    app, requests = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        paid = await client.payment.send(to=AGENT, amount="0.012")
+        headers = {"Agent-Payment": paid.id}
+        first = await http.post(f"{url}/check", json={"n": 1}, headers=headers)
+        again = await http.post(f"{url}/check", json={"n": 1}, headers=headers)
+        other = await http.post(f"{url}/check", json={"n": 2}, headers=headers)
+        query = await http.post(f"{url}/check?n=2", json={"n": 1}, headers=headers)
+        assert (first.json(), again.content) == ({"findings": [1]}, first.content)
+        assert problem(other) == problem(query) == (409, "payment_already_used")
+
+    work(market, app, scenario)
+    assert (requests, market.charges) == ([{"n": 1}], ["0.012"])
+    assert len(market.posts("/redeem")) == 1
+
+
+def test_a_restarted_seller_still_serves_only_the_request_that_was_paid(market: Market) -> None:
+    app, requests = counting(market)
+    fresh, fresh_requests = counting(market)
+    paid_ids: list[str] = []
+
+    async def before(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        paid_ids.append((await client.call(AGENT, path="/check", json={"n": 1}, amount="0.012")).payment.id)
+
+    async def after(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        [paid] = paid_ids
+        again = await client.call(AGENT, path="/check", json={"n": 1}, amount="0.012", payment=paid)
+        assert again.value == {"findings": [1]}
+        with pytest.raises(agentmarket.CallFailed) as caught:
+            await client.call(AGENT, path="/check", json={"n": 2}, amount="0.012", payment=paid)
+        assert (caught.value.status, caught.value.refunded) == (409, False)
+
+    work(market, app, before)
+    work(market, fresh, after)
+    assert (requests, fresh_requests, market.charges) == ([{"n": 1}], [{"n": 1}], ["0.012"])
+
+
+def test_the_same_request_at_once_is_worked_once(market: Market) -> None:
+    app, runs, release = seller(market), [], threading.Event()
+
+    @app.call("/check", price="0.012")
+    def check(request: Any) -> Any:
+        runs.append(request)
+        release.wait(10)
+        return {"run": len(runs)}
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        paid = await client.payment.send(to=AGENT, amount="0.012")
+        ask = [
+            asyncio.ensure_future(http.post(f"{url}/check", json={"n": 1}, headers={"Agent-Payment": paid.id}))
+            for _ in range(8)
+        ]
+        while not runs:
+            await asyncio.sleep(0)
+        other = await http.post(f"{url}/check", json={"n": 2}, headers={"Agent-Payment": paid.id})
+        assert problem(other) == (409, "payment_already_used")
+        release.set()
+        assert {reply.content for reply in await asyncio.gather(*ask)} == {b'{"run": 1}'}
+
+    work(market, app, scenario)
+    assert (len(runs), market.charges) == (1, ["0.012"])
+
+
+def test_unserviceable_is_refunded(market: Market) -> None:
+    app, requests = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        with pytest.raises(agentmarket.CallFailed) as caught:
+            await client.call(AGENT, path="/check", json={"unparsable": True}, amount="0.012")
+        error = caught.value
+        assert (error.status, error.refunded, error.outcome) == (422, True, "not_charged")
+        assert error.problem["detail"] == "line 3 is no Python"
+        again = await http.post(
+            f"{url}/check", content=b'{"unparsable":true}',
+            headers={"Agent-Payment": error.payment.id, "Content-Type": "application/json"},
+        )  # fmt: skip
+        assert problem(again) == (422, "unserviceable")
+        assert again.json()["refunded_payment_id"] == error.payment.id
+
+    work(market, app, scenario)
+    assert (len(requests), market.charged, market.counts()) == (1, 0, {"refunded": 1})
+
+
+@pytest.mark.parametrize("fault", ["bug", "odd"])
+def test_a_function_that_fails_is_refunded_and_tells_no_detail(market: Market, fault: str) -> None:
+    app, _ = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        with pytest.raises(agentmarket.CallFailed) as caught:
+            await client.call(AGENT, path="/check", json={fault: True}, amount="0.012")
+        assert (caught.value.status, caught.value.refunded) == (500, True)
+        assert "secret" not in str(caught.value)
+
+    work(market, app, scenario)
+    assert market.charged == 0
+
+
+def test_a_function_that_takes_too_long_is_refunded(market: Market) -> None:
+    app, never = seller(market), asyncio.Event
+
+    @app.call("/check", price="0.012", timeout=0.01)
+    async def check(request: Any) -> None:
+        await never().wait()
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        paid = await client.payment.send(to=AGENT, amount="0.012")
+        reply = await http.post(f"{url}/check", json={}, headers={"Agent-Payment": paid.id})
+        assert problem(reply) == (504, "took_too_long")
+
+    work(market, app, scenario)
+    assert market.charged == 0
+
+
+def test_a_refund_that_cannot_be_made_is_said(market: Market) -> None:
+    app, _ = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        paid = await client.payment.send(to=AGENT, amount="0.012")
+        market.payments[paid.id]["status"] = "settling"
+        with pytest.raises(agentmarket.CallFailed) as caught:
+            await client.call(AGENT, path="/check", json={"unparsable": True}, amount="0.012", payment=paid.id)
+        assert (caught.value.refunded, caught.value.outcome) == (False, "charged")
+        assert "/v1/disputes" in str(caught.value)
+
+    work(market, app, scenario)
+    assert market.charges == ["0.012"]
+
+
+def test_a_market_that_is_down_uses_up_no_payment(market: Market) -> None:
+    app, requests = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        paid = await client.payment.send(to=AGENT, amount="0.012")
+        market.faults.extend([(503, {})] * 4)
+        headers = {"Agent-Payment": paid.id}
+        reply = await http.post(f"{url}/check", json={"n": 1}, headers=headers)
+        assert problem(reply) == (503, "market_unavailable")
+        assert (reply.json()["retryable"], requests) == (True, [])
+        assert (await http.post(f"{url}/check", json={"n": 1}, headers=headers)).status_code == 200
+
+    work(market, app, scenario)
+    assert (requests, market.charges) == ([{"n": 1}], ["0.012"])
+
+
+def test_what_is_no_request_is_refused_and_uses_up_no_payment(market: Market) -> None:
+    app, requests = counting(market, body_limit=1000)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        paid = await client.payment.send(to=AGENT, amount="0.012")
+        headers = {"Agent-Payment": paid.id, "Content-Type": "application/json"}
+        deep = b"[" * 400 + b"]" * 400
+        for body, expected in [
+            (b"{", (400, "invalid_json")),
+            (b"\xff", (400, "invalid_json")),
+            (b"x" * 1001, (413, "payload_too_large")),
+            (deep + b"}", (400, "invalid_json")),
+        ]:
+            assert problem(await http.post(f"{url}/check", content=body, headers=headers)) == expected
+        text = {**headers, "Content-Type": "text/plain"}
+        assert problem(await http.post(f"{url}/check", content=b"{}", headers=text)) == (415, "unsupported_media_type")
+        assert problem(await http.get(f"{url}/check", headers=headers)) == (405, "method_not_allowed")
+        assert problem(await http.post(f"{url}/other", headers=headers)) == (404, "not_found")
+        assert market.posts("/redeem") == []
+        assert (await http.post(f"{url}/check", content=b'{"n":1}', headers=headers)).status_code == 200
+
+    work(market, app, scenario)
+    assert (requests, market.charges) == ([{"n": 1}], ["0.012"])
+
+
+def test_health(market: Market) -> None:
+    app, _ = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        reply = await http.get(f"{url}/healthz")
+        assert (reply.status_code, reply.json()) == (200, {"status": "ok", "agent": AGENT})
+
+    work(market, app, scenario)
+
+
+def test_a_silent_agent_leaves_a_payment_that_can_be_used_again(market: Market) -> None:
+    app, requests = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        market.add_agent("lint.acme.dev", "http://127.0.0.1:9")
+        with pytest.raises(agentmarket.CallFailed) as caught:
+            await client.call(AGENT, path="/check", json={"n": 1}, amount="0.012")
+        assert (caught.value.outcome, caught.value.refunded) == ("charged", False)
+        market.add_agent("lint.acme.dev", url)
+        paid = caught.value.payment.id
+        assert (await client.call(AGENT, path="/check", json={"n": 1}, amount="0.012", payment=paid)).value
+
+    work(market, app, scenario)
+    assert (len(requests), market.charges) == (1, ["0.012"])
+
+
+@pytest.mark.parametrize("endpoint", ["", "ftp://a", "http://169.254.169.254/latest", "http://[fe80::1]/"])
+def test_an_agent_that_cannot_be_called_is_not_paid(market: Market, endpoint: str) -> None:
+    async def scenario() -> None:
+        market.add_agent("lint.acme.dev", endpoint)
+        async with async_buyer(market) as client:
+            with pytest.raises(agentmarket.InvalidRequest):
+                await client.call(AGENT, json={}, amount="0.012")
+
+    asyncio.run(scenario())
+    assert market.charged == 0
+
+
+def test_the_key_of_the_market_is_not_shown_to_an_agent(market: Market) -> None:
+    seen: list[dict[bytes, bytes]] = []
+
+    async def nosy(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        seen.append(dict(scope.get("headers", ())))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps({}).encode()})
+
+    app = seller(market)
+    app._app = nosy  # type: ignore[assignment]
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        await client.call(AGENT, json={}, amount="0.012")
+
+    work(market, app, scenario)
+    assert b"agent-payment" in seen[-1]
+    assert b"authorization" not in seen[-1]

@@ -1,0 +1,276 @@
+"""`payment.send`: the promised shape, paid once whatever the network does, and nothing run before it is paid."""
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+import agentmarket
+from agentmarket import Retries, SyncClient
+
+from .conftest import QUICK, async_buyer
+from .stub import PAYER_KEY, Market
+
+
+class Job:
+    id = "task-7"
+
+
+def test_the_promised_shape(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTMARKET_URL", market.url)
+    task, query = Job(), "who makes valves"
+    charged_when_fetching: list[int] = []
+
+    async def fetch_enriched_data(question: str) -> str:
+        charged_when_fetching.append(market.charged)
+        return f"answer to {question}"
+
+    async def scenario() -> None:
+        client = agentmarket.Client(api_key=PAYER_KEY)
+        result = await client.payment.send(
+            to="agent://enrich.acme.dev",
+            amount="0.008",
+            currency="USDC",
+            metadata={"task_id": task.id, "query": query},
+            on_success=lambda: fetch_enriched_data(query),
+        )
+        session = await client.payment.create_session(
+            budget="10.00", currency="USDC", policy={"max_per_tx": "0.50", "allowed_recipients": ["*.acme.dev"]}
+        )
+        assert result.value == "answer to who makes valves"
+        assert (result.status, result.amount, result.remaining) == ("payable", "0.008", "24.992")
+        assert result.id == next(iter(market.payments))
+        assert result.payment.metadata == {"task_id": "task-7", "query": "who makes valves"}
+        assert result.payment.extra == {"colour": "new"}
+        assert session.remaining == "10.00"
+        async with session.client() as inside:
+            spent = await inside.payment.send(to="agent://enrich.acme.dev", amount="0.50")
+            assert spent.remaining == "9.50"
+        await client.aclose()
+
+    asyncio.run(scenario())
+    assert charged_when_fetching == [1]
+    assert market.charges == ["0.008", "0.50"]
+
+
+def test_the_sync_client_is_the_same_without_await(market: Market, buyer: SyncClient) -> None:
+    result = buyer.payment.send(to="agent://a.acme.dev", amount=Decimal("0.0080000"), on_success=lambda: 42)
+    session = buyer.payment.create_session(budget="1.00", policy={"max_per_tx": Decimal("0.5")})
+    assert (result.value, result.amount, session.policy) == (42, "0.008000", {"max_per_tx": "0.5"})
+    assert session.client().payment.send(to="agent://a.acme.dev", amount="0.4").remaining == "0.60"
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ["drop_after"],
+        ["drop_before", "drop_after"],
+        ["drop_after", "drop_after", "drop_after"],
+        [(503, {"Retry-After": "0"}), (502, {}), (429, {"Retry-After": "0"})],
+        [(504, {}), "drop_after"],
+    ],
+    ids=str,
+)
+def test_a_lost_reply_is_asked_for_again_with_the_same_key(market: Market, buyer: SyncClient, faults: list) -> None:  # type: ignore[type-arg]
+    market.faults.extend(faults)
+    result = buyer.payment.send(to="agent://a.acme.dev", amount="0.008")
+    keys = {seen.headers["idempotency-key"] for seen in market.posts("/v1/payments")}
+    assert market.charges == ["0.008"]
+    assert len(market.posts("/v1/payments")) == len(faults) + 1
+    assert keys == {result.key}
+
+
+def test_no_answer_at_all_is_an_unknown_outcome_and_its_key_settles_it(market: Market, buyer: SyncClient) -> None:
+    market.faults.extend(["drop_after"] * 4)
+    ran: list[str] = []
+    with pytest.raises(agentmarket.OutcomeUnknown) as caught:
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008", on_success=lambda: ran.append("early"))
+    assert (caught.value.outcome, caught.value.retryable, ran) == ("unknown", True, [])
+    assert f'key="{caught.value.key}"' in str(caught.value)
+    again = buyer.payment.send(
+        to="agent://a.acme.dev", amount="0.008", key=caught.value.key, on_success=lambda: ran.append("late")
+    )
+    assert (market.charges, again.id, ran) == (["0.008"], next(iter(market.payments)), ["late"])
+
+
+def test_an_unknown_outcome_that_was_not_charged_is_charged_once_by_its_key(market: Market, buyer: SyncClient) -> None:
+    market.faults.extend(["drop_before"] * 4)
+    with pytest.raises(agentmarket.OutcomeUnknown) as caught:
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008")
+    assert market.charged == 0
+    buyer.payment.send(to="agent://a.acme.dev", amount="0.008", key=caught.value.key)
+    assert market.charges == ["0.008"]
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_an_error_page_says_nothing_about_the_money(market: Market, buyer: SyncClient, status: int) -> None:
+    market.faults.extend([(status, {})] * 4)
+    with pytest.raises(agentmarket.OutcomeUnknown) as caught:
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008")
+    assert caught.value.status == status
+    assert market.charged == 0
+
+
+def test_a_refusal_of_the_key_after_a_lost_reply_leaves_the_outcome_unknown(market: Market, buyer: SyncClient) -> None:
+    market.faults.extend(["drop_after", (401, {})])
+    with pytest.raises(agentmarket.OutcomeUnknown):
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008")
+    assert market.charges == ["0.008"]
+
+
+def test_a_market_that_was_never_reached_charged_nothing() -> None:
+    with SyncClient(PAYER_KEY, base_url="http://127.0.0.1:9", retries=QUICK) as client:
+        with pytest.raises(agentmarket.Unreachable) as caught:
+            client.payment.send(to="agent://a.acme.dev", amount="0.008")
+    assert caught.value.outcome == "not_charged"
+    assert "AGENTMARKET_URL" in str(caught.value)
+
+
+def test_a_longer_wait_than_allowed_is_left_to_the_caller(market: Market, buyer: SyncClient) -> None:
+    market.faults.append((429, {"Retry-After": "3600"}))
+    with pytest.raises(agentmarket.RateLimited) as caught:
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008")
+    assert (caught.value.retry_after, len(market.seen), market.charged) == (3600.0, 1, 0)
+
+
+def test_an_unreadable_success_is_an_invalid_reply_and_its_key_is_kept(market: Market, buyer: SyncClient) -> None:
+    market.faults.append("garbage")
+    with pytest.raises(agentmarket.InvalidReply) as caught:
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008")
+    assert caught.value.outcome == "unknown"
+    assert buyer.payment.send(to="agent://a.acme.dev", amount="0.008", key=caught.value.key).status == "payable"
+    assert market.charges == ["0.008"]
+
+
+def test_on_success_does_not_run_when_refused(market: Market, buyer: SyncClient) -> None:
+    ran: list[str] = []
+    session = buyer.payment.create_session(budget="1.00", policy={"max_per_tx": "0.50"})
+    with pytest.raises(agentmarket.PolicyDenied) as caught:
+        session.client().payment.send(to="agent://a.acme.dev", amount="0.80", on_success=lambda: ran.append("ran"))
+    assert (ran, market.charged, market.sessions[session.id]["remaining"]) == ([], 0, "1.00")
+    error = caught.value
+    assert (error.rule, error.limit, error.would_allow, error.outcome) == ("max_per_tx", "0.50", "0.50", "not_charged")
+    assert str(error) == (
+        "One payment may be 0.50 at most. [policy_denied, rule max_per_tx, limit 0.50, would allow 0.50] "
+        f"Nothing was charged. Next: GET /v1/sessions/{session.id} (read the policy). Request req-1."
+    )
+
+
+def test_over_the_balance_is_refused_with_what_is_left(market: Market, buyer: SyncClient) -> None:
+    with pytest.raises(agentmarket.InsufficientFunds) as caught:
+        buyer.payment.send(to="agent://a.acme.dev", amount="25.01")
+    assert (caught.value.remaining, market.charged, market.funds) == ("25.00", 0, Decimal("25.00"))
+
+
+def test_one_key_with_another_body_is_a_conflict(market: Market, buyer: SyncClient) -> None:
+    buyer.payment.send(to="agent://a.acme.dev", amount="0.008", key="mine")
+    with pytest.raises(agentmarket.IdempotencyConflict):
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.009", key="mine")
+    assert market.charges == ["0.008"]
+
+
+def test_on_success_that_raises_tells_that_it_is_paid(market: Market, buyer: SyncClient) -> None:
+    def fetch() -> None:
+        raise ValueError("the page is gone")
+
+    with pytest.raises(agentmarket.OnSuccessFailed) as caught:
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008", on_success=fetch)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert (caught.value.outcome, caught.value.payment.amount, market.charges) == ("charged", "0.008", ["0.008"])
+
+
+def test_a_coroutine_on_the_sync_client_is_named_and_the_payment_kept(market: Market, buyer: SyncClient) -> None:
+    async def fetch() -> None: ...
+
+    with pytest.raises(agentmarket.OnSuccessFailed, match="use the async Client"):
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008", on_success=fetch)
+    assert market.charges == ["0.008"]
+
+
+@pytest.mark.parametrize(
+    ("amount", "hint"),
+    [
+        (0.008, 'write amount="0.008"'),
+        (0.1 + 0.2, 'write amount="0.30"'),
+        (1e-7, "a float cannot hold money"),
+        (float("nan"), "a float cannot hold money"),
+        (5, 'write amount="5.00"'),
+        (True, "is a bool"),
+        (None, "is a NoneType"),
+        *((text, "is not an amount") for text in (
+            "1e3", "1E-6", "-0", "-1", "+5", "1_000", "١", "１２", ".5", "1.", "00012", "1,5", "0x10", "NaN", "Infinity",
+            "0.0000001", " 7 ", "", "7\n", "9" * 13, "9" * 1001,
+        )),
+        (Decimal("NaN"), "is not an amount"),
+        (Decimal("0.0000001"), "is not an amount"),
+        (Decimal("-0"), "is not an amount"),
+        ("0", "above zero"),
+        ("0.000000", "above zero"),
+        (Decimal(0), "above zero"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_not_exact_money_is_refused_before_it_is_sent(
+    market: Market, buyer: SyncClient, amount: object, hint: str
+) -> None:
+    with pytest.raises(agentmarket.InvalidAmount, match=hint) as caught:
+        buyer.payment.send(to="agent://a.acme.dev", amount=amount)  # type: ignore[arg-type]
+    assert (market.seen, market.charged, caught.value.outcome) == ([], 0, "not_charged")
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"a": float("nan")}, {"a": "\ud800"}, {"a": object()}], ids=["nan", "surrogate", "object"]
+)
+def test_metadata_that_is_not_json_is_refused_before_it_is_sent(
+    market: Market, buyer: SyncClient, metadata: dict[str, object]
+) -> None:
+    with pytest.raises(agentmarket.InvalidRequest):
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008", metadata=metadata)
+    assert (market.seen, market.charged) == ([], 0)
+
+
+@pytest.mark.parametrize("key", ["", "with space", "é", "a\r\nX-Evil: 1", "k" * 256])
+def test_a_key_that_is_no_key_is_refused_before_it_is_sent(market: Market, buyer: SyncClient, key: str) -> None:
+    with pytest.raises(agentmarket.InvalidRequest):
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008", key=key)
+    assert (market.seen, market.charged) == ([], 0)
+
+
+def test_fifty_at_once_through_one_client(market: Market) -> None:
+    async def scenario() -> set[str]:
+        async with async_buyer(market) as client:
+            market.faults.extend(["drop_after", (503, {"Retry-After": "0"})] * 10)
+            sent = await asyncio.gather(
+                *(client.payment.send(to="agent://a.acme.dev", amount="0.01") for _ in range(50))
+            )
+            return {one.id for one in sent}
+
+    assert len(asyncio.run(scenario())) == 50
+    assert market.charges == ["0.01"] * 50
+
+
+def test_a_cancelled_send_can_be_finished_by_its_key(market: Market) -> None:
+    async def scenario() -> None:
+        async with async_buyer(market) as client:
+            market.faults.append((503, {"Retry-After": "20"}))
+            sending = asyncio.ensure_future(client.payment.send(to="agent://a.acme.dev", amount="0.01", key="mine"))
+            while not market.seen:
+                await asyncio.sleep(0)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            await client.payment.send(to="agent://a.acme.dev", amount="0.01", key="mine")
+
+    asyncio.run(scenario())
+    assert market.charges == ["0.01"]
+
+
+def test_the_bounds_of_repeating_are_the_callers(market: Market) -> None:
+    market.faults.extend(["drop_before"] * 9)
+    with SyncClient(PAYER_KEY, base_url=market.url, retries=Retries(attempts=2, first_delay=0.001)) as client:
+        with pytest.raises(agentmarket.OutcomeUnknown):
+            client.payment.send(to="agent://a.acme.dev", amount="0.01")
+    with SyncClient(PAYER_KEY, base_url=market.url, retries=0) as client:
+        with pytest.raises(agentmarket.OutcomeUnknown):
+            client.payment.send(to="agent://a.acme.dev", amount="0.01")
+    assert (len(market.seen), market.charged) == (3, 0)
