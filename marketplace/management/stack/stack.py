@@ -159,7 +159,14 @@ class Stack:
     def _start_web(self) -> Child:
         self._ready["web"] = ready.answers(f"{self.urls.web}/healthz")
         server = (sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", self._port)
-        workers = ("--workers", WEB_WORKERS, "--blocking-threads", "4", "--no-access-log", "marketplace.wsgi:application")
+        workers = (
+            "--workers",
+            WEB_WORKERS,
+            "--blocking-threads",
+            "4",
+            "--no-access-log",
+            "marketplace.wsgi:application",
+        )
         return self.spawn("web", [str(part) for part in (*server, *workers)])
 
     def _start_celery(self, name: str, *options: str) -> Child:
