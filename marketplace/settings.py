@@ -17,8 +17,8 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 def env(name: str, default: str = "") -> str:
     """Return the variable, or the content of the file that `<name>_FILE` names, or the default."""
-    if name in os.environ:
-        return os.environ[name]
+    if value := os.environ.get(name):
+        return value
     path = os.environ.get(f"{name}_FILE")
     return Path(path).read_text(encoding="utf-8").strip() if path else default
 
@@ -132,6 +132,8 @@ DATABASES: dict[str, Any] = {
         conn_health_checks=True,
     )
 }
+if _PASSWORD := env("DATABASE_PASSWORD"):  # a secret of its own, so that the URL need not be one
+    DATABASES["default"]["PASSWORD"] = _PASSWORD
 DATABASES["default"].setdefault("OPTIONS", {}).update(
     connect_timeout=5,  # seconds; a database that is down must not hold a web worker
     server_side_binding=True,
@@ -196,7 +198,8 @@ RPC_TIMEOUT_SECONDS = env_int("RPC_TIMEOUT_SECONDS", 10)  # a node that hangs mu
 CHAIN_ID = env_int("CHAIN_ID", 31337)
 USDC_ADDRESS = env("USDC_ADDRESS")
 ESCROW_ADDRESS = env("ESCROW_ADDRESS")
-SIGNER_KEYS_DIR = env("SIGNER_KEYS_DIR")
+ESCROW_START_BLOCK = env_int("ESCROW_START_BLOCK", 0)  # where the contract's logs begin
+SIGNER_KEYS_DIR = env("SIGNER_KEYS_DIR")  # only the worker needs the keys
 CONFIRMATIONS = env_int("CONFIRMATIONS", 1 if CHAIN_ID == 31337 else 10)  # blocks; a local chain never reorganises
 RELAY_BATCH = env_int("RELAY_BATCH", 20)  # chain actions claimed at once
 RELAY_RETRY_SECONDS = env_int("RELAY_RETRY_SECONDS", 5)  # a claim not finished by then is taken over

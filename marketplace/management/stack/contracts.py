@@ -23,7 +23,7 @@ def prepare(rpc_url: str, keys: Path) -> dict[str, str]:
             f"RPC_URL is chain {chain_id}: nothing is deployed there by itself.\n"
             f"Set USDC_ADDRESS, ESCROW_ADDRESS and SIGNER_KEYS_DIR to what you have there."
         )
-    ring = Keyring.create(keys)
+    ring = Keyring.load(keys) if (keys / "relayer.key").exists() else Keyring.create(keys)
     relayer = ring.signer(Role.RELAYER)
     for role in (Role.RELAYER, Role.ARBITER):  # the two that send; the others only sign
         client.request("anvil_setBalance", [ring.signer(role).address, hex(GAS_MONEY)])

@@ -29,7 +29,7 @@ class Home:
         self.logs = self.path / "logs"
         self.logs.mkdir(mode=0o700)
         guardian = Path(__file__).with_name("guardian.py")
-        self._guardian = subprocess.Popen(  # noqa: S603 - our own file
+        self._guardian = subprocess.Popen(
             [sys.executable, "-I", "-S", str(guardian), str(self.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -72,5 +72,5 @@ class Home:
 def _short_directory() -> str:
     """Return the directory for temporary files, or /tmp where its path is too long or closed to other users."""
     chosen = tempfile.gettempdir()
-    reachable = os.geteuid() != 0 or all(os.stat(p).st_mode & 0o001 for p in [chosen, *Path(chosen).parents])
+    reachable = os.geteuid() != 0 or all(p.stat().st_mode & 0o001 for p in (Path(chosen), *Path(chosen).parents))
     return chosen if reachable and len(chosen) <= SOCKET_PATH_ROOM else "/tmp"  # noqa: S108 - mkdtemp makes it private

@@ -62,7 +62,7 @@ def start(supervisor: Supervisor, *, durable: bool = True) -> str:
 
 
 def _initdb(binaries: Path, folder: Path, user: str | None) -> None:
-    done = subprocess.run(  # noqa: S603 - our own binaries
+    done = subprocess.run(
         [
             *(binaries / "initdb", "-D", folder / "data", "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8"),
             *("--no-locale", "--no-sync", "--no-instructions", "--set=max_connections=60"),
@@ -105,7 +105,7 @@ def _readable_copy() -> Path:
         for part in PARTS:
             if (packages / part).exists():
                 shutil.copytree(packages / part, draft / part, ignore=shutil.ignore_patterns("*.a"))
-        subprocess.run(["chmod", "-R", "u=rwX,go=rX", draft], check=True)  # noqa: S603, S607
+        subprocess.run(["chmod", "-R", "u=rwX,go=rX", draft], check=True)  # noqa: S607
         try:
             draft.rename(target)
         except OSError:  # another stack was faster

@@ -72,7 +72,7 @@ class Supervisor:
         """Start a child, in a session of its own so that Ctrl-C reaches only us; it need not be ready yet."""
         log = self.home.logs / f"{service.name}.log"
         with log.open("ab") as out:
-            process = subprocess.Popen(  # noqa: S603 - the arguments are ours
+            process = subprocess.Popen(
                 [os.fspath(part) for part in service.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=out,

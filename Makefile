@@ -1,0 +1,73 @@
+# What a newcomer types. Needs only Python 3.11 or newer (with venv), Node 20 or newer with npm, and make.
+# Everything it makes is inside this folder: .venv/ and node_modules/. A second run finds them there.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/sh
+
+ARGS ?=
+PYTHON ?=
+export UV_COMPILE_BYTECODE := 1
+export UV_LINK_MODE := hardlink
+export UV_PYTHON_DOWNLOADS := never
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+PY := .venv/bin/python
+AS_IN_PRODUCTION := ENVIRONMENT=production ALLOWED_HOSTS=market.example SECRET_KEY=0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRST \
+	API_KEY_PEPPER=only-for-this-check-0123456789abcdef DATABASE_URL=postgres://nobody@127.0.0.1/none
+
+.PHONY: help install demo dev test check bench fix lock clean
+
+help: ## This list
+	@echo "Agent Market: agents hire and pay each other, the money waits in escrow."
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'Options of the commands go into ARGS, as in: make demo ARGS="--once --files 20"'
+
+install: .venv/.ready node_modules/.ready ## Install everything that the commands below need, into this folder
+
+demo: .venv/.ready node_modules/.ready ## Agents review real code and pay each other on a local chain (ARGS: --once --json --files N --path DIR)
+	@$(PY) manage.py demo $(ARGS)
+
+dev: .venv/.ready node_modules/.ready ## Keep the whole market running, and print how to call it (ARGS: --port N)
+	@$(PY) manage.py dev $(ARGS)
+
+test: .venv/.ready node_modules/.ready ## Run the tests on the real servers (ARGS: anything pytest takes)
+	@$(PY) -m pytest $(ARGS)
+
+check: .venv/.ready node_modules/.ready ## Style, types, import law, migrations, artifacts, settings, API schema, containers, locks
+	.venv/bin/ruff check --quiet .
+	.venv/bin/ruff format --quiet --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
+	$(PY) -W ignore manage.py makemigrations --check --dry-run
+	$(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null
+	$(AS_IN_PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
+	$(PY) -m escrow.chain.compiler --check
+	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
+	.venv/bin/compose-lint --quiet docker-compose.yml
+	.venv/bin/hadolint Dockerfile
+	$(PY) .ci/locks.py
+	@echo "All checks passed."
+
+bench: .venv/.ready node_modules/.ready ## Measure, as ratios that travel between machines
+	@$(PY) -m benchmarks $(ARGS)
+
+fix: .venv/.ready ## Format, and fix what can be fixed by itself
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+lock: .venv/.ready ## Pin the requirements again, after a change in pyproject.toml
+	@.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml -o requirements.txt
+	@.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.txt
+
+clean: ## Remove what was installed and made here
+	rm -rf .venv node_modules staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis contracts/out contracts/cache
+	find escrow marketplace sdk examples tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+.venv/.ready: requirements-dev.txt .ci/uv.txt .ci/install-python
+	@PYTHON="$(PYTHON)" sh .ci/install-python
+
+node_modules/.ready: package-lock.json package.json .ci/install-node
+	@sh .ci/install-node
