@@ -55,8 +55,8 @@ library BatchWire {
     }
 
     function providerAt(bytes calldata packed, uint256 index) internal pure returns (address) {
-        uint256 at = HEAD + PROVIDER_SIZE * index;
-        return address(bytes20(packed[at:at + PROVIDER_SIZE]));
+        uint256 offset = HEAD + PROVIDER_SIZE * index;
+        return address(bytes20(packed[offset:offset + PROVIDER_SIZE]));
     }
 
     /// @dev Finds the first bad record again, slowly, to name it.
@@ -69,9 +69,9 @@ library BatchWire {
         uint256 cap
     ) private pure {
         for (uint256 i = 0; i < count; ++i) {
-            uint256 at = start + RECORD_SIZE * i;
-            uint256 index = uint8(packed[at]);
-            uint256 amount = uint40(bytes5(packed[at + 1:at + RECORD_SIZE]));
+            uint256 offset = start + RECORD_SIZE * i;
+            uint256 index = uint8(packed[offset]);
+            uint256 amount = uint40(bytes5(packed[offset + 1:offset + RECORD_SIZE]));
             if (index >= providers) revert IBudgetPool.BadProviderIndex(firstSeq + i, index, providers);
             if (amount == 0) revert IBudgetPool.ZeroRecord(firstSeq + i);
             if (amount > cap) revert IBudgetPool.RecordOverCap(firstSeq + i, amount, cap);

@@ -209,7 +209,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         _markSettled(poolId, firstSeq, count);
         uint256 total = _credit(poolId, packed, firstSeq, sums, rules.disputeWindow);
         _spend(spending, total, block.timestamp / rules.windowLength);
-        p.spending = spending;
+        _storeSpending(p.spending, spending);
         emit BatchSettled(poolId, firstSeq, count, total, root);
     }
 
@@ -221,7 +221,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         if (matured == 0) revert NothingToWithdraw(poolId, provider);
         uint256 fee = matured * p.settings.feeBps / 10_000;
         line.matured = 0;
-        _lines[poolId][provider] = line;
+        _storeLine(_lines[poolId][provider], line);
         Totals memory totals = _totals;
         totals.fees += uint128(fee);
         totals.held -= uint128(matured - fee);
@@ -410,7 +410,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
 
     function _existing(bytes32 poolId) private view returns (Pool storage p) {
         p = _pools[poolId];
-        if (p.owner.payer == address(0)) revert NoSuchPool(poolId);
+        if (p.rules.authorizer == address(0)) revert NoSuchPool(poolId);
     }
 
     function _requirePayer(Pool storage p) private view {
@@ -508,7 +508,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
             } else {
                 line.newer += uint64(amount);
             }
-            lines[provider] = line;
+            _storeLine(lines[provider], line);
             total += amount;
             emit Credited(poolId, provider, amount, firstSeq);
         }
@@ -543,6 +543,24 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         line.epoch = uint32(epoch);
     }
 
+    /// @dev One write for the whole slot: the compiler would make three. Solidity's own layout of `Line`.
+    function _storeLine(Line storage stored, Line memory line) private {
+        uint256 word = line.matured | uint256(line.older) << 64 | uint256(line.newer) << 128
+            | uint256(line.epoch) << 192 | (line.allowed ? 1 << 224 : 0);
+        assembly ("memory-safe") {
+            sstore(stored.slot, word)
+        }
+    }
+
+    /// @dev The same for `Spending`.
+    function _storeSpending(Spending storage stored, Spending memory spending) private {
+        uint256 word = spending.free | uint256(spending.perRecordCap) << 56 | uint256(spending.windowCap) << 104
+            | uint256(spending.windowSpent) << 160 | uint256(spending.windowIndex) << 216;
+        assembly ("memory-safe") {
+            sstore(stored.slot, word)
+        }
+    }
+
     // ------------------------------------------------------------------ a dispute
 
     function _dispute(Pool storage p, bytes32 poolId, address provider, uint64 amount, bytes32 ref) private {
@@ -555,7 +573,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         uint64 fromOlder = amount < line.older ? amount : line.older;
         line.older -= fromOlder;
         line.newer -= amount - fromOlder;
-        _lines[poolId][provider] = line;
+        _storeLine(_lines[poolId][provider], line);
         p.owner.disputed += amount;
         _disputes[poolId][provider][ref] = DisputeSlot(amount, uint64(block.timestamp), DisputeStatus.Open);
         emit Disputed(poolId, provider, ref, amount);

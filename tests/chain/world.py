@@ -45,6 +45,7 @@ class World:
     fee_recipient: str
     token_domain: wire.Domain
     domain: wire.Domain
+    last_gas: int = 0
     next_seq: dict[bytes, int] = field(default_factory=dict)
 
     def now(self) -> int:
@@ -61,6 +62,7 @@ class World:
         """Send to the pool contract, from the relayer unless told."""
         receipt = send(self.client, signer or self.relayer, self.contract.address, data)
         assert receipt.ok
+        self.last_gas = receipt.gas_used
         return receipt
 
     def send_token(self, data: bytes, signer: LocalSigner | None = None) -> Receipt:

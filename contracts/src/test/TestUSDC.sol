@@ -80,7 +80,7 @@ contract TestUSDC is ERC20, EIP712, Nonces {
         emit Unpause();
     }
 
-    function _update(address from, address to, uint256 value) internal override {
+    function _update(address from, address to, uint256 value) internal virtual override {
         require(!paused, "Pausable: paused");
         require(!isBlacklisted[from] && !isBlacklisted[to], "Blacklistable: account is blacklisted");
         require(!isBlacklisted[msg.sender], "Blacklistable: account is blacklisted");
