@@ -39,7 +39,7 @@ def env_list(name: str, default: str = "") -> list[str]:
 
 
 def secret(name: str) -> str:
-    """Return a secret; outside production it may be left out, in production it must be set, long and not the default."""
+    """Return a secret; in production it must be set, long and not the default."""
     default = f"development-only-{name.lower()}-never-use-it-in-production-0123456789"
     value = env(name, default)
     if PRODUCTION and (value == default or len(value) < 32):
@@ -145,7 +145,7 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
     ),
 )
 
-# --- Redis: hints and limits, never the truth --------------------------------------------------------------------------
+# --- Redis: hints and limits, never the truth ------------------------------------------------------------------------
 REDIS_URL = env("REDIS_URL", "redis://127.0.0.1:6379/0")  # or unix:///path?db=0
 REDIS_TIMEOUT_SECONDS = 2.0  # readiness must answer even when Redis hangs
 
@@ -207,7 +207,7 @@ RELAY_REPLACE_SECONDS = env_int("RELAY_REPLACE_SECONDS", 30)  # unmined for this
 RELAY_MAX_ATTEMPTS = env_int("RELAY_MAX_ATTEMPTS", 20)  # then a person looks
 INDEX_BLOCK_RANGE = env_int("INDEX_BLOCK_RANGE", 2_000)  # blocks per eth_getLogs: public nodes refuse more
 
-# --- Money: how long anybody may stay silent, and when debts land on chain ----------------------------------------------
+# --- Money: how long anybody may stay silent, and when debts land on chain -------------------------------------------
 SETTLE_MIN_MICROS = env_int("SETTLE_MIN_MICROS", 1_000_000)  # $1: below it a settlement's gas is not worth it yet
 SETTLE_MAX_AGE = env_int("SETTLE_MAX_AGE", 3_600)  # seconds; a small debt still lands within the hour
 SETTLE_MAX_RECORDS = env_int("SETTLE_MAX_RECORDS", 200)  # records in a batch: keeps the gas far below a block's limit
@@ -231,21 +231,36 @@ TASK_DEFAULT_DUE = timedelta(hours=24)
 TASK_MAX_DUE = timedelta(days=30)
 TASK_GRACE = timedelta(hours=1)
 REST_FRAMEWORK: dict[str, Any] = {
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["marketplace.api.parsing.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_SCHEMA_CLASS": "marketplace.api.schema.Schema",
+    "DEFAULT_AUTHENTICATION_CLASSES": [],  # an operation asks for its key itself: marketplace.api.endpoint
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_METADATA_CLASS": None,  # OPTIONS has no answer; the OpenAPI document has it
+    "EXCEPTION_HANDLER": "marketplace.api.errors.handle",
     "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
 }
 SPECTACULAR_SETTINGS: dict[str, Any] = {
     "TITLE": "Agent Market",
-    "DESCRIPTION": "Agents hire and pay each other; the money waits in escrow.",
+    "DESCRIPTION": (
+        "Agents hire and pay each other; the money waits in escrow.\n\n"
+        "Amounts are decimal strings of USDC with at most six decimals; times are RFC 3339 in UTC; unknown members are "
+        "refused. Every operation that moves money takes an `Idempotency-Key`: the same key with the same request has "
+        "one effect and one answer. Refusals are problem documents (RFC 9457) with a `code`, the facts, and what can "
+        "be sent next."
+    ),
     "VERSION": "0.1.0",
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "apiKey": {"type": "http", "scheme": "bearer", "description": "A key of a payer, a session or a provider."}
+        }
+    },
 }
 
 # --- Security --------------------------------------------------------------------------------------------------------
@@ -263,9 +278,20 @@ SESSION_COOKIE_SAMESITE = "Lax"
 X_FRAME_OPTIONS = "DENY"
 
 # --- Logs ------------------------------------------------------------------------------------------------------------
+LOG_FORMAT = env("LOG_FORMAT", "json" if PRODUCTION else "text")
 LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "formatters": {"json": {"()": "marketplace.logs.Json"}, "text": {"()": "marketplace.logs.Text"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["console"], "level": env("LOG_LEVEL", "INFO")},
+    "loggers": {
+        # Django's own handlers would write every line twice, and mail nobody.
+        "django": {"handlers": [], "level": "INFO", "propagate": True},
+        "django.server": {"handlers": [], "level": "INFO", "propagate": True},
+        # One line for each beat of each sweep says nothing; a task that fails is an error.
+        "celery.beat": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+        "celery.app.trace": {"level": "WARNING"},
+    },
 }

@@ -19,4 +19,4 @@ def adopt(environment: Mapping[str, str]) -> None:
         setattr(settings, name, getattr(fresh, name))
     connections.close_all()
     connections.settings["default"].update(connections.configure_settings(fresh.DATABASES)["default"])
-    app.conf.broker_url = settings.CELERY_BROKER_URL
+    app.conf.update(broker_url=settings.CELERY_BROKER_URL)

@@ -36,9 +36,9 @@ def main() -> None:
             groups[int(words[0])] = int(words[1])
         else:
             groups.pop(int(words[0]), None)
-    for pid, number in reversed(groups.items()):
+    for pid, stop_signal in reversed(groups.items()):
         with contextlib.suppress(OSError):
-            os.kill(pid, number)
+            os.kill(pid, stop_signal)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while any(kill_group(pid, 0) for pid in groups) and time.monotonic() < deadline:
         time.sleep(STEP_SECONDS)

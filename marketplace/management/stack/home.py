@@ -38,6 +38,11 @@ class Home:
             cwd="/",
         )
 
+    @property
+    def guardian(self) -> int:
+        """Return the guardian's process id."""
+        return self._guardian.pid
+
     def __enter__(self) -> Self:
         """Return the home itself."""
         return self

@@ -39,4 +39,5 @@ def free_port(first: int = 0, tries: int = 20) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
-    raise StackError(f"Ports {first} to {first + tries - 1} are all taken. Choose another with --port.")
+    taken = f"Port {first} is" if tries == 1 else f"Ports {first} to {first + tries - 1} are"
+    raise StackError(f"{taken} taken by other programs. Choose another with --port, or end what listens there.")

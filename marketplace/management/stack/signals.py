@@ -1,4 +1,4 @@
-"""Ctrl-C, TERM and HUP end a command in good order: the first one unwinds it, later ones cannot cut the clean-up short."""
+"""Ctrl-C, TERM and HUP end a command in good order: the first unwinds it, later ones do not cut the clean-up short."""
 
 import signal
 from collections.abc import Iterator

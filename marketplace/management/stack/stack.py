@@ -25,6 +25,11 @@ from marketplace.management.stack.home import Home
 from marketplace.management.stack.supervisor import Child, Ready, Service, Supervisor
 
 ROOT: Final = Path(__file__).resolve().parents[3]
+COMMON: Final = {
+    "DJANGO_SETTINGS_MODULE": "marketplace.settings",
+    "PYTHONPATH": os.pathsep.join([str(ROOT / "sdk" / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    "PYTHONUNBUFFERED": "1",
+}
 WEB_WORKERS: Final = 2
 WATCH_SECONDS: Final = 0.5
 
@@ -67,7 +72,7 @@ class Stack:
         self._report = report
         self._block_seconds = block_seconds
         self._exits = ExitStack()
-        self.environment: dict[str, str] = {"DJANGO_SETTINGS_MODULE": "marketplace.settings", **(settings or {})}
+        self.environment = COMMON | dict(settings or {})
         self._ready: dict[str, Ready] = {}
         self._stopped: dict[str, Service] = {}
 
@@ -170,7 +175,7 @@ class Stack:
         return self.spawn("web", [str(part) for part in (*server, *workers)])
 
     def _start_celery(self, name: str, *options: str) -> Child:
-        self._ready[name] = ready.says(" ready.") if name == "worker" else ready.says("beat: Starting")
+        self._ready[name] = ready.says(" ready.") if name == "worker" else ready.says("is starting")
         return self.spawn(name, [sys.executable, "-m", "celery", "-A", "marketplace", name, "-l", "INFO", *options])
 
     def _say(self, begun: float, text: str) -> None:

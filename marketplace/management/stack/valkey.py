@@ -4,6 +4,7 @@ import importlib.util
 import platform
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from marketplace.management.stack.supervisor import Service, StackError, Supervisor
 
@@ -24,7 +25,7 @@ def start(supervisor: Supervisor) -> str:
         cwd=supervisor.home.path,
     )
     supervisor.wait(supervisor.start(service), lambda child: READY in child.output().lower())
-    return f"unix://{socket}?db=0"
+    return f"unix://{quote(str(socket))}?db=0"
 
 
 def _binary() -> Path:

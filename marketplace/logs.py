@@ -1,0 +1,52 @@
+"""How a line of the log looks: one JSON object in production, plain text elsewhere; never a whole API key.
+
+What is worth a line is decided where it happens.
+"""
+
+import json
+import logging
+import re
+from datetime import UTC, datetime
+from typing import Final
+
+_API_KEY: Final = re.compile(r"\b(am_(?:test|live)_[a-z2-7]{12}_)[a-z2-7]+")
+_LINE_BREAKS: Final = str.maketrans({"\n": "\\n", "\r": "\\r"})
+
+
+def redact(text: str) -> str:
+    """Cut the secret out of every API key, and leave the part that names it."""
+    return _API_KEY.sub(r"\1***", text)
+
+
+def request_id(record: logging.LogRecord) -> str | None:
+    """Return the id of the request that the line is about, where there is one."""
+    found = getattr(record, "request_id", None) or getattr(getattr(record, "request", None), "request_id", None)
+    return str(found) if found else None
+
+
+class Json(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return time, level, logger, message, and where known the request's id and the traceback."""
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": request_id(record),
+            "task": getattr(record, "task_name", None),
+            "traceback": self.formatException(record.exc_info) if record.exc_info else None,
+        }
+        return redact(json.dumps({key: value for key, value in line.items() if value is not None}, default=str))
+
+
+class Text(logging.Formatter):
+    """One line for a person; a message cannot pretend to be another line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return time, level, logger and message, and the traceback below."""
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
+        about = f" [{found}]" if (found := request_id(record)) else ""
+        line = f"{at} {record.levelname:<7} {record.name}: {record.getMessage().translate(_LINE_BREAKS)}{about}"
+        return redact(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)

@@ -1,0 +1,83 @@
+"""Keeps a whole market running on this machine, and says how to call it."""
+
+import secrets
+import sys
+from argparse import ArgumentParser
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+
+from marketplace.management.stack import ready, sample
+from marketplace.management.stack.stack import Stack
+from marketplace.management.stack.supervisor import StackError
+
+FIRST_PORT = 8000
+DEPOSIT, BUDGET = "100.00", "25.00"
+POLICY = {"max_per_tx": "5.00", "allowed_recipients": ["*.acme.dev"]}
+
+NEXT = """
+[bold]The market is open.[/]
+  API        {web}/v1      reference: {docs}
+  Admin      {admin}      user [bold]admin[/], password [bold]{password}[/]
+  Logs       {logs}
+  Chain      {rpc}
+
+[bold]Keys[/] (test money; gone when this ends)
+  payer      {payer_key}
+  session    {session_key}   budget {budget} USDC, at most {max_per_tx} a payment, only *.acme.dev
+
+[bold]Try[/] in another terminal
+  curl -s {web}/v1/payments \\
+    -H 'Authorization: Bearer {session_key}' \\
+    -H 'Idempotency-Key: try-1' -H 'Content-Type: application/json' \\
+    -d '{{"to": "agent://lint.acme.dev", "amount": "0.012", "metadata": {{"why": "to see it work"}}}}'
+
+Ctrl-C ends it all and leaves nothing behind.
+"""
+
+
+class Command(BaseCommand):
+    """`manage.py dev`: web, worker, beat, sample specialists, a payer, and the servers they need."""
+
+    help = "Run the whole market here: real servers, a local chain, sample agents, test money."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Take the port."""
+        parser.add_argument("--port", type=int, help=f"of the web; default: {FIRST_PORT}, or the next free one")
+
+    def handle(self, *_: object, port: int | None, **__: object) -> None:
+        """Start, seed, tell, and stay."""
+        console = Console(stderr=True, highlight=False)
+        try:
+            chosen = ready.free_port(port, tries=1) if port else ready.free_port(FIRST_PORT)
+            console.print("Starting a market of your own ...")
+            with Stack(port=chosen, report=lambda line: console.print(f"  {line}")) as stack:
+                self._seed(stack, console)
+                stack.watch()
+        except StackError as error:
+            raise CommandError(f"{error}") from error
+
+    @staticmethod
+    def _seed(stack: Stack, console: Console) -> None:
+        sellers = sample.start_specialists(stack)
+        console.print(f"         {len(sellers)} sample specialists sell")
+        buyer = sample.open_buyer(
+            name="Sample payer", deposit=DEPOSIT, budget=BUDGET, policy=POLICY, sellers=list(sellers.values())
+        )
+        console.print(f"         a pool of {DEPOSIT} test USDC is open on chain\n")
+        password = secrets.token_urlsafe(12)
+        get_user_model().objects.create_superuser("admin", password=password)
+        text = NEXT.format(
+            web=stack.urls.web,
+            docs=stack.urls.docs,
+            admin=stack.urls.admin,
+            rpc=stack.urls.rpc,
+            logs=stack.home.logs,
+            password=password,
+            payer_key=buyer.payer_key,
+            session_key=buyer.session_key,
+            budget=BUDGET,
+            max_per_tx=POLICY["max_per_tx"],
+        )
+        Console(file=sys.stdout, highlight=False, soft_wrap=True).print(text)
