@@ -47,6 +47,12 @@ def seller(market: stub.Market, agent: str = "agent://lint.acme.dev", **options:
     return Seller(stub.SELLER_KEY, agent=agent, base_url=market.url, retries=QUICK, **options)
 
 
+async def until(true: Callable[[], bool]) -> None:
+    """Let everything else go on until it is so; a test that waits for ever is ended by its timeout."""
+    while not true():  # noqa: ASYNC110 - what is waited for happens in another thread
+        await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def served(seller: Seller) -> AsyncIterator[str]:
     """The seller behind a real server on a free port; gives its URL."""

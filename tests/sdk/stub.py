@@ -42,7 +42,7 @@ class Seen:
 
 @dataclass
 class Market:
-    """The books. `charges` is every time money moved; `faults` are taken by the next POSTs under /v1, first in first out."""
+    """The books. `charges` is every time money moved; `faults` are taken by the next POSTs, first in first out."""
 
     funds: Decimal = Decimal("25.00")
     page: int = 3
@@ -107,8 +107,8 @@ class Market:
         else:
             self.funds = left
         payment = {
-            "id": str(uuid.uuid4()), "to": body["to"], "amount": body["amount"], "currency": "USDC", "status": "payable",
-            "kind": "call", "metadata": body.get("metadata", {}), "remaining": str(left), "next_actions": [],
+            "id": str(uuid.uuid4()), "to": body["to"], "amount": body["amount"], "currency": "USDC", "kind": "call",
+            "status": "payable", "metadata": body.get("metadata", {}), "remaining": str(left), "next_actions": [],
             "session_id": session["id"] if session else None, "created_at": "2026-01-01T00:00:00Z", "colour": "new",
         }  # fmt: skip
         self.payments[payment["id"]] = payment
@@ -160,8 +160,8 @@ class Market:
 
     def post_task(self, body: JSON) -> tuple[int, JSON]:
         task = {
-            **body, "id": str(uuid.uuid4()), "status": "assigned" if body.get("agent") else "posted", "deliverable": None,
-            "invoice": None, "invoice_id": None, "next_actions": [],
+            **body, "id": str(uuid.uuid4()), "status": "assigned" if body.get("agent") else "posted",
+            "deliverable": None, "invoice": None, "invoice_id": None, "next_actions": [],
         }  # fmt: skip
         self.tasks[task["id"]] = task
         return 201, task
@@ -261,7 +261,7 @@ class Market:
         ("GET", "/v1/agents/([^/]+)", lambda m, s, k, n: (200, m.agents[n])),
         ("GET", "/v1/events", lambda m, s, k: m.feed(s)),
         ("GET", "/v1/me", lambda m, s, k: m.me(k)),
-        ("DELETE", "/v1/keys/([^/]+)", lambda m, s, k, i: (204, {})),
+        ("DELETE", "/v1/keys/([^/]+)", lambda m, s, k, i: (200, {"id": i})),
     ]
 
 
@@ -310,7 +310,6 @@ class _Door(BaseHTTPRequestHandler):
 
     def _say(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)
-        body = b"" if status == 204 else body
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()

@@ -1,4 +1,4 @@
-"""A seller works only for a payment it has checked, does it once, and gives the money back when there is nothing for it."""
+"""A seller works only for a payment it has checked, does it once, and gives the money back when it cannot."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ import pytest
 import agentmarket
 from agentmarket import Client, Seller, request_hash
 
-from .conftest import async_buyer, seller, served
+from .conftest import async_buyer, seller, served, until
 from .stub import Market
 
 AGENT = "agent://lint.acme.dev"
@@ -175,8 +175,7 @@ def test_the_same_request_at_once_is_worked_once(market: Market) -> None:
             asyncio.ensure_future(http.post(f"{url}/check", json={"n": 1}, headers={"Agent-Payment": paid.id}))
             for _ in range(8)
         ]
-        while not runs:
-            await asyncio.sleep(0)
+        await until(lambda: bool(runs))
         other = await http.post(f"{url}/check", json={"n": 2}, headers={"Agent-Payment": paid.id})
         assert problem(other) == (409, "payment_already_used")
         release.set()

@@ -6,9 +6,9 @@ from decimal import Decimal
 import pytest
 
 import agentmarket
-from agentmarket import Retries, SyncClient
+from agentmarket import Client, Retries, SyncClient
 
-from .conftest import QUICK, async_buyer
+from .conftest import QUICK, async_buyer, until
 from .stub import PAYER_KEY, Market
 
 
@@ -119,9 +119,9 @@ def test_a_refusal_of_the_key_after_a_lost_reply_leaves_the_outcome_unknown(mark
 
 
 def test_a_market_that_was_never_reached_charged_nothing() -> None:
-    with SyncClient(PAYER_KEY, base_url="http://127.0.0.1:9", retries=QUICK) as client:
-        with pytest.raises(agentmarket.Unreachable) as caught:
-            client.payment.send(to="agent://a.acme.dev", amount="0.008")
+    client = SyncClient(PAYER_KEY, base_url="http://127.0.0.1:9", retries=QUICK)
+    with client, pytest.raises(agentmarket.Unreachable) as caught:
+        client.payment.send(to="agent://a.acme.dev", amount="0.008")
     assert caught.value.outcome == "not_charged"
     assert "AGENTMARKET_URL" in str(caught.value)
 
@@ -198,8 +198,8 @@ def test_a_coroutine_on_the_sync_client_is_named_and_the_payment_kept(market: Ma
         (True, "is a bool"),
         (None, "is a NoneType"),
         *((text, "is not an amount") for text in (
-            "1e3", "1E-6", "-0", "-1", "+5", "1_000", "١", "１２", ".5", "1.", "00012", "1,5", "0x10", "NaN", "Infinity",
-            "0.0000001", " 7 ", "", "7\n", "9" * 13, "9" * 1001,
+            "1e3", "1E-6", "-0", "-1", "+5", "1_000", "١", "１２", ".5", "1.", "00012", "1,5", "0x10", "NaN",
+            "Infinity", "0.0000001", " 7 ", "", "7\n", "9" * 13, "9" * 1001,
         )),
         (Decimal("NaN"), "is not an amount"),
         (Decimal("0.0000001"), "is not an amount"),
@@ -238,7 +238,8 @@ def test_a_key_that_is_no_key_is_refused_before_it_is_sent(market: Market, buyer
 
 def test_fifty_at_once_through_one_client(market: Market) -> None:
     async def scenario() -> set[str]:
-        async with async_buyer(market) as client:
+        patient = Retries(attempts=30, first_delay=0.001, longest_delay=0.002)
+        async with Client(PAYER_KEY, base_url=market.url, retries=patient) as client:
             market.faults.extend(["drop_after", (503, {"Retry-After": "0"})] * 10)
             sent = await asyncio.gather(
                 *(client.payment.send(to="agent://a.acme.dev", amount="0.01") for _ in range(50))
@@ -254,8 +255,7 @@ def test_a_cancelled_send_can_be_finished_by_its_key(market: Market) -> None:
         async with async_buyer(market) as client:
             market.faults.append((503, {"Retry-After": "20"}))
             sending = asyncio.ensure_future(client.payment.send(to="agent://a.acme.dev", amount="0.01", key="mine"))
-            while not market.seen:
-                await asyncio.sleep(0)
+            await until(lambda: bool(market.seen))
             sending.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await sending
@@ -267,10 +267,9 @@ def test_a_cancelled_send_can_be_finished_by_its_key(market: Market) -> None:
 
 def test_the_bounds_of_repeating_are_the_callers(market: Market) -> None:
     market.faults.extend(["drop_before"] * 9)
-    with SyncClient(PAYER_KEY, base_url=market.url, retries=Retries(attempts=2, first_delay=0.001)) as client:
-        with pytest.raises(agentmarket.OutcomeUnknown):
-            client.payment.send(to="agent://a.acme.dev", amount="0.01")
-    with SyncClient(PAYER_KEY, base_url=market.url, retries=0) as client:
-        with pytest.raises(agentmarket.OutcomeUnknown):
-            client.payment.send(to="agent://a.acme.dev", amount="0.01")
+    twice = Retries(attempts=2, first_delay=0.001)
+    with SyncClient(PAYER_KEY, base_url=market.url, retries=twice) as client, pytest.raises(agentmarket.OutcomeUnknown):
+        client.payment.send(to="agent://a.acme.dev", amount="0.01")
+    with SyncClient(PAYER_KEY, base_url=market.url, retries=0) as client, pytest.raises(agentmarket.OutcomeUnknown):
+        client.payment.send(to="agent://a.acme.dev", amount="0.01")
     assert (len(market.seen), market.charged) == (3, 0)

@@ -10,7 +10,7 @@ import agentmarket
 from agentmarket import Client, Seller, SyncClient, Task
 from agentmarket.working import Worker
 
-from .conftest import async_buyer, seller, served
+from .conftest import async_buyer, seller, served, until
 from .stub import Market
 
 AGENT = "agent://brief.acme.dev"
@@ -65,7 +65,7 @@ def test_a_delivery_whose_answer_is_lost_is_the_same_delivery(market: Market, bu
 
 
 def test_a_seller_killed_after_delivery_does_not_deliver_again(market: Market, buyer: SyncClient) -> None:
-    """The first life delivers and never learns; the second does the work again with other words, and is told it is done."""
+    """The first life delivers and never learns; the second does the work again, and is told that it is done."""
     task = post(buyer)
     provider = SyncClient(seller(market)._settings.api_key, base_url=market.url)
     provider.tasks.submit(
@@ -158,8 +158,7 @@ def test_trouble_with_the_market_ends_nothing(market: Market, buyer: SyncClient)
         async with async_buyer(market) as client:
             worker = Worker(client, app.agent, app._tasks)
             working = asyncio.ensure_future(worker.work())
-            while not market.seen[-1].path.endswith("/tasks") or market.seen[-1].method == "POST":
-                await asyncio.sleep(0)
+            await until(lambda: market.seen[-1].path.endswith("/tasks") and market.seen[-1].method == "GET")
             market.tasks = listed
             await client.tasks.wait(task.id, timeout=20)
             worker.stop()

@@ -1,6 +1,6 @@
 """Amounts of USDC as they go over the wire: decimal strings, at most six decimals, above zero.
 
-The one place that accepts or refuses an amount before it is sent. No arithmetic on money lives here: the market does that.
+The one place that accepts or refuses an amount before it is sent. No arithmetic on money: the market does that.
 """
 
 import re
@@ -10,20 +10,21 @@ from agentmarket.errors import InvalidAmount
 
 _WIRE = re.compile(r"(0|[1-9]\d{0,11})(\.\d{1,6})?", re.ASCII)
 _EXAMPLE = "0.008"
+_SMALLEST = "0.000001"
 
 
 def to_wire(amount: str | Decimal, *, field: str = "amount") -> str:
-    """The decimal string the market reads. Raises InvalidAmount, before anything is sent, for whatever is not exact money."""
+    """The decimal string the market reads. Raises InvalidAmount, before anything is sent, for inexact money."""
     text = _as_text(amount, field)
     if not _WIRE.fullmatch(text):
         raise InvalidAmount(
-            f'{field} {_shown(text)} is not an amount: write digits, a point and at most six decimals, like "{_EXAMPLE}".',
+            f'{field} {_shown(text)} is not an amount: write digits, a point, at most six decimals, like "{_EXAMPLE}".',
             field=field,
             would_pass=_EXAMPLE,
         )
     if not text.strip("0."):
         raise InvalidAmount(
-            f'{field} must be above zero: the smallest amount is "0.000001".', field=field, would_pass="0.000001"
+            f'{field} must be above zero: the smallest amount is "{_SMALLEST}".', field=field, would_pass=_SMALLEST
         )
     return text
 

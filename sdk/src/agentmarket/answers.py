@@ -99,13 +99,13 @@ class OpenedSession(Session, Generic[C]):
     connect: Callable[[str], C] = field(repr=False, compare=False)
 
     def client(self) -> C:
-        """A client that can spend this session and nothing else. It shares connections with the client that opened it."""
+        """A client that can spend this session and nothing else, over the connections of the client that opened it."""
         return self.connect(self.api_key or "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer(Answer):
-    id: str
+    id: int
     reason: str
     #: signed, as the session sees it: "-0.008" left it
     amount: str
@@ -126,6 +126,7 @@ class Invoice(Answer):
     agent: str | None = None
     task_id: str | None = None
     memo: str | None = None
+    reason: str | None = None
     payment_id: str | None = None
     dispute_id: str | None = None
     review_by: datetime | None = None
@@ -159,6 +160,8 @@ class Dispute(Answer):
     status: str
     amount: str
     reason: str
+    session_id: str | None = None
+    provider_id: str | None = None
     invoice_id: str | None = None
     payment_id: str | None = None
     answer: str | None = None
@@ -200,6 +203,16 @@ class Agent(Answer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChainAction(Answer):
+    """A step of a pool on the chain."""
+
+    kind: str
+    status: str
+    tx_hash: str | None = None
+    gas_used: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pool(Answer):
     id: str
     status: str
@@ -221,18 +234,23 @@ class Pool(Answer):
     currency: str = "USDC"
     expires_at: datetime | None = None
     created_at: datetime | None = None
-    chain_actions: tuple[Any, ...] = ()
+    chain_actions: tuple[ChainAction, ...] = ()
     next_actions: tuple[NextAction, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Key(Answer):
     id: str
+    #: the public part of the key itself: am_test_<key_id>_…
+    key_id: str = ""
+    name: str = ""
     scope: str | None = None
     read_only: bool = False
     session_id: str | None = None
     created_at: datetime | None = None
+    expires_at: datetime | None = None
     revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
     #: only in the answer that made the key
     api_key: str | None = field(default=None, repr=False)
 

@@ -1,4 +1,4 @@
-"""The little of ASGI that a seller needs: read a body within bounds, answer JSON or a problem. No routes, no payments."""
+"""The little of ASGI that a seller needs: read a body within bounds, answer JSON or a problem. No routes here."""
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping

@@ -1,4 +1,4 @@
-"""Buying one call over HTTP: pay, ask the agent, and know in every case what became of the money. Steps only, no I/O."""
+"""Buying one call over HTTP: pay, ask the agent, and know in each case what became of the money. No I/O."""
 
 import ipaddress
 from collections.abc import Mapping

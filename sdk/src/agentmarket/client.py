@@ -1,4 +1,4 @@
-"""The two clients: one async, one sync, each a few lines over the same verbs (`market`, `resources`) and steps (`steps`).
+"""The two clients: one async, one sync, each a few lines over the same verbs (`market`) and steps (`steps`).
 
 How a request is sent is in `shells`; only what the types of the two must say differently is written twice.
 """
@@ -45,7 +45,7 @@ class AsyncPayments(Payments[HttpAsyncShell]):
 
         `key` repeats an earlier call without paying twice; `session` names the session for a key that has several.
         """
-        return await self._shell.run(self._send(to=to, amount=amount, **rest))
+        return await self._shell.run(self.sending(to=to, amount=amount, **rest))
 
     async def create_session(
         self,
@@ -58,14 +58,14 @@ class AsyncPayments(Payments[HttpAsyncShell]):
         expires_at: str | None = None,
         key: str | None = None,
     ) -> "OpenedSession[Client]":
-        """Set a budget aside under a policy. The session has its own key: `session.client()` spends it and nothing else."""
-        steps = self._create_session(
+        """Set a budget aside under a policy. It has its own key: `session.client()` spends it and nothing else."""
+        steps = self.opening_session(
             budget=budget, currency=currency, policy=policy, pool=pool, name=name, expires_at=expires_at, key=key
         )
         return _opened(await self._shell.run(steps), self._connect)
 
     def _connect(self, api_key: str) -> "Client":
-        return Client._sharing(dataclasses.replace(self._shell.config, api_key=api_key), self._shell.http)
+        return Client.sharing(dataclasses.replace(self._shell.config, api_key=api_key), self._shell.http)
 
 
 class SyncPayments(Payments[HttpSyncShell]):
@@ -84,7 +84,7 @@ class SyncPayments(Payments[HttpSyncShell]):
 
         `key` repeats an earlier call without paying twice; `session` names the session for a key that has several.
         """
-        steps = self._send(
+        steps = self.sending(
             to=to, amount=amount, currency=currency, metadata=metadata, on_success=on_success, session=session, key=key
         )
         return self._shell.run(steps)
@@ -100,14 +100,14 @@ class SyncPayments(Payments[HttpSyncShell]):
         expires_at: str | None = None,
         key: str | None = None,
     ) -> "OpenedSession[SyncClient]":
-        """Set a budget aside under a policy. The session has its own key: `session.client()` spends it and nothing else."""
-        steps = self._create_session(
+        """Set a budget aside under a policy. It has its own key: `session.client()` spends it and nothing else."""
+        steps = self.opening_session(
             budget=budget, currency=currency, policy=policy, pool=pool, name=name, expires_at=expires_at, key=key
         )
         return _opened(self._shell.run(steps), self._connect)
 
     def _connect(self, api_key: str) -> "SyncClient":
-        return SyncClient._sharing(dataclasses.replace(self._shell.config, api_key=api_key), self._shell.http)
+        return SyncClient.sharing(dataclasses.replace(self._shell.config, api_key=api_key), self._shell.http)
 
 
 class Client(Market[HttpAsyncShell]):
@@ -130,9 +130,10 @@ class Client(Market[HttpAsyncShell]):
         self._start(config, httpx2.AsyncClient(timeout=timeout, limits=LIMITS), owned=True)
 
     @classmethod
-    def _sharing(cls, config: Settings, http: httpx2.AsyncClient) -> Self:
+    def sharing(cls, config: Settings, http: httpx2.AsyncClient) -> Self:
+        """Another client over the same connections, which it does not close."""
         client = cls.__new__(cls)
-        client._start(config, http, owned=False)
+        client._start(config, http, owned=False)  # noqa: SLF001 - an instance of this class
         return client
 
     def _start(self, config: Settings, http: httpx2.AsyncClient, *, owned: bool) -> None:
@@ -158,7 +159,7 @@ class Client(Market[HttpAsyncShell]):
 
 
 class SyncClient(Market[HttpSyncShell]):
-    """The sync client: the same verbs without `await`. `with SyncClient() as client`, or `client.close()` at the end."""
+    """The sync client: the same verbs, no `await`. `with SyncClient() as client`, or `client.close()` at the end."""
 
     payment: SyncPayments
 
@@ -174,9 +175,10 @@ class SyncClient(Market[HttpSyncShell]):
         self._start(config, httpx2.Client(timeout=timeout, limits=LIMITS), owned=True)
 
     @classmethod
-    def _sharing(cls, config: Settings, http: httpx2.Client) -> Self:
+    def sharing(cls, config: Settings, http: httpx2.Client) -> Self:
+        """Another client over the same connections, which it does not close."""
         client = cls.__new__(cls)
-        client._start(config, http, owned=False)
+        client._start(config, http, owned=False)  # noqa: SLF001 - an instance of this class
         return client
 
     def _start(self, config: Settings, http: httpx2.Client, *, owned: bool) -> None:

@@ -66,7 +66,7 @@ class FieldError:
 
 
 class AgentMarketError(Exception):
-    """Everything this package raises about the market. `str()` says what happened, if money moved, and what to do next."""
+    """Everything this package raises about the market. `str()` says what happened, if money moved, and what to do."""
 
     default_code: ClassVar[str] = "error"
 
@@ -77,10 +77,12 @@ class AgentMarketError(Exception):
         code: str | None = None,
         status: int | None = None,
         rule: str | None = None,
-        limit: str | None = None,
+        limit: str | tuple[str, ...] | None = None,
         spent: str | None = None,
         remaining: str | None = None,
-        would_allow: str | None = None,
+        required: str | None = None,
+        would_allow: str | tuple[str, ...] | None = None,
+        state: str | None = None,
         retryable: bool = False,
         outcome: Outcome | None = None,
         next_actions: tuple[NextAction, ...] = (),
@@ -97,7 +99,9 @@ class AgentMarketError(Exception):
         self.limit = limit
         self.spent = spent
         self.remaining = remaining
+        self.required = required
         self.would_allow = would_allow
+        self.state = state
         self.retryable = retryable
         self.outcome = outcome
         self.next_actions = next_actions
@@ -119,10 +123,11 @@ class AgentMarketError(Exception):
 
     def _facts(self) -> list[str]:
         facts = [self.code]
-        for name in ("rule", "limit", "spent", "remaining", "would_allow", "retry_after"):
+        for name in ("rule", "limit", "spent", "remaining", "required", "would_allow", "state", "retry_after"):
             value = getattr(self, name)
             if value is not None:
-                facts.append(f"{name.replace('_', ' ')} {value}")
+                shown = " or ".join(value) if isinstance(value, tuple) else value
+                facts.append(f"{name.replace('_', ' ')} {shown}")
         return facts
 
 
@@ -192,14 +197,14 @@ class InvalidReply(AgentMarketError):
 class OutcomeUnknown(AgentMarketError):
     """Money was asked to move and every attempt ended without an answer.
 
-    Repeat the same call with `key=error.key`: if the first one was charged you get its answer, and are not charged again.
+    Repeat the same call with `key=error.key`: if the first one was charged you get its answer, not a second charge.
     """
 
     default_code = "outcome_unknown"
 
 
 class OnSuccessFailed(AgentMarketError):
-    """The payment was accepted, then `on_success` raised (see `__cause__`). Call your function again; do not send again."""
+    """The payment was accepted, then `on_success` raised (see `__cause__`). Call your function again, do not send."""
 
     default_code = "on_success_failed"
     payment: "Payment"

@@ -61,13 +61,13 @@ class Market(Resource[S_co]):
     ) -> Steps[Called]:
         """Pay an agent for one call and make it: POST `json` to `path` under the agent's endpoint.
 
-        The payment is made once, however often the call is repeated; `payment` is the id of an earlier one to use again.
+        The payment is made once, however often the call is repeated; `payment` is the id of an earlier one to use.
         Raises CallFailed when the agent does not deliver: its `payment` says whether the money came back.
         """
         body = wire.encode(json)
         url = calling.url_of(agent, (yield from self._endpoint(agent)), path)
         if payment is None:
-            sent = yield from self._payments._send(
+            sent = yield from self._payments.sending(
                 to=agent, amount=amount, currency=currency, metadata=metadata, session=session, key=key
             )
             paid, elapsed = sent.payment, sent.elapsed

@@ -1,7 +1,7 @@
 """How a verb is written once and reads naturally in both clients.
 
-`@operation` turns a generator method into `await client.x.verb(...)` on the async client and `client.x.verb(...)` on the
-sync one; `@listing` does the same for iterators (`async for` and `for`) that fetch page after page. The types follow.
+`@operation` turns a generator method into `await client.x.verb(...)` on the async client and `client.x.verb(...)` on
+the sync one; `@listing` does the same for iterators (`async for`, `for`) that fetch page after page. The types follow.
 """
 
 import functools
@@ -14,7 +14,7 @@ from agentmarket import wire
 from agentmarket.decode import Answer, decode
 from agentmarket.errors import InvalidReply
 from agentmarket.retries import Retries
-from agentmarket.steps import Steps, exchange, fetch, one_key
+from agentmarket.steps import Steps, fetch, one_key
 from agentmarket.wire import Request
 
 P = ParamSpec("P")
@@ -69,6 +69,10 @@ class Resource(Generic[S_co]):
     def __init__(self, shell: S_co) -> None:
         self._shell = shell
 
+    @property
+    def shell(self) -> S_co:
+        return self._shell
+
     def _fetch(self, kind: type[A], request: Request) -> Steps[A]:
         return fetch(request, self._shell.retries, lambda document: decode(kind, document))
 
@@ -83,11 +87,8 @@ class Resource(Generic[S_co]):
         """A POST that moves money: one idempotency key, whatever happens."""
         return self._fetch(kind, wire.post(path, body, key=one_key(key)))
 
-    def _delete(self, path: str) -> Steps[None]:
-        yield from exchange(Request("DELETE", path, repeatable=True), self._shell.retries)
 
-
-class operation(Generic[P, T]):
+class operation(Generic[P, T]):  # noqa: N801 - a decorator
     """A verb. See the module."""
 
     def __init__(self, build: Callable[Concatenate[Any, P], Steps[T]]) -> None:
@@ -104,12 +105,12 @@ class operation(Generic[P, T]):
 
         @functools.wraps(self._build)
         def verb(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return resource._shell.run(self._build(resource, *args, **kwargs))
+            return resource.shell.run(self._build(resource, *args, **kwargs))
 
         return verb
 
 
-class listing(Generic[P, A]):
+class listing(Generic[P, A]):  # noqa: N801 - a decorator
     """A verb that answers many. See the module."""
 
     def __init__(self, build: Callable[Concatenate[Any, P], Listing[A]]) -> None:
@@ -126,13 +127,13 @@ class listing(Generic[P, A]):
 
         @functools.wraps(self._build)
         def verb(*args: P.args, **kwargs: P.kwargs) -> Any:
-            return resource._shell.pages(self._build(resource, *args, **kwargs))
+            return resource.shell.pages(self._build(resource, *args, **kwargs))
 
         return verb
 
 
 def page(listing: Listing[A], retries: Retries, *, after: str | None) -> Steps[Page[A]]:
-    """One page of a list. Its `next` is None on the last one, also when the market repeats the place it was asked for."""
+    """One page of a list. `next` is None on the last, and when the market only repeats the place it was asked for."""
     request = listing.request
     if after is not None:
         query = tuple(pair for pair in request.query if pair[0] != listing.place)

@@ -24,7 +24,7 @@ Work: TypeAlias = Callable[[Any], Awaitable[Any] | Any]
 
 
 class Unserviceable(Exception):
-    """Raise it from your function for a request that cannot be served: the payment is refunded, the buyer gets a 422."""
+    """Raise it from your function for what cannot be served: the payment is refunded, the buyer gets a 422."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PaidCall:
     timeout: float
 
     def payment_required(self, market: str) -> Response:
-        how = f"pay {self.price} USDC to {self.agent}, then send this request again with Agent-Payment: <the payment's id>"
+        how = f"pay {self.price} USDC to {self.agent}, then send this again with Agent-Payment: <the payment's id>"
         return asgi.problem(
             402,
             "payment_required",
@@ -97,7 +97,7 @@ async def run(function: Work, *arguments: Any) -> Any:
 
 
 async def refuse(client: Client, payment: Payment, status: int, code: str, detail: str) -> Served:
-    """Refund first, then say no. A refund that could not be made is said too, and is tried again with the next request."""
+    """Refund first, then say no. A refund that failed is said too, and is tried again with the next request."""
     try:
         await client.payment.refund(payment.id, reason=detail[:500], key=f"refund-{payment.id}")
     except errors.AgentMarketError as error:

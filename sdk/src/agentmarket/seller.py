@@ -1,4 +1,4 @@
-"""The seller: functions with prices become an ASGI app that works only for payments it has checked, and a loop that does tasks.
+"""The seller: functions with prices become an ASGI app that works only for payments it has checked, and a task loop.
 
 seller = agentmarket.Seller(agent="agent://lint.acme.dev")
 
@@ -68,7 +68,7 @@ class Seller:
     def call(self, path: str, *, price: str | Decimal, timeout: float = CALL_TIMEOUT) -> Callable[[F], F]:
         """Sell a function per call: it gets the request's JSON and returns JSON. A plain function runs in a thread.
 
-        When it raises `Unserviceable` the buyer gets the money back and a 422; on anything else, the money back and a 500.
+        When it raises `Unserviceable` the buyer gets the money back and a 422; on anything else, that and a 500.
         """
         wire_price = to_wire(price, field="price")
 
@@ -79,7 +79,7 @@ class Seller:
         return register
 
     def task(self, capability: str, *, price: str | Decimal) -> Callable[[F], F]:
-        """Sell a function per outcome: it gets an assigned Task and returns the deliverable, which is invoiced at `price`."""
+        """Sell a function per outcome: it gets an assigned Task, and what it returns is delivered and invoiced."""
         wire_price = to_wire(price, field="price")
 
         def register(function: F) -> F:
@@ -93,7 +93,7 @@ class Seller:
         """The ASGI app. Its lifespan starts and stops the task loop."""
         return self._app
 
-    async def start(self) -> None:
+    async def start(self) -> Client:
         """Open the client, and the task loop if there are tasks to do: for a server that runs no ASGI lifespan."""
         if self._client is None:
             config = self._settings
@@ -103,6 +103,7 @@ class Seller:
         if self._tasks and self._working is None:
             self._worker = Worker(self._client, self.agent, self._tasks)
             self._working = asyncio.ensure_future(self._worker.work())
+        return self._client
 
     async def stop(self) -> None:
         """Finish the task in hand and the calls under way, then close."""
@@ -127,7 +128,10 @@ class Seller:
 
     def run(self, host: str = "127.0.0.1", port: int = 8000) -> None:
         """Serve until interrupted (needs granian)."""
-        asyncio.run(self.serve(host, port, ready=lambda urls: print(f"{self.agent} at {urls[0]}", flush=True)))
+        asyncio.run(self.serve(host, port, ready=self._announce))
+
+    def _announce(self, urls: list[str]) -> None:
+        print(f"{self.agent} is at {urls[0]}", flush=True)  # noqa: T201 - who runs it by hand wants to see it
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -181,9 +185,7 @@ class Seller:
             return asgi.problem(413, "payload_too_large", f"The body may have {self._body_limit} bytes.")
         except (ValueError, RecursionError):
             return asgi.problem(400, "invalid_json", "The body is not JSON. The payment was not used.")
-        await self.start()
-        client = self._client
-        assert client is not None
+        client = await self.start()
         digest = request_hash(scope["method"], asgi.target_of(scope), body)
         try:
             return await self._replays.once(

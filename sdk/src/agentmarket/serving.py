@@ -34,7 +34,7 @@ async def serve(
     ready: Callable[[list[str]], None] | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Serve until `stop` is set, or SIGINT or SIGTERM comes; `ready` gets the URLs, in order, once all of them answer."""
+    """Serve until `stop` is set, or SIGINT or SIGTERM comes; `ready` gets the URLs, in order, once all answer."""
     stop = stop or asyncio.Event()
     with contextlib.ExitStack() as reserved, _signals(stop):
         places = [_reserve(listener, reserved) for listener in listeners]
@@ -74,7 +74,7 @@ def _server(app: App, host: str, port: int) -> Any:
 
 
 def _reserve(listener: Listener, reserved: contextlib.ExitStack) -> tuple[str, int]:
-    """The port to listen on. A free one stays bound (not listening) on Linux until granian shares it, so none can take it."""
+    """The port to listen on. On Linux a free one stays bound (not listening) for granian to share, so none takes it."""
     if listener.port:
         return listener.host, listener.port
     holder = reserved.enter_context(socket.socket())
@@ -91,10 +91,11 @@ async def _listening(host: str, port: int) -> None:
     while True:
         try:
             _, writer = await asyncio.open_connection(host, port)
-            writer.close()
-            return
         except OSError:
             await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The two shells: they perform the four effects of `steps` (send, wait, read the clock, run a function) and decide nothing."""
+"""The two shells perform the four effects of `steps` (send, wait, read the clock, run a function), decide nothing."""
 
 import asyncio
 import inspect

@@ -61,7 +61,7 @@ def one_key(key: str | None) -> str:
 
 
 def exchange(request: Request, retries: Retries) -> Steps[Reply]:
-    """Send until there is an answer or the bounds are reached; the key is in the request, so it never changes between attempts.
+    """Send until there is an answer or the bounds are reached; the key is in the request, the same for each attempt.
 
     Returns a success, raises the error of a refusal. When money may have moved unseen, the error is OutcomeUnknown.
     """
@@ -75,7 +75,7 @@ def exchange(request: Request, retries: Retries) -> Steps[Reply]:
         error = _failure(request, outcome)
         delay = None
         if may_repeat(request, outcome):
-            delay = retries.delay(attempt, asked=error.retry_after, chance=random.random())
+            delay = retries.delay(attempt, asked=error.retry_after, chance=random.random())  # noqa: S311 - no secret
         if delay is None:
             raise _verdict(request, error, silence, attempt)
         if isinstance(outcome, Silence) and outcome.sent:
@@ -84,7 +84,7 @@ def exchange(request: Request, retries: Retries) -> Steps[Reply]:
 
 
 def fetch(request: Request, retries: Retries, read: Callable[[Any], T]) -> Steps[T]:
-    """The answer, read. An accepted request whose answer cannot be read still tells its key: repeating is safe with it."""
+    """The answer, read. When an accepted request has an unreadable answer, the error has its key: repeat with it."""
     reply = yield from exchange(request, retries)
     try:
         return read(wire.read(reply))
@@ -137,7 +137,7 @@ def _verdict(
     if request.key is None or not _in_doubt(error, silence):
         return error
     unknown = errors.OutcomeUnknown(
-        f"{request.method} {request.url} got no certain answer in {attempts} attempts (last: {error.detail.rstrip('.')}). "
+        f"{request.method} {request.url}: no certain answer in {attempts} attempts (last: {error.detail.rstrip('.')}). "
         f'Make the same call with key="{request.key}": it is charged once, however often it is repeated.',
         status=error.status,
         retryable=True,

@@ -23,7 +23,7 @@ JSON_TYPE = "application/json"
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request. `key` marks a request that moves money; `repeatable` one that may be sent again after silence."""
+    """One HTTP request. `key` marks one that moves money; `repeatable` one that may be sent again after silence."""
 
     method: str
     url: str
@@ -130,7 +130,9 @@ def refusal(reply: Reply, *, key: str | None = None) -> errors.AgentMarketError:
         or f"The answer was {reply.status}, without a problem document.",
         code=_text(document.get("code")),
         status=reply.status,
-        **{name: _text(document.get(name)) for name in ("rule", "limit", "spent", "remaining", "would_allow")},
+        **{name: _text(document.get(name)) for name in ("rule", "spent", "remaining", "required", "state")},
+        limit=_texts(document.get("limit")),
+        would_allow=_texts(document.get("would_allow")),
         retryable=document.get("retryable") is True,
         outcome=_outcome(document.get("outcome")),
         next_actions=_next_actions(document.get("next_actions")),
@@ -142,7 +144,7 @@ def refusal(reply: Reply, *, key: str | None = None) -> errors.AgentMarketError:
 
 
 def retry_after(reply: Reply) -> float | None:
-    """Seconds that the answer asks to wait: a number, or an HTTP date less the answer's own Date (our clock may be wrong)."""
+    """Seconds to wait: a number, or an HTTP date less the answer's own Date (our clock may be wrong)."""
     text = reply.headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
@@ -167,6 +169,10 @@ def _query_text(value: object) -> str:
 
 def _text(value: object) -> str | None:
     return None if value is None or value == "" else str(value)
+
+
+def _texts(value: object) -> str | tuple[str, ...] | None:
+    return tuple(map(str, value)) if isinstance(value, list) else _text(value)
 
 
 def _outcome(value: object) -> errors.Outcome | None:

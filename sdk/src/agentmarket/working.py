@@ -1,4 +1,4 @@
-"""The work loop of a seller: take the tasks assigned to the agent, do them, deliver with an invoice. No HTTP serving here."""
+"""The work loop of a seller: take the tasks assigned to the agent, do them, deliver with an invoice."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ class PaidTask:
 
 
 class Worker:
-    """One agent's loop. It may be killed at any moment: the key of a delivery comes from its task, so it is made once."""
+    """One agent's loop. It may be killed at any moment: a delivery's key comes from its task, so it is made once."""
 
     def __init__(self, client: Client, agent: str, offers: dict[str, PaidTask]) -> None:
         self._client, self._agent, self._offers = client, agent, offers
@@ -84,7 +84,7 @@ class Worker:
         return await self._deliver(task, offer, deliverable)
 
     async def _deliver(self, task: Task, offer: PaidTask, deliverable: Any) -> bool:
-        """The key and the invoice's number come from the task, so a second delivery of the same task is the same one."""
+        """The key and the invoice's number come from the task, so a second delivery of it is the same one."""
         try:
             await self._client.tasks.submit(
                 task.id, deliverable=deliverable, amount=offer.price, number=f"INV-{task.id}", key=f"submit-{task.id}"
@@ -109,7 +109,7 @@ class Worker:
 
     async def _rest(self, seconds: float) -> None:
         try:
-            spread = seconds * (0.75 + random.random() / 2)
+            spread = seconds * (0.75 + random.random() / 2)  # noqa: S311 - no secret
             await asyncio.wait_for(self._stopping.wait(), spread)
         except TimeoutError:
             return

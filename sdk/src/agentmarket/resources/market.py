@@ -5,7 +5,7 @@ from typing import Any
 
 from agentmarket import errors, wire
 from agentmarket.amounts import to_wire
-from agentmarket.answers import Agent, Key, Pool, Session, Transfer
+from agentmarket.answers import Agent, Key, Offering, Pool, Session, Transfer
 from agentmarket.operations import Listing, Resource, S_co, listing, operation
 from agentmarket.resources.payments import Amount
 from agentmarket.steps import Steps, wait_for
@@ -127,27 +127,35 @@ class Agents(Resource[S_co]):
         return self._post(Agent, "/v1/agents", body)
 
     @operation
-    def offer(self, agent: str, offering: Mapping[str, Any]) -> Steps[Agent]:
+    def offer(self, agent: str, offering: Mapping[str, Any]) -> Steps[Offering]:
         """A new, immutable version of what an agent sells: capability, pricing, price, unit, description."""
-        return self._post(Agent, f"{agent_path(agent)}/offerings", _offering(offering))
+        return self._post(Offering, f"{agent_path(agent)}/offerings", _offering(offering))
 
 
 class Keys(Resource[S_co]):
     @operation
     def create(
-        self, *, scope: str | None = None, session: str | None = None, read_only: bool | None = None
+        self,
+        *,
+        scope: str | None = None,
+        session: str | None = None,
+        read_only: bool | None = None,
+        name: str | None = None,
+        expires_at: str | None = None,
     ) -> Steps[Key]:
         """A new key; its `api_key` is shown once."""
-        return self._post(Key, "/v1/keys", {"scope": scope, "session_id": session, "read_only": read_only})
+        body = {"scope": scope, "session_id": session, "read_only": read_only, "name": name, "expires_at": expires_at}
+        return self._post(Key, "/v1/keys", body)
 
     @listing
     def list(self, *, limit: int | None = None) -> Listing[Key]:
         return Listing(wire.get("/v1/keys", limit=limit), Key)
 
     @operation
-    def revoke(self, key_id: str) -> Steps[None]:
-        """Revoked at once."""
-        return self._delete(f"/v1/keys/{wire.segment(key_id)}")
+    def revoke(self, key_id: str) -> Steps[Key]:
+        """Revoked at once. `key_id` is the `id` of the Key."""
+        request = wire.Request("DELETE", f"/v1/keys/{wire.segment(key_id)}", repeatable=True)
+        return self._fetch(Key, request)
 
 
 def agent_path(agent: str) -> str:

@@ -32,11 +32,11 @@ class Payments(Resource[S_co]):
 
     @operation
     def redeem(self, payment_id: str, *, request_hash: str) -> Steps[Payment]:
-        """Bind a payment to one request (`agentmarket.request_hash`): the payee's verb. Again with the same hash is no error."""
+        """Bind a payment to one request (`agentmarket.request_hash`): the payee's verb. Repeating it is no error."""
         path = f"/v1/payments/{wire.segment(payment_id)}/redeem"
         return self._fetch(Payment, wire.post(path, {"request_hash": request_hash}, repeatable=True))
 
-    def _send(
+    def sending(
         self,
         *,
         to: str,
@@ -62,7 +62,7 @@ class Payments(Resource[S_co]):
         value = None if on_success is None else (yield from _fulfil(on_success, payment, key))
         return Sent(payment=payment, value=value, key=key, elapsed=elapsed)
 
-    def _create_session(
+    def opening_session(
         self,
         *,
         budget: Amount,
@@ -85,7 +85,7 @@ class Payments(Resource[S_co]):
 
 
 def policy_document(policy: Mapping[str, Any]) -> dict[str, Any]:
-    """The policy as sent: the same rules, with amounts checked here, so that a float is refused before it is a limit."""
+    """The policy as sent: the same rules, with amounts checked here, so that no float becomes a limit."""
     return {
         rule: to_wire(limit, field=f"policy.{rule}") if _is_amount(rule, limit) else limit
         for rule, limit in policy.items()

@@ -48,13 +48,15 @@ class Tasks(Resource[S_co]):
     def list(
         self,
         *,
+        session: str | None = None,
         status: str | None = None,
         role: str | None = None,
         open: bool | None = None,
         limit: int | None = None,
     ) -> Listing[Task]:
         """A buyer's own tasks; for a provider those assigned to its agents, or with `open` those it could take."""
-        return Listing(wire.get("/v1/tasks", status=status, role=role, open=open, limit=limit), Task)
+        request = wire.get("/v1/tasks", session_id=session, status=status, role=role, open=open, limit=limit)
+        return Listing(request, Task)
 
     @operation
     def assign(self, task_id: str, *, agent: str, key: str | None = None) -> Steps[Task]:
@@ -132,8 +134,10 @@ class Invoices(Resource[S_co]):
         return self._get(Invoice, f"/v1/invoices/{wire.segment(invoice_id)}")
 
     @listing
-    def list(self, *, status: str | None = None, limit: int | None = None) -> Listing[Invoice]:
-        return Listing(wire.get("/v1/invoices", status=status, limit=limit), Invoice)
+    def list(
+        self, *, session: str | None = None, status: str | None = None, limit: int | None = None
+    ) -> Listing[Invoice]:
+        return Listing(wire.get("/v1/invoices", session_id=session, status=status, limit=limit), Invoice)
 
     @operation
     def approve(self, invoice_id: str, *, key: str | None = None) -> Steps[Invoice]:
@@ -174,8 +178,10 @@ class Disputes(Resource[S_co]):
         return self._get(Dispute, f"/v1/disputes/{wire.segment(dispute_id)}")
 
     @listing
-    def list(self, *, status: str | None = None, limit: int | None = None) -> Listing[Dispute]:
-        return Listing(wire.get("/v1/disputes", status=status, limit=limit), Dispute)
+    def list(
+        self, *, session: str | None = None, status: str | None = None, limit: int | None = None
+    ) -> Listing[Dispute]:
+        return Listing(wire.get("/v1/disputes", session_id=session, status=status, limit=limit), Dispute)
 
     @operation
     def answer(self, dispute_id: str, *, answer: str) -> Steps[Dispute]:
