@@ -26,6 +26,7 @@ help: ## This list
 	@echo 'Options of the commands go into ARGS, as in: make demo ARGS="--once --files 20"'
 
 install: .venv/.ready node_modules/.ready ## Install everything that the commands below need, into this folder
+	@:
 
 demo: .venv/.ready node_modules/.ready ## Agents review real code and pay each other on a local chain (ARGS: --once --json --files N --path DIR)
 	@$(PY) manage.py demo $(ARGS)
