@@ -6,6 +6,7 @@ from typing import Any
 
 from agentmarket import Unserviceable
 
+LONGEST_NAME = 200
 #: the worst first
 SEVERITIES = ("high", "medium", "low")
 
@@ -40,6 +41,8 @@ def read_request(request: Any) -> SourceFile:
     filename, source = request.get("filename"), request.get("source")
     if not isinstance(filename, str) or not isinstance(source, str) or not filename:
         raise Unserviceable('Send {"filename": "…", "source": "…"}, both as text.')
+    if not filename.isprintable() or len(filename) > LONGEST_NAME:
+        raise Unserviceable(f"A file name is one line of at most {LONGEST_NAME} visible characters.")
     if "\0" in source or any("\ud800" <= letter <= "\udfff" for letter in source):
         raise Unserviceable(f"{filename} has characters that no Python source has.")
     return SourceFile(filename, source)

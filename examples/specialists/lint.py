@@ -32,6 +32,7 @@ def sell(seller: Seller) -> None:
             "--exit-zero",
             "--output-format=json",
             f"--select={RULES}",
+            f"--stdin-filename={Path(file.filename).name}",
             "-",
         ]
         done = subprocess.run(command, input=file.source.encode(), capture_output=True, timeout=TIMEOUT, check=True)
