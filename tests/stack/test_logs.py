@@ -1,0 +1,43 @@
+"""A line of the log is one line, and never holds a whole API key."""
+
+import json
+import logging
+import sys
+
+from marketplace import logs
+
+KEY = "am_test_" + "a" * 12 + "_" + "b" * 38
+
+
+def record(message: str, *arguments: object, **extra: object) -> logging.LogRecord:
+    made = logging.LogRecord("escrow", logging.WARNING, __file__, 1, message, arguments, None)
+    made.__dict__.update(extra)
+    return made
+
+
+def test_json_has_the_facts() -> None:
+    line = json.loads(logs.Json().format(record("paid %s", 8000, request_id="r-1")))
+    assert line.pop("at").endswith("+00:00")
+    assert line == {"level": "warning", "logger": "escrow", "message": "paid 8000", "request_id": "r-1"}
+
+
+def test_both_forms_cut_the_secret_out_of_a_key() -> None:
+    for form in (logs.Json(), logs.Text()):
+        line = form.format(record("refused %s", KEY))
+        assert "am_test_aaaaaaaaaaaa_***" in line
+        assert "bbb" not in line
+
+
+def test_a_key_in_a_traceback_is_cut_too() -> None:
+    try:
+        raise ValueError(KEY)
+    except ValueError:
+        made = record("failed")
+        made.exc_info = sys.exc_info()
+    for form in (logs.Json(), logs.Text()):
+        assert "bbb" not in form.format(made)
+
+
+def test_a_message_cannot_pretend_to_be_a_second_line() -> None:
+    for form in (logs.Json(), logs.Text()):
+        assert "\n" not in form.format(record("name: %s", "x\n12:00:00 ERROR escrow: paid twice"))
