@@ -43,9 +43,10 @@ def read(file: Path, root: Path) -> SourceFile:
 
 def unparsable_file(folder: Path) -> SourceFile:
     """Make one file that no parser takes, and that says why it is there."""
-    file = folder / "unparsable_on_purpose.py"
+    file = folder / "generated" / "unparsable_on_purpose.py"
+    file.parent.mkdir()
     file.write_text(UNPARSABLE, encoding="utf-8")
-    return read(file, folder)
+    return read(file, file.parent)
 
 
 def _is_worth_it(file: Path, root: Path) -> bool:

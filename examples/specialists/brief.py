@@ -8,7 +8,8 @@ from examples.findings import SEVERITIES, Finding, read_findings
 from examples.specialists import SPECIALISTS
 
 WEIGHTS = {"high": 10, "medium": 3, "low": 1}
-MOST_FILES, MOST_FINDINGS, MOST_RULES = 10, 5, 15
+MOST_FILES, MOST_FINDINGS, MOST_LINES, MOST_RULES = 10, 5, 8, 15
+LONGEST = 160
 
 
 def sell(seller: Seller) -> None:
@@ -59,18 +60,24 @@ def _summary(files: int, findings: list[Finding], ranked: list[str]) -> str:
 
 
 def _file(name: str, findings: list[Finding]) -> list[str]:
-    worst = sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), finding.line))
-    more = len(worst) - MOST_FINDINGS
+    """A file's findings, those of one rule and message on one line, the worst first."""
+    same: dict[tuple[int, str, str], list[int]] = defaultdict(list)
+    for finding in sorted(findings):
+        same[SEVERITIES.index(finding.severity), finding.rule, finding.message].append(finding.line)
+    worst = sorted(same.items(), key=lambda item: (item[0][0], -len(item[1]), item[1]))
+    more = sum(len(lines) for _, lines in worst[MOST_FINDINGS:])
     return [
         f"### `{_plain(name)}` ({len(findings)} findings, weight {_weight(findings)})",
         "",
-        *(
-            f"- line {item.line}, {item.severity}, `{_plain(item.rule)}`: {_plain(item.message)}"
-            for item in worst[:MOST_FINDINGS]
-        ),
-        *([f"- and {more} more"] if more > 0 else []),
+        *(_line(SEVERITIES[place], rule, message, lines) for (place, rule, message), lines in worst[:MOST_FINDINGS]),
+        *([f"- and {more} more"] if more else []),
         "",
     ]
+
+
+def _line(severity: str, rule: str, message: str, lines: list[int]) -> str:
+    shown = ", ".join(map(str, lines[:MOST_LINES])) + (" …" if len(lines) > MOST_LINES else "")
+    return f"- {severity}, `{_plain(rule)}`, line {shown}: {_plain(message)}"
 
 
 def _rules(findings: list[Finding]) -> list[str]:
@@ -89,4 +96,5 @@ def _weight(findings: list[Finding]) -> int:
 
 def _plain(text: str) -> str:
     """One line that cannot change the page around it, whoever wrote it."""
-    return " ".join(text.replace("`", "'").replace("|", "/").replace("<", "‹").replace(">", "›").split())[:300]
+    line = " ".join(text.replace("`", "'").replace("|", "/").replace("<", "‹").replace(">", "›").split())
+    return line if len(line) <= LONGEST else line[:LONGEST] + "…"

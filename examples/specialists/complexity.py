@@ -25,5 +25,5 @@ def sell(seller: Seller) -> None:
 
 def _finding(filename: str, block: Any) -> Finding:
     severity = "high" if block.complexity > TOO_MUCH else "medium" if block.complexity > MUCH else "low"
-    message = f"{block.fullname} has {block.complexity} independent paths; {SOME} is a good most."
-    return Finding(filename, block.lineno, "CC", severity, message)
+    message = f"{block.fullname} has {block.complexity} independent paths; {SOME} are enough."
+    return Finding(filename, block.lineno, "radon/CC", severity, message)

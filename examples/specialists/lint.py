@@ -45,4 +45,4 @@ def sell(seller: Seller) -> None:
 
 def _finding(filename: str, item: dict[str, Any]) -> Finding:
     severity = "medium" if item["code"].startswith(_WRONG) else "low"
-    return Finding(filename, item["location"]["row"], item["code"], severity, item["message"])
+    return Finding(filename, item["location"]["row"], f"ruff/{item['code']}", severity, item["message"])

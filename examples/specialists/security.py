@@ -33,4 +33,4 @@ def sell(seller: Seller) -> None:
 
 
 def _finding(filename: str, issue: Any) -> Finding:
-    return Finding(filename, issue.lineno, issue.test_id, issue.severity.lower(), issue.text)
+    return Finding(filename, issue.lineno, f"bandit/{issue.test_id}", issue.severity.lower(), issue.text)

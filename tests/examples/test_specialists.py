@@ -40,9 +40,9 @@ def check(buyer: SyncClient, name: str, source: Any, filename: Any = "pkg/a.py")
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("lint", {("F401", 1, "medium")}),
-        ("security", {("B404", 2, "low"), ("B602", 5, "high"), ("B101", 6, "low")}),
-        ("complexity", {("CC", 8, "medium")}),
+        ("lint", {("ruff/F401", 1, "medium")}),
+        ("security", {("bandit/B404", 2, "low"), ("bandit/B602", 5, "high"), ("bandit/B101", 6, "low")}),
+        ("complexity", {("radon/CC", 8, "medium")}),
     ],
 )
 def test_findings_are_real(
@@ -97,12 +97,13 @@ def test_a_brief_names_the_worst_first() -> None:
         Finding("a.py", 3, "F401", "medium", "`os` imported but unused"),
         Finding("b.py", 9, "B602", "high", "subprocess call with shell=True"),
         Finding("a.py", 1, "E701", "low", "Multiple | <statements>"),
+        Finding("a.py", 7, "E701", "low", "Multiple | <statements>"),
     ]
     page = brief.markdown("shop", 2, findings)
     assert page.startswith("# Review brief: shop\n\n2 files were checked")
-    assert "3 findings (1 high, 1 medium, 1 low) in 2 of them" in page
+    assert "4 findings (1 high, 1 medium, 2 low) in 2 of them" in page
     assert page.index("`b.py`") < page.index("`a.py`")
-    assert "- line 1, low, `E701`: Multiple / ‹statements›" in page
+    assert "- low, `E701`, line 1, 7: Multiple / ‹statements›" in page
     assert "| `B602` | 1 | subprocess call with shell=True |" in page
 
 

@@ -1,8 +1,13 @@
 """What both clients share: settings, lists, answers that grow, errors that teach, and keys that are never shown."""
 
 import asyncio
+import inspect
 import logging
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +23,7 @@ from agentmarket.wire import Reply, Silence, get, post, refusal, retry_after
 from .conftest import async_buyer
 from .stub import PAYER_KEY, SECRET, Market
 
+PLAIN = {**os.environ, "PYTHONPATH": str(Path(agentmarket.__file__).parents[1])}
 PAYMENT = {"id": "p", "to": "agent://a.acme.dev", "amount": "0.008", "status": "payable"}
 
 
@@ -201,8 +207,36 @@ class TestSteps:
         lost, unsent = Silence("reset", sent=True), Silence("refused", sent=False)
         bare, keyed = post("/v1/agents", {}), post("/v1/payments", {}, key="k")
         assert [may_repeat(bare, lost), may_repeat(bare, unsent), may_repeat(bare, reply(502))] == [False, True, False]
+        assert not may_repeat(keyed, reply(503, b'{"retryable":false}'))
         assert [may_repeat(keyed, lost), may_repeat(get("/v1/me"), lost), may_repeat(keyed, reply(500))] == [
             True,
             True,
             False,
         ]
+
+    def test_an_answer_that_says_never_is_believed(self) -> None:
+        keyed = post("/v1/payments", {}, key="k")
+        assert may_repeat(keyed, reply(503, b'{"retryable":true}'))
+        assert not may_repeat(keyed, reply(503, b'{"retryable":false}'))
+
+
+class TestShape:
+    def test_both_clients_have_the_same_verbs(self) -> None:
+        def verbs(client: object) -> set[str]:
+            found = {name for name in dir(client) if not name.startswith("_")}
+            nouns = {name for name in vars(client) if not name.startswith("_")}
+            return found | {f"{noun}.{verb}" for noun in nouns for verb in verbs(getattr(client, noun))}
+
+        with SyncClient("k") as sync:
+            ways_to_end = {"aclose", "close"}
+            assert verbs(Client("k")) - ways_to_end == verbs(sync) - ways_to_end
+
+    def test_verbs_show_what_they_take(self) -> None:
+        verb = Client("k").tasks.post
+        assert verb.__doc__ is not None
+        assert "budget" in inspect.signature(verb).parameters
+
+    def test_a_buyer_loads_no_server_and_no_framework(self) -> None:
+        shown = "import sys, agentmarket; print({'granian', 'django', 'web3', 'pydantic'} & {*sys.modules})"
+        done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True, env=PLAIN)
+        assert done.stdout.strip() == "set()"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agentmarket.wire import Reply, Request, Silence
+from agentmarket.wire import Reply, Request, Silence, problem
 
 #: the answers that say "not now": a limit, or something between us and the market that is restarting
 TRANSIENT = frozenset({429, 502, 503, 504})
@@ -35,4 +35,6 @@ def may_repeat(request: Request, outcome: Reply | Silence) -> bool:
     """If sending this request again can do no harm, and may do good."""
     if isinstance(outcome, Silence):
         return request.repeatable or not outcome.sent
-    return outcome.status in TRANSIENT and (request.repeatable or outcome.status == 429)
+    if outcome.status not in TRANSIENT or problem(outcome).get("retryable") is False:
+        return False
+    return request.repeatable or outcome.status == 429
