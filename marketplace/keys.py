@@ -1,0 +1,167 @@
+"""API keys. Lives here: their form, issuing, checking, revoking. What each scope may reach is `marketplace.api`'s to
+say.
+
+A key reads ``am_test_<id>_<secret><check>``: 12 characters of id, 32 of secret (160 random bits), 6 of check, all in
+base32 (RFC 4648) lower case. The database has the id and HMAC-SHA256(pepper, secret). 160 bits need no slow hash:
+guessing is hopeless, and a slow hash would cost each call 0.2 s. The check tells a mistyped key from an unknown one
+without a query.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+import zlib
+from datetime import datetime, timedelta
+from typing import Final, Literal
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+
+from escrow import sessions
+from escrow.errors import EscrowError, InvalidInput
+from escrow.models import Pool, Session
+from escrow.policy import Policy
+from marketplace.models import ApiKey, Payer, Provider, Scope
+
+BASE_MAINNET: Final = 8453
+"""The chain on which keys spend real money, so their prefix says ``live``."""
+
+USE_IS_NOTED_EVERY: Final = timedelta(minutes=1)
+"""``last_used_at`` is for people: one write a minute is enough, and keeps the row out of the way of payments."""
+
+_ID, _SECRET, _CHECK = 12, 32, 6
+_FORM: Final = re.compile(rf"(am_(?:test|live)_([a-z2-7]{{{_ID}}})_([a-z2-7]{{{_SECRET}}}))([a-z2-7]{{{_CHECK}}})")
+
+
+class Unauthenticated(EscrowError):
+    """No key, or one that opens nothing: mistyped, unknown, revoked or expired."""
+
+    code = "unauthenticated"
+
+
+def issue(
+    *,
+    scope: Scope | Literal["payer", "session", "provider"],
+    now: datetime,
+    payer: Payer | None = None,
+    provider: Provider | None = None,
+    session: Session | None = None,
+    read_only: bool = False,
+    name: str = "",
+    expires_at: datetime | None = None,
+    seed: UUID | None = None,
+) -> tuple[ApiKey, str]:
+    """Make a key and return it with its clear text, which nobody can read again.
+
+    A session key names its session; the payer is the owner of the session's pool. With a ``seed`` id and secret come
+    from `derive`, so that the same seed gives the same text.
+    """
+    if expires_at is not None and expires_at <= now:
+        raise InvalidInput("expires_at", "must be in the future", "a later time, or none")
+    if session is not None and payer is None:
+        payer = Payer.objects.get(pk=session.pool.payer_id)
+    key_id, secret = derive(seed) if seed else (_base32(secrets.token_bytes(8))[:_ID], _base32(secrets.token_bytes(20)))
+    key = ApiKey.objects.create(
+        key_id=key_id,
+        secret_hash=_hash(secret),
+        scope=Scope(scope),
+        read_only=read_only,
+        name=name,
+        payer=payer,
+        provider=provider,
+        session=session,
+        expires_at=expires_at,
+    )
+    return key, text_of(key_id, secret)
+
+
+def open_session(
+    *,
+    pool: Pool,
+    budget_micros: int,
+    policy: Policy,
+    now: datetime,
+    name: str = "",
+    expires_at: datetime | None = None,
+    seed: UUID | None = None,
+) -> tuple[Session, str]:
+    """Open a session and issue the key an agent spends it with, in one database transaction."""
+    with transaction.atomic():
+        session = sessions.open(
+            pool=pool, budget_micros=budget_micros, policy=policy, now=now, name=name, expires_at=expires_at
+        )
+        _, text = issue(scope=Scope.SESSION, session=session, name=name, now=now, seed=seed)
+    return session, text
+
+
+def authenticate(*, token: str, now: datetime) -> ApiKey:
+    """Return the live key of a clear text, with its owner loaded, in one query. Raises Unauthenticated."""
+    match = _FORM.fullmatch(token)
+    if match is None or _check(match[1]) != match[4]:
+        raise Unauthenticated("This is not an API key, or it was mistyped: its check characters do not fit.")
+    if not token.startswith(prefix()):
+        raise Unauthenticated(f"This key belongs to another network; keys here begin with {prefix()}.")
+    key = ApiKey.objects.select_related("payer", "provider", "session__pool").filter(key_id=match[2]).first()
+    if key is None or not hmac.compare_digest(bytes(key.secret_hash), _hash(match[3])):
+        raise Unauthenticated("No such API key.")
+    if key.revoked_at is not None:
+        raise Unauthenticated("This API key has been revoked.")
+    if key.expires_at is not None and key.expires_at <= now:
+        raise Unauthenticated("This API key has expired.")
+    _note_use(key, now)
+    return key
+
+
+def revoke(*, key: ApiKey, now: datetime) -> ApiKey:
+    """Revoke a key at once; its next call is refused. Revoking twice keeps the first time."""
+    ApiKey.objects.filter(pk=key.pk, revoked_at__isnull=True).update(revoked_at=now)
+    key.refresh_from_db(fields=["revoked_at"])
+    return key
+
+
+def derive(seed: UUID) -> tuple[str, str]:
+    """Return the id and secret that belong to a seed, under the pepper.
+
+    The answer that opened a session shows its key once, and the same Idempotency-Key must get the same answer again.
+    The clear text is not stored for that: it is computed again from the id of the idempotency record. Whoever has both
+    the pepper and the database could compute it too; whoever has only one of them cannot.
+    """
+    return _base32(_hmac(f"api-key-id:{seed}"))[:_ID], _base32(_hmac(f"api-key-secret:{seed}"))[:_SECRET]
+
+
+def prefix() -> str:
+    """Return how keys of this network begin."""
+    return "am_live_" if settings.CHAIN_ID == BASE_MAINNET else "am_test_"
+
+
+def text_of(key_id: str, secret: str) -> str:
+    """Return the clear text of an id and a secret."""
+    body = f"{prefix()}{key_id}_{secret}"
+    return body + _check(body)
+
+
+def _check(body: str) -> str:
+    return _base32(zlib.crc32(body.encode()).to_bytes(4))[:_CHECK]
+
+
+def _base32(raw: bytes) -> str:
+    return base64.b32encode(raw).decode().lower()
+
+
+def _hash(secret: str) -> bytes:
+    return _hmac(secret)
+
+
+def _hmac(text: str) -> bytes:
+    return hmac.digest(settings.API_KEY_PEPPER.encode(), text.encode(), hashlib.sha256)
+
+
+def _note_use(key: ApiKey, now: datetime) -> None:
+    stale = now - USE_IS_NOTED_EVERY
+    if key.last_used_at is None or key.last_used_at < stale:
+        unused = Q(last_used_at__isnull=True) | Q(last_used_at__lt=stale)
+        ApiKey.objects.filter(unused, pk=key.pk).update(last_used_at=now)
