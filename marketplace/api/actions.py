@@ -1,0 +1,134 @@
+"""What makes sense next. Lives here: from the state of a row to the requests that its caller can send now.
+
+The states and what may follow them are escrow's and the market's (`MOVES`); here they only become methods and paths. A
+read-only key is told what to read.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from escrow.models import Dispute, Invoice, Payment, Pool, Session
+from marketplace import tasks
+from marketplace.api.auth import Actor
+from marketplace.api.shapes import Action
+from marketplace.models import Scope, Task
+
+PAYMENT = Payment.Status
+INVOICE = Invoice.Status
+
+
+def post(path: str, why: str) -> Action:
+    """Return a request that changes something."""
+    return Action(method="POST", path=path, why=why)
+
+
+def get(path: str, why: str) -> Action:
+    """Return a request that only reads."""
+    return Action(method="GET", path=path, why=why)
+
+
+def of_payment(payment: Payment, actor: Actor) -> list[Action]:
+    """A buyer can dispute what is not refunded; the provider redeems and refunds."""
+    path = f"/v1/payments/{payment.pk}"
+    if actor.is_buyer:
+        can = payment.status in (PAYMENT.PAYABLE, PAYMENT.SETTLED)
+        return _for(actor, [post("/v1/disputes", "Dispute it, with its payment_id and a reason.")] if can else [])
+    offers: list[Action] = []
+    if payment.status == PAYMENT.PAYABLE:
+        if payment.kind == Payment.Kind.CALL and not payment.redeemed_hash:
+            offers.append(post(f"{path}/redeem", "Bind it to the request that it buys."))
+        offers.append(post(f"{path}/refund", "Give it back, while it is in no batch."))
+    return _for(actor, offers)
+
+
+def of_sent(payment: Payment) -> list[Action]:
+    """What the answer to a new payment says: always the same, so that a repeated request gets the same bytes."""
+    return [
+        get(f"/v1/payments/{payment.pk}", "See what becomes of it."),
+        post("/v1/disputes", "Dispute it, with its payment_id and a reason."),
+    ]
+
+
+def of_session(session: Session, actor: Actor) -> list[Action]:
+    """An open session spends; its payer tops it up and closes it."""
+    path = f"/v1/sessions/{session.pk}"
+    offers = [get(f"{path}/ledger", "See every transfer.")]
+    if session.status == Session.Status.OPEN:
+        offers += [post("/v1/payments", "Pay an agent."), post("/v1/tasks", "Post a task.")]
+        if actor.scope == Scope.PAYER:
+            offers += [post(f"{path}/top-up", "Give it more."), post(f"{path}/close", "Take back what is left.")]
+    return _for(actor, offers)
+
+
+def of_pool(pool: Pool, actor: Actor) -> list[Action]:
+    """A pool that opens or closes is waited for; an open one has sessions."""
+    path = f"/v1/pools/{pool.pk}"
+    if pool.status in (Pool.Status.OPENING, Pool.Status.CLOSING):
+        return [get(path, f"It is {pool.status}; the chain decides when that ends.")]
+    if pool.status != Pool.Status.OPEN:
+        return []
+    offers = [
+        post("/v1/sessions", "Give an agent a budget."),
+        post(f"{path}/top-up", "Deposit more."),
+        post(f"{path}/close", "Settle what is owed and take back the rest."),
+    ]
+    return _for(actor, offers)
+
+
+def of_task(task: Task, actor: Actor, now: datetime) -> list[Action]:
+    """A buyer assigns, cancels and reviews; the provider delivers."""
+    path = f"/v1/tasks/{task.pk}"
+    match tasks.status_of(task), actor.is_buyer:
+        case "posted", True:
+            offers = [post(f"{path}/assign", "Give it to an agent."), post(f"{path}/cancel", "Take it back.")]
+        case "assigned", True if now >= task.due_at:
+            offers = [post(f"{path}/cancel", "It is past due: take it back.")]
+        case "assigned", False:
+            offers = [post(f"{path}/submit", "Deliver it, with an invoice.")]
+        case "submitted", True:
+            offers = [post(f"{path}/accept", "Pay for it."), post(f"{path}/reject", "Refuse it, with a reason.")]
+        case "rejected", True:
+            offers = [post(f"{path}/accept", "Pay for it after all."), _dispute_of(task.invoice)]
+        case "rejected", False:
+            offers = [_withdraw(task.invoice)]
+        case "disputed", False:
+            offers = [get("/v1/disputes", "Find the dispute and answer it.")]
+        case _:
+            offers = []
+    return _for(actor, offers)
+
+
+def of_invoice(invoice: Invoice, actor: Actor) -> list[Action]:
+    """A buyer approves, rejects or disputes; the provider can give up."""
+    path = f"/v1/invoices/{invoice.pk}"
+    match invoice.status, actor.is_buyer:
+        case INVOICE.SUBMITTED, True:
+            offers = [post(f"{path}/approve", "Pay it."), post(f"{path}/reject", "Refuse it, with a reason.")]
+        case INVOICE.REJECTED, True:
+            offers = [post(f"{path}/approve", "Pay it after all."), _dispute_of(invoice)]
+        case ((INVOICE.SUBMITTED | INVOICE.REJECTED), False):
+            offers = [_withdraw(invoice)]
+        case _:
+            offers = []
+    return _for(actor, offers)
+
+
+def of_dispute(dispute: Dispute, actor: Actor) -> list[Action]:
+    """The provider answers once; then an admin rules."""
+    if dispute.status == Dispute.Status.OPEN and not actor.is_buyer:
+        return _for(actor, [post(f"/v1/disputes/{dispute.pk}/answer", "Say your side before answer_by.")])
+    if dispute.status in (Dispute.Status.RULED, Dispute.Status.FAILED):
+        return []
+    return [get(f"/v1/disputes/{dispute.pk}", "See whether it is ruled.")]
+
+
+def _dispute_of(invoice: Any) -> Action:
+    return post("/v1/disputes", f"Have an admin rule, with invoice_id {invoice.pk} and a reason.")
+
+
+def _withdraw(invoice: Any) -> Action:
+    return post(f"/v1/invoices/{invoice.pk}/withdraw", "Give the claim up; the money goes back.")
+
+
+def _for(actor: Actor, offers: list[Action]) -> list[Action]:
+    return [offer for offer in offers if offer.method == "GET"] if actor.key.read_only else offers

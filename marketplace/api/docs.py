@@ -1,0 +1,55 @@
+"""What the service says of itself: the OpenAPI document and a page for each error code; and the 404 of /v1."""
+
+import json
+from functools import cache
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_safe
+from drf_spectacular.generators import SchemaGenerator
+
+from marketplace.api import errors
+from marketplace.api.problems import KINDS
+
+
+@cache
+def openapi() -> bytes:
+    """Return the OpenAPI document as JSON. It is the same for the life of the process."""
+    generated = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    return json.dumps(generated, separators=(",", ":")).encode()
+
+
+@require_safe
+def document(request: HttpRequest) -> HttpResponse:
+    """Answer the OpenAPI document."""
+    return HttpResponse(openapi(), content_type="application/json")
+
+
+@require_safe
+def error_page(request: HttpRequest, code: str) -> HttpResponse:
+    """Say what a code means and what helps, for a person."""
+    if code not in KINDS:
+        raise Http404(code)
+    return render(request, "market/error.html", {"code": code, "kind": KINDS[code], "codes": sorted(KINDS)})
+
+
+@csrf_exempt
+def unmatched(request: HttpRequest) -> HttpResponse:
+    """Answer any other address under /v1 with a problem, whatever the method."""
+    return errors.answer(Http404(), request)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer an address that nothing is at: a problem, since most callers are programs."""
+    return errors.answer(exception, request)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer a request that Django itself refused."""
+    return errors.answer(exception, request)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer a fault outside of the API's views."""
+    return errors.answer(RuntimeError("unhandled fault"), request)

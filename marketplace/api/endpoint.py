@@ -1,0 +1,243 @@
+"""How an operation is declared and run. Lives here: `serves`, and the steps between a request and one domain call.
+
+A declaration says who may call, what comes in, what goes out and whether money moves. It is enforced here, documented
+by `marketplace.api.schema` and walked by the tests: there is no second list to keep in step.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final, cast
+from uuid import UUID
+
+from django.http import HttpResponse
+from django.utils import timezone
+from pydantic import BaseModel, ValidationError
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from marketplace import keys
+from marketplace.api import auth, idempotency
+from marketplace.api.auth import Actor
+from marketplace.api.bodies import NoQuery, Nothing
+from marketplace.api.errors import About, Problem
+from marketplace.api.fields import Shape
+from marketplace.models import Scope
+
+Handler = Callable[..., Any]
+
+_RULES: Final[Mapping[str, tuple[str, str]]] = {
+    "missing": ("is required", "a value"),
+    "extra_forbidden": ("is not a field here", "only the fields that are documented"),
+    "string_type": ("must be a string", "a string"),
+    "bool_type": ("must be true or false", "true or false"),
+    "int_type": ("must be an integer", "an integer"),
+    "dict_type": ("must be an object", "an object"),
+    "list_type": ("must be a list", "a list"),
+    "model_type": ("must be an object", "an object"),
+}
+"""Our words for the commonest errors of form; for the others, pydantic's own are good enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What an operation declares of itself."""
+
+    scopes: frozenset[Scope]
+    body: type[Shape]
+    query: type[Shape]
+    answer: type[BaseModel]
+    status: int
+    money: bool
+    keeps_key: bool
+    """Whether the domain call keeps the Idempotency-Key itself, as payments do."""
+    reveals: bool
+    """Whether the answer shows an API key that is derived from the idempotency record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request that may go ahead: who, what, when."""
+
+    caller: Actor | None
+    body: Any
+    query: Any
+    now: datetime
+    about: About
+    idempotency_key: str = ""
+    request_hash: bytes = b""
+    record_id: UUID | None = None
+
+    @property
+    def actor(self) -> Actor:
+        """Who calls; operations that are open to all must not ask."""
+        if self.caller is None:
+            raise LookupError("an operation that is open to all asked who calls")
+        return self.caller
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer that needs more than a shape: whether it has been given before, or another status."""
+
+    shape: BaseModel
+    replayed: bool = False
+    status: int | None = None
+
+
+class Endpoint(APIView):
+    """A resource. Its methods are declared with `serves`; everything common is done there."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    throttle_classes = ()
+
+    def perform_authentication(self, request: Request) -> None:
+        """Leave it to `serves`, which knows whether the operation wants a key."""
+
+
+def serves(
+    scopes: frozenset[Scope],
+    *,
+    answer: type[BaseModel],
+    body: type[Shape] = Nothing,
+    query: type[Shape] = NoQuery,
+    status: int = 200,
+    money: bool = False,
+    keeps_key: bool = False,
+    reveals: bool = False,
+) -> Callable[[Handler], Handler]:
+    """Declare a method of an `Endpoint`: it gets a `Call` and the path's parts, and returns a shape or a `Reply`."""
+    if money and not scopes:
+        raise ValueError("money moves for somebody: an operation that is open to all cannot move it")
+    rule = Rule(
+        scopes=scopes,
+        body=body,
+        query=query,
+        answer=answer,
+        status=status,
+        money=money,
+        keeps_key=keeps_key,
+        reveals=reveals,
+    )
+
+    def declare(handler: Handler) -> Handler:
+        def run(view: Endpoint, request: Request, **path: Any) -> HttpResponse:
+            return _run(rule, handler, view, request, path)
+
+        run.rule = rule  # type: ignore[attr-defined]
+        run.__doc__ = handler.__doc__
+        run.__name__ = handler.__name__
+        return run
+
+    return declare
+
+
+def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: Mapping[str, Any]) -> HttpResponse:
+    now = timezone.now()
+    about = About(moves_money=rule.money)
+    request.about = about  # type: ignore[attr-defined]
+    actor = _admit(rule, request, now, about)
+    key = idempotency.key_of(request) if rule.money else ""
+    query = read(rule.query, _parameters(request))
+    raw = request.data if request.method != "GET" else {}
+    body = read(rule.body, raw)
+    request_hash = idempotency.hash_of(request, raw) if rule.money else b""
+
+    def effect(record_id: UUID | None = None) -> idempotency.Answer:
+        call = Call(
+            caller=actor,
+            body=body,
+            query=query,
+            now=now,
+            about=about,
+            idempotency_key=key,
+            request_hash=request_hash,
+            record_id=record_id,
+        )
+        return _answer(rule, handler(view, call, **path))
+
+    if not rule.money or rule.keeps_key:
+        return _respond(effect())
+    owner = cast("Actor", actor).owner_id
+    answer, record_id = idempotency.once(owner_id=owner, key=key, request_hash=request_hash, effect=effect)
+    return _respond(_reveal(answer, record_id) if rule.reveals else answer)
+
+
+def _admit(rule: Rule, request: Request, now: datetime, about: About) -> Actor | None:
+    if not rule.scopes:
+        return None
+    actor = auth.actor_of(request, now)
+    about.scope = actor.scope
+    about.session_id = str(actor.key.session_id) if actor.key.session_id else None
+    if actor.scope not in rule.scopes:
+        wanted = " or ".join(sorted(rule.scopes))
+        raise Problem("forbidden", f"This needs a key of scope {wanted}; yours is of scope {actor.scope}.")
+    if actor.key.read_only and request.method != "GET":
+        raise Problem("forbidden", "This key is read-only.")
+    return actor
+
+
+def read(shape: type[Shape], raw: object) -> Any:
+    """Return what came in as its shape. Raises Problem with every field that is wrong."""
+    try:
+        return shape.model_validate(raw)
+    except ValidationError as error:
+        known = ", ".join(shape.model_fields) or "no field at all"
+        errors = [_field_error(dict(found), known) for found in error.errors(include_url=False, include_input=False)]
+        detail = errors[0]["message"] if len(errors) == 1 else f"{len(errors)} fields are wrong."
+        raise Problem("invalid_request", detail, errors=errors) from None
+
+
+def _field_error(found: Mapping[str, Any], known: str) -> dict[str, str]:
+    field = ".".join(str(part) for part in found["loc"]) or "body"
+    context = found.get("ctx", {})
+    if found["type"] == "extra_forbidden" and len(found["loc"]) == 1:
+        rule, would_pass = "is not a field here", f"one of: {known}"
+    elif found["type"] == "wrong":
+        rule, would_pass = str(context["rule"]), str(context["would_pass"])
+    elif found["type"] in _RULES:
+        rule, would_pass = _RULES[found["type"]]
+    else:
+        text = str(found["msg"])
+        rule, would_pass = text[:1].lower() + text[1:], text
+    return {"field": field, "rule": rule, "message": f"{field} {rule}.", "would_pass": would_pass}
+
+
+def _parameters(request: Request) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, values in request.query_params.lists():
+        if len(values) > 1 or "\x00" in values[-1]:
+            raise Problem("invalid_request", f"The parameter {name[:64]!r} comes twice or holds NUL.")
+        found[name] = values[0]
+    return found
+
+
+def _answer(rule: Rule, result: Any) -> idempotency.Answer:
+    if isinstance(result, Reply):
+        return idempotency.Answer(
+            result.status or rule.status, result.shape.model_dump_json(), replayed=result.replayed
+        )
+    return idempotency.Answer(rule.status, result.model_dump_json())
+
+
+def _reveal(answer: idempotency.Answer, record_id: UUID) -> idempotency.Answer:
+    """Add the API key to the answer that shows it. It is not in the stored one; the record's id gives it again."""
+    text = keys.text_of(*keys.derive(record_id))
+    return replace(answer, body=f'{answer.body[:-1]},"api_key":"{text}"}}')
+
+
+def _respond(answer: idempotency.Answer) -> HttpResponse:
+    response = HttpResponse(answer.body, status=answer.status, content_type="application/json")
+    response["Cache-Control"] = "no-store"
+    if answer.replayed:
+        response["Idempotent-Replayed"] = "true"
+    return response
+
+
+def rules_of(view: type[Endpoint]) -> Iterable[tuple[str, Rule]]:
+    """Return the methods of an endpoint and what they declare."""
+    for method in ("get", "post", "delete"):
+        handler = getattr(view, method, None)
+        if handler is not None:
+            yield method.upper(), handler.rule

@@ -1,0 +1,185 @@
+"""Refusals on the wire (RFC 9457). Lives here: turning every exception into a problem, with facts and next actions.
+
+The codes and their meanings are in `marketplace.api.problems`.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import uuid4
+
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from rest_framework import exceptions
+from rest_framework.request import Request
+
+from escrow.errors import EscrowError, InvalidInput
+from marketplace.api.problems import KINDS
+
+AnyRequest = HttpRequest | Request
+"""Django REST framework wraps the request of an endpoint; other views have Django's own."""
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_SECONDS: Final = 1
+"""A database that restarts or a lock that is waited for is back within seconds."""
+
+FACTS: Final = ("rule", "limit", "spent", "remaining", "required", "would_allow", "subject", "state")
+"""The facts of a refusal that become members of the problem."""
+
+
+class Problem(Exception):
+    """A refusal that the API itself makes."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        errors: Sequence[Mapping[str, object]] = (),
+        facts: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        retryable: bool = False,
+    ) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.errors = [dict(error) for error in errors]
+        self.facts = dict(facts or {})
+        self.headers = dict(headers or {})
+        self.retryable = retryable
+
+
+@dataclass(slots=True)
+class About:
+    """What is known of the call that failed: set on the request as soon as it is known."""
+
+    moves_money: bool = False
+    scope: str = ""
+    session_id: str | None = None
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+def invalid(name: str, rule: str, would_pass: str) -> Problem:
+    """Return the problem of one wrong field, parameter or header."""
+    message = f"{name} {rule}."
+    error = {"field": name, "rule": rule, "message": message, "would_pass": would_pass}
+    return Problem("invalid_request", message, errors=[error])
+
+
+def problem_of(exc: Exception) -> Problem:
+    """Return any exception as a problem; what nobody foresaw is ``internal``, and logged by the caller."""
+    match exc:
+        case Problem():
+            return exc
+        case InvalidInput():
+            facts = exc.facts
+            return invalid(str(facts["field"]), str(facts["rule"]), str(facts["would_pass"]))
+        case EscrowError():
+            facts = {name: exc.facts[name] for name in FACTS if name in exc.facts}
+            code = exc.code if exc.code in KINDS else "conflict"
+            return Problem(code, exc.detail, facts=facts, retryable=exc.retryable)
+        case OperationalError() | InterfaceError():
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+            return Problem("unavailable", "The database did not answer in time.", headers=headers, retryable=True)
+        case _:
+            return _of_framework(exc)
+
+
+def _of_framework(exc: Exception) -> Problem:
+    match exc:
+        case Http404() | exceptions.NotFound():
+            return Problem("not_found", "There is nothing at this address, or nothing that this key may see.")
+        case exceptions.MethodNotAllowed():
+            return Problem("method_not_allowed", str(exc.detail))
+        case exceptions.NotAcceptable():
+            return Problem("not_acceptable", "Answers are application/json; the Accept header leaves that out.")
+        case exceptions.UnsupportedMediaType():
+            return Problem("unsupported_media_type", "The body must be application/json in UTF-8.")
+        case PermissionDenied() | exceptions.PermissionDenied():
+            return Problem("forbidden", "This is not allowed.")
+        case SuspiciousOperation() | BadRequest() | UnreadablePostError() | exceptions.ParseError():
+            return Problem("invalid_request", "The request is malformed.")
+        case _:
+            return Problem("internal", "Something broke here; the fault is logged.", retryable=True)
+
+
+def handle(exc: Exception, context: Mapping[str, Any]) -> HttpResponse:
+    """Answer an exception of a view. Django REST framework calls this for every one."""
+    response = answer(exc, context["request"])
+    if isinstance(exc, exceptions.MethodNotAllowed):
+        response["Allow"] = ", ".join(context["view"].allowed_methods)
+    return response
+
+
+def answer(exc: Exception, request: AnyRequest) -> HttpResponse:
+    """Return the problem document of an exception as a response."""
+    problem = problem_of(exc)
+    kind = KINDS[problem.code]
+    if kind.status >= 500:
+        logger.error("%s %s failed, request %s", request.method, request.path, request_id(request), exc_info=exc)
+    about = getattr(request, "about", None) or About()
+    document: dict[str, object] = {
+        "type": f"/docs/errors/{problem.code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": problem.detail,
+        "code": problem.code,
+    }
+    if problem.errors:
+        document["errors"] = problem.errors
+    document |= problem.facts
+    document["retryable"] = problem.retryable
+    if about.moves_money:
+        document["outcome"] = "unknown" if kind.status >= 500 else "not_charged"
+    document["next_actions"] = next_actions(problem, request, about)
+    document["request_id"] = request_id(request)
+    body = json.dumps(document, separators=(",", ":"))
+    response = HttpResponse(body, status=kind.status, content_type="application/problem+json", headers=problem.headers)
+    if kind.status == 401:
+        response["WWW-Authenticate"] = 'Bearer realm="agent market"'
+    return response
+
+
+def next_actions(problem: Problem, request: AnyRequest, about: About) -> list[dict[str, str]]:
+    """Return what can be sent next to get further, most useful first."""
+    actions: list[tuple[str, str, str]] = []
+    session = f"/v1/sessions/{about.session_id}" if about.session_id else None
+    match problem.code:
+        case "insufficient_funds" if session and about.scope == "payer":
+            actions = [
+                (
+                    "POST",
+                    f"{session}/top-up",
+                    "Move more of the pool's money into the session, then repeat the request.",
+                )
+            ]
+        case "insufficient_funds" | "policy_denied" if session:
+            actions = [("GET", session, "See what is left and what the policy allows.")]
+        case "insufficient_funds":
+            actions = [("GET", "/v1/pools", "See what the pools hold; top one up, then repeat the request.")]
+        case "idempotency_conflict" if session:
+            actions = [("GET", f"/v1/payments?session_id={about.session_id}", "See what the key has done already.")]
+        case "conflict" | "already_redeemed" | "duplicate_invoice" if request.method == "POST":
+            actions = [("GET", _subject(request.path), "Read its state and its next actions.")]
+        case "internal" | "unavailable":
+            actions = [(request.method or "GET", request.path, "Repeat the request with the same Idempotency-Key.")]
+    actions.append(("GET", f"/docs/errors/{problem.code}", "Read what this code means and what helps."))
+    return [{"method": method, "path": path, "why": why} for method, path, why in actions]
+
+
+def request_id(request: AnyRequest) -> str:
+    """Return the id of a request; the middleware gives it, and a request that passed none gets one now."""
+    known = getattr(request, "request_id", None)
+    if known is None:
+        known = str(uuid4())
+        request.request_id = known  # type: ignore[union-attr]
+    return str(known)
+
+
+def _subject(path: str) -> str:
+    parts = path.split("/")
+    return "/".join(parts[:4]) if len(parts) > 4 else path

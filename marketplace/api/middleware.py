@@ -1,0 +1,24 @@
+"""What happens to every request. Lives here: its id, and JSON instead of HTML for faults outside of any view."""
+
+from collections.abc import Callable
+from uuid import uuid4
+
+from django.http import HttpRequest, HttpResponse
+
+from marketplace.api import errors
+
+
+class RequestId:
+    """Gives each request an id, and each answer the header ``X-Request-Id`` that names it.
+
+    The id is always ours: one that came from outside could be made to point at somebody else's lines in the log.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        request.request_id = str(uuid4())  # type: ignore[attr-defined]
+        response = self.get_response(request)
+        response["X-Request-Id"] = errors.request_id(request)
+        return response

@@ -1,0 +1,66 @@
+"""Pages of a list. Lives here: reading one page by its cursor, at a cost that does not grow with the page's number.
+
+The cursor holds where the page before ended. It is no secret and gives nothing: it only narrows what the caller may
+see.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db.models import Q, QuerySet
+
+from marketplace.api.bodies import PageQuery
+from marketplace.api.errors import Problem, invalid
+
+
+def page(
+    rows: "QuerySet[Any]", query: PageQuery, show: Callable[[list[Any]], list[Any]], *, by: Sequence[str] = ("id",)
+) -> dict[str, Any]:
+    """Return the members of a page, newest first: the rows after the cursor, shown, and the cursor of the next page.
+
+    ``by`` names the columns that order the rows; together they are unique. An id of version 7 orders by age alone.
+    """
+    ordered = rows.order_by(*(f"-{name}" for name in by))
+    if query.cursor is not None:
+        ordered = ordered.filter(_after(by, _read(query.cursor, rows, by)))
+    found = list(ordered[: query.limit + 1])
+    more = len(found) > query.limit
+    found = found[: query.limit]
+    return {"items": show(found), "next": _write(found[-1], by) if more else None}
+
+
+def _after(by: Sequence[str], values: Sequence[Any]) -> Q:
+    """Return the condition of coming after the values in descending order, column by column."""
+    condition = Q()
+    for position, name in enumerate(by):
+        equal = {by[i]: values[i] for i in range(position)}
+        condition |= Q(**equal, **{f"{name}__lt": values[position]})
+    return condition
+
+
+def _write(row: Any, by: Sequence[str]) -> str:
+    text = "|".join(row._meta.get_field(name).value_to_string(row) for name in by)  # noqa: SLF001 - Django documents it
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read(cursor: str, rows: "QuerySet[Any]", by: Sequence[str]) -> list[Any]:
+    try:
+        raw = base64.b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        parts = raw.decode("ascii").split("|")
+        if len(parts) != len(by) or not all(part.isprintable() and len(part) <= 40 for part in parts):
+            raise _no_cursor()
+        fields = [rows.model._meta.get_field(name) for name in by]  # noqa: SLF001 - Django documents it
+        values = [field.to_python(part) for field, part in zip(fields, parts, strict=True)]
+    except (binascii.Error, UnicodeError, ValueError, ValidationError, OverflowError):
+        raise _no_cursor() from None
+    if any(isinstance(value, datetime) and value.tzinfo is None for value in values):
+        raise _no_cursor()
+    return values
+
+
+def _no_cursor() -> Problem:
+    return invalid("cursor", "is not the next of a page of this list", "the next of the page before, or none")

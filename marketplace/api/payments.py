@@ -1,0 +1,82 @@
+"""/v1/payments. Lives here: HTTP only; `escrow.payments` decides. `payments.send` is the one door to a new payment."""
+
+from uuid import UUID
+
+from escrow import payments
+from marketplace import agents
+from marketplace.api import auth, scope, shapes, show
+from marketplace.api.bodies import PaymentIn, PaymentQuery, Reason, Redemption
+from marketplace.api.endpoint import Call, Endpoint, Reply, serves
+from marketplace.api.pages import page
+
+
+class Payments(Endpoint):
+    """Payments: an amount from a session to an agent, one call at a time."""
+
+    @serves(auth.BUYER, body=PaymentIn, answer=shapes.Payment, status=201, money=True, keeps_key=True)
+    def post(self, call: Call) -> Reply:
+        """Pay an agent from a session.
+
+        The amount leaves the session at once and is owed to the agent's provider; it lands on chain with a later
+        batch. The answer to a repeated request is the answer to the first.
+        """
+        session = scope.spending_session(call.actor, call.body.session_id)
+        call.about.session_id = str(session.pk)
+        agent = agents.find(uri=call.body.to)
+        sent = payments.send(
+            session_id=session.pk,
+            party_id=agent.provider.party_id,
+            to=agent.uri,
+            amount_micros=call.body.amount,
+            metadata=call.body.metadata,
+            idempotency_key=call.idempotency_key,
+            request_hash=call.request_hash,
+            now=call.now,
+        )
+        return Reply(show.sent(sent.payment, agent.provider_id), replayed=sent.replayed)
+
+    @serves(auth.ANYONE, query=PaymentQuery, answer=shapes.PaymentPage)
+    def get(self, call: Call) -> shapes.PaymentPage:
+        """List payments: a buyer's own, or those to a provider."""
+        rows = scope.payments(call.actor)
+        if call.query.session_id is not None:
+            rows = rows.filter(session_id=call.query.session_id)
+        if call.query.status is not None:
+            rows = rows.filter(status=call.query.status)
+        return shapes.PaymentPage(**page(rows, call.query, lambda found: show.payments(found, call.actor)))
+
+
+class OnePayment(Endpoint):
+    """One payment."""
+
+    @serves(auth.ANYONE, answer=shapes.Payment)
+    def get(self, call: Call, payment_id: UUID) -> shapes.Payment:
+        """Read a payment."""
+        return show.payment(scope.one(scope.payments(call.actor), payment_id), call.actor)
+
+
+class Redeem(Endpoint):
+    """What a payment buys."""
+
+    @serves(auth.PROVIDER, body=Redemption, answer=shapes.Payment)
+    def post(self, call: Call, payment_id: UUID) -> shapes.Payment:
+        """Bind a payment to the one request that it buys.
+
+        The same request hash again is a retry and succeeds; another hash is refused as already_redeemed.
+        """
+        found = scope.one(scope.payments(call.actor), payment_id)
+        redeemed = payments.redeem(
+            payment=found, party_id=call.actor.provider.party_id, request_hash=call.body.request_hash, now=call.now
+        )
+        return show.payment(redeemed, call.actor)
+
+
+class Refund(Endpoint):
+    """Giving a payment back."""
+
+    @serves(auth.PROVIDER, body=Reason, answer=shapes.Payment, money=True)
+    def post(self, call: Call, payment_id: UUID) -> shapes.Payment:
+        """Give a payment back to its session, while it is in no batch yet."""
+        found = scope.one(scope.payments(call.actor), payment_id)
+        refunded = payments.refund(payment=found, reason=call.body.reason, now=call.now)
+        return show.payment(refunded, call.actor)

@@ -1,0 +1,170 @@
+"""Every code that a refusal can carry. Lives here: status, title, meaning and remedy, for callers and for the docs
+pages.
+
+Turning exceptions into problems is `marketplace.api.errors`'.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from marketplace.api.fields import Shape
+from marketplace.api.shapes import Action
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a code means. ``meaning`` and ``remedy`` are what its page under /docs/errors says."""
+
+    status: int
+    title: str
+    meaning: str
+    remedy: str
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "invalid_request": Kind(
+        400,
+        "The request breaks a rule",
+        "A field, parameter or header is missing, unknown or of the wrong form. `errors` lists each one with the rule "
+        "it breaks and what would pass.",
+        "Change the fields that are listed and send the request again.",
+    ),
+    "invalid_json": Kind(
+        400,
+        "The body is not acceptable JSON",
+        "The body is not UTF-8 JSON, or holds what JSON readers disagree on: duplicate keys, NaN, numbers beyond 2^53, "
+        "NUL, half a surrogate pair, or more than 32 levels.",
+        "Serialise the body with an ordinary JSON library; send large numbers and amounts as strings.",
+    ),
+    "idempotency_key_required": Kind(
+        400,
+        "An Idempotency-Key is required",
+        "This operation moves money, so it takes an `Idempotency-Key` header of 1 to 255 visible ASCII characters.",
+        "Make one key for each thing you want done, and repeat it when you repeat the request.",
+    ),
+    "unauthenticated": Kind(
+        401,
+        "A valid API key is required",
+        "There is no `Authorization: Bearer` header, or the key in it is mistyped, unknown, revoked or expired.",
+        "Send a live key. Payers make session keys with POST /v1/keys; payers and providers get theirs from an admin.",
+    ),
+    "insufficient_funds": Kind(
+        402,
+        "Not enough money",
+        "The session, or the pool behind it, holds less than this needs. `remaining` is what it holds, `required` what "
+        "it needs. Nothing was charged.",
+        "Have the payer top up, or spend at most `remaining`; then send the same request with the same key.",
+    ),
+    "forbidden": Kind(
+        403,
+        "This key may not do that",
+        "The key is live, but its scope does not reach this operation, or it is read-only.",
+        "Use a key of the scope that `detail` names.",
+    ),
+    "policy_denied": Kind(
+        403,
+        "The session's policy refuses",
+        "`rule` names the policy's key, `limit` its value and `would_allow` what would pass. Nothing was charged.",
+        "Stay within `would_allow`, or ask the payer for a session with another policy.",
+    ),
+    "not_found": Kind(
+        404,
+        "Not found",
+        "There is nothing at this address, or nothing that this key may see.",
+        "Check the id, and that the key belongs to its owner.",
+    ),
+    "method_not_allowed": Kind(
+        405,
+        "Method not allowed",
+        "The address exists, the method does not. The `Allow` header lists the methods.",
+        "Use one of the methods in `Allow`.",
+    ),
+    "not_acceptable": Kind(
+        406,
+        "Only JSON is spoken here",
+        "The `Accept` header leaves out application/json.",
+        "Send `Accept: application/json` or none.",
+    ),
+    "conflict": Kind(
+        409,
+        "Its state does not allow that",
+        "The subject is in a state in which this operation means nothing. `state` says which.",
+        "Read the subject again; its `next_actions` say what is possible now.",
+    ),
+    "already_redeemed": Kind(
+        409,
+        "The payment has bought another request",
+        "A payment buys one request. This one is bound to another request hash.",
+        "Ask the buyer for a payment of this request's own.",
+    ),
+    "duplicate_invoice": Kind(
+        409,
+        "The invoice number was used before",
+        "A provider uses each invoice number once in a session.",
+        "Use the next number, or read the invoice that has this one.",
+    ),
+    "idempotency_conflict": Kind(
+        409,
+        "The Idempotency-Key came with another request",
+        "The key has had an answer for another method, path or body. The first effect stands; this did nothing.",
+        "Send the first request again to get its answer, or use a new key for a new effect.",
+    ),
+    "payload_too_large": Kind(
+        413,
+        "The body is too large",
+        "Bodies may have up to 256 KiB.",
+        "Put large content elsewhere and send its address.",
+    ),
+    "unsupported_media_type": Kind(
+        415,
+        "The body must be JSON",
+        "The `Content-Type` is not application/json in UTF-8.",
+        "Send `Content-Type: application/json`.",
+    ),
+    "internal": Kind(
+        500,
+        "Something broke here",
+        "A fault of ours; it was logged under `request_id`. Whether the request took effect is not known.",
+        "Send the same request with the same Idempotency-Key: it takes effect once at most.",
+    ),
+    "unavailable": Kind(
+        503,
+        "Not available right now",
+        "The database did not answer in time. Whether the request took effect is not known.",
+        "Wait for `Retry-After` seconds and send the same request with the same Idempotency-Key.",
+    ),
+}
+
+
+class FieldError(Shape):
+    field: str
+    rule: str
+    message: str
+    would_pass: str
+
+
+class ProblemDocument(Shape):
+    """A refusal, as RFC 9457 wants it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[FieldError] | None = None
+    rule: str | None = None
+    limit: str | list[str] | None = None
+    spent: str | None = None
+    remaining: str | None = None
+    required: str | None = None
+    would_allow: str | list[str] | None = None
+    subject: str | None = None
+    state: str | None = None
+    retryable: bool
+    outcome: Annotated[
+        Literal["not_charged", "charged", "unknown"] | None, Field(description="On operations that move money.")
+    ] = None
+    next_actions: list[Action]
+    request_id: str

@@ -1,0 +1,139 @@
+"""What an actor may see. Lives here: for each kind of row, the ones that are the actor's own. Everything else is not
+found.
+
+Every operation takes its rows from here, so there is one place that can be wrong about who sees what.
+"""
+
+from typing import TypeVar
+from uuid import UUID
+
+from django.db.models import Model, Q, QuerySet
+
+from escrow.errors import NotFound, StateConflict
+from escrow.models import Dispute, Invoice, Payment, Pool, Session
+from marketplace.api.auth import Actor
+from marketplace.api.errors import invalid
+from marketplace.models import Agent, ApiKey, Scope, Task
+
+Row = TypeVar("Row", bound=Model)
+
+
+def one(rows: "QuerySet[Row]", id: UUID) -> Row:
+    """Return the row of that id among the actor's own. Raises NotFound."""
+    row = rows.filter(pk=id).first()
+    if row is None:
+        name = rows.model.__name__.lower()
+        raise NotFound(f"There is no {name} {id} that this key may see.")
+    return row
+
+
+def pools(actor: Actor) -> "QuerySet[Pool]":
+    """Return the pools of the payer."""
+    return Pool.objects.filter(payer_id=actor.payer_id)
+
+
+def sessions(actor: Actor) -> "QuerySet[Session]":
+    """Return the sessions of the payer, or the one of the session key."""
+    return _bought(Session.objects.select_related("pool", "account"), actor, payer="pool__payer_id", session="pk")
+
+
+def payments(actor: Actor) -> "QuerySet[Payment]":
+    """Return the payments of the buyer, or those to the provider."""
+    rows = Payment.objects.select_related("session__account", "session__pool", "pool", "party__provider", "record")
+    return _either(rows, actor, payer="pool__payer_id", session="session_id")
+
+
+def invoices(actor: Actor) -> "QuerySet[Invoice]":
+    """Return the invoices to the buyer, or those of the provider."""
+    rows = Invoice.objects.select_related(
+        "payment",
+        "dispute",
+        "task",
+        "party__provider",
+        "hold__account",
+        "hold__party",
+        "hold__session__pool",
+        "hold__session__account",
+    )
+    return _either(rows, actor, payer="session__pool__payer_id", session="session_id")
+
+
+def disputes(actor: Actor) -> "QuerySet[Dispute]":
+    """Return the disputes of the buyer, or those with the provider."""
+    rows = Dispute.objects.select_related("party__provider")
+    return _either(rows, actor, payer="session__pool__payer_id", session="session_id")
+
+
+def tasks(actor: Actor) -> "QuerySet[Task]":
+    """Return the tasks of the buyer, or those assigned to the provider's agents."""
+    rows = Task.objects.select_related(
+        "session__pool",
+        "agent",
+        "invoice__payment",
+        "invoice__dispute",
+        "invoice__party__provider",
+        "invoice__hold__account",
+        "invoice__hold__party",
+        "invoice__hold__session__pool",
+        "invoice__hold__session__account",
+    )
+    if actor.is_buyer:
+        return _bought(rows, actor, payer="payer_id", session="session_id")
+    return rows.filter(agent__provider_id=actor.provider_id)
+
+
+def open_tasks(actor: Actor) -> "QuerySet[Task]":
+    """Return posted tasks of anybody, for capabilities that the provider's agents have."""
+    mine = Agent.objects.filter(provider_id=actor.provider_id).values_list("capabilities", flat=True)
+    capabilities = {capability for listed in mine for capability in listed}
+    return Task.objects.select_related("agent", "invoice").filter(
+        status=Task.Status.POSTED, capability__in=capabilities
+    )
+
+
+def keys(actor: Actor) -> "QuerySet[ApiKey]":
+    """Return the payer's keys and those of its sessions, or the provider's."""
+    if actor.scope == Scope.PROVIDER:
+        return ApiKey.objects.filter(provider_id=actor.provider_id)
+    return ApiKey.objects.filter(payer_id=actor.payer_id)
+
+
+def agents(actor: Actor) -> "QuerySet[Agent]":
+    """Return the provider's agents."""
+    return Agent.objects.select_related("provider").filter(provider_id=actor.provider_id)
+
+
+def spending_session(actor: Actor, session_id: UUID | None) -> Session:
+    """Return the session that pays: a session key's own, or the one that the payer names."""
+    own = actor.key.session
+    if own is not None and session_id in (None, own.pk):
+        return own
+    if session_id is None:
+        raise invalid("session_id", "is required with a payer's key", "the id of one of your sessions")
+    return one(sessions(actor), session_id)
+
+
+def funding_pool(actor: Actor, pool_id: UUID | None) -> Pool:
+    """Return the pool that the payer names, or its only open one."""
+    if pool_id is not None:
+        return one(pools(actor), pool_id)
+    found = list(pools(actor).filter(status=Pool.Status.OPEN)[:2])
+    if not found:
+        raise StateConflict("pool", "none", "You have no open pool; open one with POST /v1/pools.")
+    if len(found) > 1:
+        raise invalid("pool_id", "is required: you have several open pools", "the id of one of them")
+    return found[0]
+
+
+def _either(rows: "QuerySet[Row]", actor: Actor, *, payer: str, session: str) -> "QuerySet[Row]":
+    if actor.is_buyer:
+        return _bought(rows, actor, payer=payer, session=session)
+    return rows.filter(party__provider__pk=actor.provider_id)
+
+
+def _bought(rows: "QuerySet[Row]", actor: Actor, *, payer: str, session: str) -> "QuerySet[Row]":
+    if actor.scope == Scope.SESSION:
+        return rows.filter(Q(**{session: actor.key.session_id}))
+    if actor.scope == Scope.PAYER:
+        return rows.filter(Q(**{payer: actor.payer_id}))
+    return rows.none()

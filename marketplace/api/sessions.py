@@ -1,0 +1,88 @@
+"""/v1/sessions. Lives here: HTTP only; `escrow.sessions` and `marketplace.keys` decide."""
+
+from uuid import UUID
+
+from escrow import sessions
+from escrow.policy import Policy
+from marketplace import keys
+from marketplace.api import auth, scope, shapes, show
+from marketplace.api.bodies import AmountBody, PageQuery, SessionIn, SessionQuery
+from marketplace.api.endpoint import Call, Endpoint, serves
+from marketplace.api.pages import page
+
+
+class Sessions(Endpoint):
+    """Sessions: a budget out of a pool, under a policy, with a key of its own."""
+
+    @serves(auth.PAYER, body=SessionIn, answer=shapes.OpenedSession, status=201, money=True, reveals=True)
+    def post(self, call: Call) -> shapes.Session:
+        """Open a session and get the key that spends from it.
+
+        The key is shown in this answer, and in the answer to the same request with the same Idempotency-Key; nowhere
+        else.
+        """
+        body = call.body
+        session, _ = keys.open_session(
+            pool=scope.funding_pool(call.actor, body.pool_id),
+            budget_micros=body.budget,
+            policy=body.policy or Policy(),
+            name=body.name or "",
+            expires_at=body.expires_at,
+            now=call.now,
+            seed=call.record_id,
+        )
+        return show.session(session, call.actor)
+
+    @serves(auth.BUYER, query=SessionQuery, answer=shapes.SessionPage)
+    def get(self, call: Call) -> shapes.SessionPage:
+        """List sessions."""
+        rows = scope.sessions(call.actor)
+        if call.query.status is not None:
+            rows = rows.filter(status=call.query.status)
+        if call.query.pool_id is not None:
+            rows = rows.filter(pool_id=call.query.pool_id)
+        members = page(
+            rows, call.query, lambda found: [show.session(row, call.actor) for row in found], by=("created_at", "id")
+        )
+        return shapes.SessionPage(**members)
+
+
+class OneSession(Endpoint):
+    """One session."""
+
+    @serves(auth.BUYER, answer=shapes.Session)
+    def get(self, call: Call, session_id: UUID) -> shapes.Session:
+        """Read a session: what it was given, has spent, has on hold and has left."""
+        return show.session(scope.one(scope.sessions(call.actor), session_id), call.actor)
+
+
+class Close(Endpoint):
+    """The end of a session."""
+
+    @serves(auth.PAYER, answer=shapes.Session, money=True)
+    def post(self, call: Call, session_id: UUID) -> shapes.Session:
+        """Close a session; what it has left goes back to its pool."""
+        call.about.session_id = str(session_id)
+        found = scope.one(scope.sessions(call.actor), session_id)
+        return show.session(sessions.close(session=found, now=call.now), call.actor)
+
+
+class TopUp(Endpoint):
+    """More budget."""
+
+    @serves(auth.PAYER, body=AmountBody, answer=shapes.Session, money=True)
+    def post(self, call: Call, session_id: UUID) -> shapes.Session:
+        """Move more of the pool's money into a session."""
+        found = scope.one(scope.sessions(call.actor), session_id)
+        return show.session(sessions.top_up(session=found, amount_micros=call.body.amount, now=call.now), call.actor)
+
+
+class Ledger(Endpoint):
+    """The transfers of a session."""
+
+    @serves(auth.BUYER, query=PageQuery, answer=shapes.LedgerPage)
+    def get(self, call: Call, session_id: UUID) -> shapes.LedgerPage:
+        """List every transfer from and to a session."""
+        found = scope.one(scope.sessions(call.actor), session_id)
+        rows = sessions.ledger_of(found)
+        return shapes.LedgerPage(**page(rows, call.query, lambda lines: show.ledger_lines(lines, found)))

@@ -1,0 +1,298 @@
+"""What callers get: one shape for each answer. The documented schema and the bytes sent both come from here.
+
+Filling the shapes from rows is `marketplace.api.show`'s.
+"""
+
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from marketplace.api.bodies import DisputeStatus, InvoiceStatus, PaymentStatus, PricingIn, TaskStatus
+from marketplace.api.fields import Amount, Id, JsonObject, Moment, PolicyOut, Shape, SignedAmount
+
+USDC = Literal["USDC"]
+Item = TypeVar("Item")
+
+
+class Action(Shape):
+    """A request that makes sense now."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    why: str
+
+
+class Page(Shape, Generic[Item]):
+    """Rows, newest first, and the cursor of the next page."""
+
+    items: list[Item]
+    next: str | None
+
+
+class Payment(Shape):
+    id: Id
+    session_id: Id
+    to: str
+    agent: str
+    provider_id: Id
+    amount: Amount
+    currency: USDC = "USDC"
+    status: PaymentStatus
+    kind: Literal["call", "invoice", "ruling"]
+    metadata: JsonObject
+    created_at: Moment
+    remaining: Annotated[
+        Amount | None, Field(description="What the session had left right after; null for the provider.")
+    ]
+    redeemed_at: Moment | None
+    batch_id: Id | None
+    tx_hash: str | None
+    next_actions: list[Action]
+
+
+class Session(Shape):
+    id: Id
+    pool_id: Id
+    name: str
+    status: Literal["open", "closed"]
+    budget: Amount
+    spent: Amount
+    held: Amount
+    remaining: Amount
+    currency: USDC = "USDC"
+    policy: PolicyOut
+    policy_version: int
+    expires_at: Moment | None
+    created_at: Moment
+    next_actions: list[Action]
+
+
+class OpenedSession(Session):
+    """A session with the key that spends from it. The key is shown in this answer only."""
+
+    api_key: str
+
+
+class LedgerLine(Shape):
+    id: int
+    at: Moment
+    reason: str
+    amount: Annotated[SignedAmount, Field(description="From the session's view: minus is out of it.")]
+    counterparty: str
+    ref: str
+
+
+class ChainStep(Shape):
+    kind: str
+    status: str
+    tx_hash: str | None
+    gas_used: int | None
+
+
+class Pool(Shape):
+    id: Id
+    status: Literal["opening", "open", "closing", "closed", "failed"]
+    chain_id: int
+    contract: str
+    pool_key: str | None
+    payer_address: str | None
+    deposited: Amount
+    available: Amount
+    in_sessions: Amount
+    held: Amount
+    payable: Amount
+    settling: Amount
+    credited: Amount
+    disputed: Amount
+    withdrawn: Amount
+    fees: Amount
+    reclaimed: Amount
+    currency: USDC = "USDC"
+    expires_at: Moment
+    created_at: Moment
+    chain_actions: list[ChainStep]
+    next_actions: list[Action]
+
+
+class Invoice(Shape):
+    id: Id
+    number: str
+    status: InvoiceStatus
+    amount: Amount
+    approved_amount: Amount | None
+    currency: USDC = "USDC"
+    session_id: Id
+    provider_id: Id
+    agent: str
+    task_id: Id | None
+    memo: str
+    reason: str
+    payment_id: Id | None
+    dispute_id: Id | None
+    review_by: Moment
+    created_at: Moment
+    next_actions: list[Action]
+
+
+class Task(Shape):
+    id: Id
+    title: str
+    brief: JsonObject
+    capability: str
+    budget: Amount
+    currency: USDC = "USDC"
+    status: TaskStatus
+    session_id: Annotated[Id | None, Field(description="Null for a provider that the task is not assigned to.")]
+    agent: str | None
+    deliverable: JsonObject | None
+    invoice_id: Id | None
+    invoice: Invoice | None
+    due_at: Moment
+    review_by: Moment | None
+    reason: str
+    created_at: Moment
+    next_actions: list[Action]
+
+
+class Dispute(Shape):
+    id: Id
+    status: DisputeStatus
+    session_id: Id
+    provider_id: Id
+    invoice_id: Id | None
+    payment_id: Id | None
+    amount: Amount
+    currency: USDC = "USDC"
+    reason: str
+    answer: str
+    to_provider: Amount | None
+    to_payer: Amount | None
+    to_provider_bps: int | None
+    ruling_reason: str
+    on_chain: bool
+    answer_by: Moment
+    rule_by: Moment
+    created_at: Moment
+    ruled_at: Moment | None
+    next_actions: list[Action]
+
+
+class Offering(Shape):
+    id: Id
+    version: int
+    capability: str
+    pricing: PricingIn
+    price: Amount
+    currency: USDC = "USDC"
+    unit: str
+    description: str
+
+
+class Agent(Shape):
+    uri: str
+    name: str
+    description: str
+    endpoint: str
+    provider_id: Id
+    provider_name: str
+    capabilities: list[str]
+    offerings: list[Offering]
+    created_at: Moment
+
+
+class Event(Shape):
+    position: int
+    type: str
+    at: Moment
+    subject_type: str
+    subject_id: Id
+    payload: JsonObject
+
+
+class EventPage(Shape):
+    """Events, oldest first, and the position to go on from."""
+
+    items: list[Event]
+    next: int
+
+
+class Me(Shape):
+    scope: Literal["payer", "session", "provider"]
+    payer_id: Id | None
+    provider_id: Id | None
+    session_id: Id | None
+    key_id: str
+    read_only: bool
+    chain_id: int
+
+
+class Balance(Shape):
+    payable: Amount
+    settling: Amount
+    credited: Amount
+    withdrawn: Amount
+    disputed: Amount
+    currency: USDC = "USDC"
+    address: str
+
+
+class Key(Shape):
+    id: Id
+    key_id: str
+    scope: Literal["payer", "session", "provider"]
+    session_id: Id | None
+    read_only: bool
+    name: str
+    created_at: Moment
+    expires_at: Moment | None
+    revoked_at: Moment | None
+    last_used_at: Moment | None
+
+
+class IssuedKey(Key):
+    """A key with its clear text, which is shown in this answer only."""
+
+    api_key: str
+
+
+class PaymentPage(Page[Payment]): ...
+
+
+class SessionPage(Page[Session]): ...
+
+
+class LedgerPage(Page[LedgerLine]): ...
+
+
+class PoolPage(Page[Pool]): ...
+
+
+class TaskPage(Page[Task]): ...
+
+
+class InvoicePage(Page[Invoice]): ...
+
+
+class DisputePage(Page[Dispute]): ...
+
+
+class AgentPage(Page[Agent]): ...
+
+
+class KeyPage(Page[Key]): ...
+
+
+class Health(Shape):
+    status: Literal["ok"]
+
+
+class Readiness(Shape):
+    """What the service stands on. ``status`` is ``ready`` only when all of it is there."""
+
+    status: Literal["ready", "not_ready"]
+    database: bool
+    redis: bool
+    chain_age_seconds: Annotated[
+        float | None, Field(description="Since the chain was last read; null before the first time.")
+    ]
+    reason: str

@@ -1,0 +1,74 @@
+"""The addresses of the API."""
+
+from typing import Final
+
+from django.urls import URLPattern, path, re_path, register_converter
+
+from marketplace.api import accounts, agents, disputes, health, invoices, keys, payments, pools, sessions, tasks
+from marketplace.api.docs import document, error_page, unmatched
+
+
+class HostConverter:
+    """An agent's name in a path: lower-case ASCII, so that one agent has one address."""
+
+    regex = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+
+    def to_python(self, value: str) -> str:
+        """Return the name as it is."""
+        return value
+
+    def to_url(self, value: str) -> str:
+        """Return the name as it is."""
+        return value
+
+
+register_converter(HostConverter, "host")
+
+endpoints: Final[list[URLPattern]] = [
+    path("v1/payments", payments.Payments.as_view()),
+    path("v1/payments/<uuid:payment_id>", payments.OnePayment.as_view()),
+    path("v1/payments/<uuid:payment_id>/redeem", payments.Redeem.as_view()),
+    path("v1/payments/<uuid:payment_id>/refund", payments.Refund.as_view()),
+    path("v1/sessions", sessions.Sessions.as_view()),
+    path("v1/sessions/<uuid:session_id>", sessions.OneSession.as_view()),
+    path("v1/sessions/<uuid:session_id>/close", sessions.Close.as_view()),
+    path("v1/sessions/<uuid:session_id>/top-up", sessions.TopUp.as_view()),
+    path("v1/sessions/<uuid:session_id>/ledger", sessions.Ledger.as_view()),
+    path("v1/pools", pools.Pools.as_view()),
+    path("v1/pools/<uuid:pool_id>", pools.OnePool.as_view()),
+    path("v1/pools/<uuid:pool_id>/close", pools.Close.as_view()),
+    path("v1/pools/<uuid:pool_id>/top-up", pools.TopUp.as_view()),
+    path("v1/tasks", tasks.Tasks.as_view()),
+    path("v1/tasks/<uuid:task_id>", tasks.OneTask.as_view()),
+    path("v1/tasks/<uuid:task_id>/assign", tasks.Assign.as_view()),
+    path("v1/tasks/<uuid:task_id>/submit", tasks.Submit.as_view()),
+    path("v1/tasks/<uuid:task_id>/accept", tasks.Accept.as_view()),
+    path("v1/tasks/<uuid:task_id>/reject", tasks.Reject.as_view()),
+    path("v1/tasks/<uuid:task_id>/cancel", tasks.Cancel.as_view()),
+    path("v1/invoices", invoices.Invoices.as_view()),
+    path("v1/invoices/<uuid:invoice_id>", invoices.OneInvoice.as_view()),
+    path("v1/invoices/<uuid:invoice_id>/approve", invoices.Approve.as_view()),
+    path("v1/invoices/<uuid:invoice_id>/reject", invoices.Reject.as_view()),
+    path("v1/invoices/<uuid:invoice_id>/withdraw", invoices.Withdraw.as_view()),
+    path("v1/disputes", disputes.Disputes.as_view()),
+    path("v1/disputes/<uuid:dispute_id>", disputes.OneDispute.as_view()),
+    path("v1/disputes/<uuid:dispute_id>/answer", disputes.Reply.as_view()),
+    path("v1/agents", agents.Agents.as_view()),
+    path("v1/agents/<host:name>", agents.OneAgent.as_view()),
+    path("v1/agents/<host:name>/offerings", agents.Offerings.as_view()),
+    path("v1/keys", keys.Keys.as_view()),
+    path("v1/keys/<uuid:key_id>", keys.OneKey.as_view()),
+    path("v1/me", accounts.Me.as_view()),
+    path("v1/balance", accounts.Balance.as_view()),
+    path("v1/events", accounts.Events.as_view()),
+    path("healthz", health.Health.as_view()),
+    path("readyz", health.Ready.as_view()),
+]
+"""Every operation of the API; the OpenAPI document and the tests are made from this list."""
+
+urlpatterns: Final[list[URLPattern]] = [
+    *endpoints,
+    path("v1/openapi.json", document, name="openapi"),
+    path("docs/errors/<slug:code>", error_page, name="error-page"),
+    re_path(r"(?s)^v1(/.*)?$", unmatched),
+]

@@ -1,0 +1,21 @@
+"""Every address of the service: the API, its documentation, the admin and the pages for people."""
+
+from typing import Final
+
+from django.contrib import admin
+from django.urls import include, path
+from drf_spectacular.views import SpectacularSwaggerView
+
+from marketplace.web import pages
+
+urlpatterns: Final = [
+    path("", pages.landing, name="landing"),
+    path("agents", pages.catalogue, name="catalogue"),
+    path("admin/", admin.site.urls),
+    path("docs", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),
+    path("", include("marketplace.api.urls")),
+]
+
+handler400 = "marketplace.api.docs.bad_request"
+handler404 = "marketplace.api.docs.not_found"
+handler500 = "marketplace.api.docs.server_error"
