@@ -118,7 +118,7 @@ USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 APPEND_SLASH = False  # an API path is exact: a redirect would lose the body of a POST
 STATIC_URL = "/static/"
-STATIC_ROOT = Path(env("STATIC_ROOT", str(BASE_DIR / "staticfiles")))
+STATIC_ROOT = env("STATIC_ROOT") or (BASE_DIR / "staticfiles" if PRODUCTION else None)
 WHITENOISE_USE_FINDERS = not PRODUCTION  # no collectstatic outside production
 
 # --- PostgreSQL ------------------------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ if _PASSWORD := env("DATABASE_PASSWORD"):  # a secret of its own, so that the UR
 DATABASES["default"].setdefault("OPTIONS", {}).update(
     connect_timeout=5,  # seconds; a database that is down must not hold a web worker
     server_side_binding=True,
-    prepare_threshold=0,  # plans are kept per connection from the first use; worth it with persistent connections
+    prepare_threshold=1,  # plans are kept from the second use; the first may be a migration of several statements
     options=(
         f"-c statement_timeout={DATABASE_STATEMENT_TIMEOUT_MS}"
         f" -c lock_timeout={DATABASE_LOCK_TIMEOUT_MS}"
@@ -256,6 +256,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "POSTPROCESSING_HOOKS": [],  # the shapes name their own parts
     "APPEND_COMPONENTS": {
         "securitySchemes": {
             "apiKey": {"type": "http", "scheme": "bearer", "description": "A key of a payer, a session or a provider."}
