@@ -1,0 +1,120 @@
+"""Every refusal of the money rooms. Lives here: the tree, and the facts each error carries. HTTP status codes do not.
+
+    EscrowError
+    |-- InvalidInput            invalid_request
+    |   |-- InvalidAmount
+    |   `-- InvalidPolicy
+    |-- InsufficientFunds       insufficient_funds
+    |-- PolicyDenied            policy_denied
+    |-- StateConflict           conflict
+    |   |-- AlreadyRedeemed     already_redeemed
+    |   `-- DuplicateInvoice    duplicate_invoice
+    |-- IdempotencyConflict     idempotency_conflict
+    |-- NotFound                not_found
+    `-- Forbidden               forbidden
+
+An EscrowError is always a refusal: nothing has been charged and nothing has changed. Amounts in ``facts`` are decimal strings.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class EscrowError(Exception):
+    """A refusal by the money rooms. ``facts`` say what was compared; ``retryable`` if the same call can pass later."""
+
+    code: ClassVar[str] = "refused"
+    retryable: ClassVar[bool] = False
+    outcome: ClassVar[str] = "not_charged"
+
+    def __init__(self, detail: str, facts: Mapping[str, object] | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.facts: dict[str, object] = dict(facts or {})
+
+
+class InvalidInput(EscrowError):
+    """A field that breaks a rule of form; names the field, the rule and what would pass."""
+
+    code = "invalid_request"
+
+    def __init__(self, field: str, rule: str, would_pass: str) -> None:
+        super().__init__(f"{field} {rule}.", {"field": field, "rule": rule, "would_pass": would_pass})
+
+
+class InvalidAmount(InvalidInput):
+    """An amount that is not a decimal string of USDC, or is too small."""
+
+
+class InvalidPolicy(InvalidInput):
+    """A policy document with an unknown key or a value of the wrong form."""
+
+
+class InsufficientFunds(EscrowError):
+    """An account holds less than the call needs. The call can pass after a top-up."""
+
+    code = "insufficient_funds"
+    retryable = True
+
+    def __init__(self, account: str, remaining: str, required: str) -> None:
+        super().__init__(
+            f"{account} has {remaining} USDC left; this needs {required}.",
+            {"remaining": remaining, "required": required, "would_allow": remaining},
+        )
+
+
+class PolicyDenied(EscrowError):
+    """The session's policy refuses. ``rule`` names the policy key, ``would_allow`` what passes it."""
+
+    code = "policy_denied"
+
+    def __init__(self, rule: str, detail: str, *, limit: object, would_allow: object, spent: str | None = None) -> None:
+        facts: dict[str, object] = {"rule": rule, "limit": limit, "would_allow": would_allow}
+        if spent is not None:
+            facts["spent"] = spent
+        super().__init__(detail, facts)
+
+
+class StateConflict(EscrowError):
+    """The subject is in a state in which this verb means nothing."""
+
+    code = "conflict"
+
+    def __init__(self, subject: str, state: str, detail: str) -> None:
+        super().__init__(detail, {"subject": subject, "state": state})
+
+
+class AlreadyRedeemed(StateConflict):
+    """A payment that has bought another request already."""
+
+    code = "already_redeemed"
+
+
+class DuplicateInvoice(StateConflict):
+    """An invoice number that this provider has used in this session already."""
+
+    code = "duplicate_invoice"
+
+
+class IdempotencyConflict(EscrowError):
+    """An idempotency key that came before with another request."""
+
+    code = "idempotency_conflict"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            "This Idempotency-Key came before with another request. Send the same request again, or use a new key to pay again.",
+            {"idempotency_key": key},
+        )
+
+
+class NotFound(EscrowError):
+    """Nothing by that id, or nothing that the caller may see."""
+
+    code = "not_found"
+
+
+class Forbidden(EscrowError):
+    """The subject exists and the caller may see it, but this verb is not the caller's."""
+
+    code = "forbidden"

@@ -1,0 +1,45 @@
+"""Moves between statuses. Lives here: the only code that writes a ``status``. What a status means lives with the models."""
+
+from collections.abc import Mapping, Set
+from typing import Any, ClassVar, Protocol
+
+from django.db.models import QuerySet
+
+from escrow.errors import StateConflict
+
+
+class Stateful(Protocol):
+    """A model with a status and a table of moves."""
+
+    MOVES: ClassVar[Mapping[str, Set[str]]]
+    status: Any
+    pk: Any
+
+
+def allowed(obj: Stateful) -> list[str]:
+    """Return the statuses that may follow the object's own, sorted."""
+    return sorted(obj.MOVES[obj.status])
+
+
+def move(obj: Stateful, to: str, **changes: Any) -> None:
+    """Move an object to a status, with changes to other columns in the same UPDATE.
+
+    Raises StateConflict when the table of moves does not allow it, or when the row has left its status meanwhile.
+    """
+    name = type(obj).__name__.lower()
+    if to not in obj.MOVES[obj.status]:
+        raise StateConflict(name, str(obj.status), f"The {name} is {obj.status}; it cannot become {to}.")
+    manager = type(obj)._default_manager  # type: ignore[attr-defined]
+    moved = manager.filter(pk=obj.pk, status=obj.status).update(status=to, **changes)
+    if moved != 1:
+        raise StateConflict(name, str(obj.status), f"The {name} is no longer {obj.status}; read it again.")
+    obj.status = to
+    for field, value in changes.items():
+        setattr(obj, field, value)
+
+
+def move_all(rows: "QuerySet[Any]", *, frm: str, to: str, **changes: Any) -> int:
+    """Move every row of a queryset that is in one status to another; return how many there were."""
+    if to not in rows.model.MOVES[frm]:
+        raise ValueError(f"{rows.model.__name__} cannot move from {frm} to {to}")
+    return rows.filter(status=frm).update(status=to, **changes)

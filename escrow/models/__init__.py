@@ -1,0 +1,29 @@
+"""The tables of the money rooms: fields, constraints, statuses and their allowed moves. Behaviour lives in the verbs."""
+
+from escrow.models.chain import Attempt, Batch, BatchRecord, ChainAction, ChainCursor, ChainLog, SignerNonce
+from escrow.models.events import Event
+from escrow.models.ledger import Account, Reason, Transfer
+from escrow.models.pools import Party, Pool, PoolProvider, Session
+from escrow.models.spending import Dispute, Hold, Invoice, Payment
+
+__all__ = [
+    "Account",
+    "Attempt",
+    "Batch",
+    "BatchRecord",
+    "ChainAction",
+    "ChainCursor",
+    "ChainLog",
+    "Dispute",
+    "Event",
+    "Hold",
+    "Invoice",
+    "Party",
+    "Payment",
+    "Pool",
+    "PoolProvider",
+    "Reason",
+    "Session",
+    "SignerNonce",
+    "Transfer",
+]

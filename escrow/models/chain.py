@@ -1,0 +1,196 @@
+"""What goes to the chain and what came from it. Fields, constraints and allowed moves; no behaviour."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from escrow.models.ledger import Account
+from escrow.models.pools import Party, Pool
+from escrow.models.types import Moves, UuidV7
+
+
+class Batch(models.Model):
+    """Debts of one pool, netted, signed once and settled in one chain transaction."""
+
+    class Status(models.TextChoices):
+        SIGNED = "signed"
+        SETTLED = "settled"
+        VOID = "void"
+
+    MOVES: ClassVar[Moves] = {Status.SIGNED: {Status.SETTLED, Status.VOID}, Status.SETTLED: set(), Status.VOID: set()}
+
+    id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="batches", db_index=False)
+    account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="batch")
+    status = models.CharField(max_length=7, choices=Status, default=Status.SIGNED)
+    first_seq = models.PositiveIntegerField()
+    packed = models.BinaryField()
+    root = models.CharField(max_length=66)
+    signature = models.BinaryField()
+    deadline = models.DateTimeField()
+    """Until then anyone may land the batch, so until then its money stays in ``settling:<id>`` whatever happens."""
+    created_at = models.DateTimeField(db_default=Now())
+    settled_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name_plural = "batches"
+        constraints = (models.UniqueConstraint(name="batch_first_seq_once", fields=["pool", "first_seq"]),)
+
+    def __str__(self) -> str:
+        return f"batch {self.id}"
+
+
+class BatchRecord(models.Model):
+    """One line of a batch on the wire: an invoice, or all small payments of one party netted."""
+
+    batch = models.ForeignKey(Batch, on_delete=models.PROTECT, related_name="records", db_index=False)
+    party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="records")
+    seq = models.PositiveIntegerField()
+    amount_micros = models.BigIntegerField()
+
+    class Meta:
+        constraints = (
+            models.UniqueConstraint(name="record_seq_once", fields=["batch", "seq"]),
+            models.CheckConstraint(name="record_positive", condition=Q(amount_micros__gt=0)),
+        )
+
+    def __str__(self) -> str:
+        return f"record {self.seq} of {self.batch}"
+
+
+class ChainAction(models.Model):
+    """One thing that must happen on chain: the outbox of the relay. Recorded before anything is signed or sent."""
+
+    class Kind(models.TextChoices):
+        OPEN_POOL = "open_pool"
+        TOP_UP = "top_up"
+        ALLOW_PROVIDERS = "allow_providers"
+        SETTLE = "settle"
+        WITHDRAW = "withdraw"
+        WITHDRAW_FEES = "withdraw_fees"
+        DISPUTE = "dispute"
+        RESOLVE = "resolve"
+        REQUEST_CLOSE = "request_close"
+        RECLAIM = "reclaim"
+
+    class Status(models.TextChoices):
+        PLANNED = "planned"
+        SIGNED = "signed"
+        BROADCAST = "broadcast"
+        MINED = "mined"
+        FINAL = "final"
+        REVERTED = "reverted"
+        PARKED = "parked"
+
+    MOVES: ClassVar[Moves] = {
+        Status.PLANNED: {Status.SIGNED, Status.PARKED},
+        Status.SIGNED: {Status.BROADCAST, Status.MINED, Status.REVERTED},
+        Status.BROADCAST: {Status.MINED, Status.REVERTED},
+        Status.MINED: {Status.FINAL, Status.BROADCAST, Status.REVERTED},
+        Status.FINAL: set(),
+        Status.REVERTED: set(),
+        Status.PARKED: {Status.PLANNED},
+    }
+    IN_FLIGHT: ClassVar = (Status.SIGNED, Status.BROADCAST, Status.MINED)
+
+    id = models.BigAutoField(primary_key=True)
+    kind = models.CharField(max_length=16, choices=Kind)
+    status = models.CharField(max_length=9, choices=Status, default=Status.PLANNED)
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, null=True, related_name="chain_actions")
+    subject_id = models.UUIDField(null=True)
+    """What it is about: a batch, a party or a dispute, as the kind says."""
+    dedupe_key = models.CharField(max_length=150, unique=True)
+    params = models.JSONField(default=dict)
+    attempts = models.PositiveIntegerField(default=0)
+    next_at = models.DateTimeField(db_default=Now())
+    nonce = models.PositiveBigIntegerField(null=True)
+    signer_address = models.CharField(max_length=42, blank=True)
+    calldata = models.BinaryField(null=True)
+    gas_limit = models.PositiveBigIntegerField(null=True)
+    tx_hash = models.CharField(max_length=66, blank=True)
+    """Of the attempt that was mined; before that, of the last one signed."""
+    gas_used = models.PositiveBigIntegerField(null=True)
+    gas_price_wei = models.PositiveBigIntegerField(null=True)
+    block_number = models.PositiveBigIntegerField(null=True)
+    block_hash = models.CharField(max_length=66, blank=True)
+    error = models.TextField(blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    mined_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = (models.Index(fields=["next_at"], name="action_due", condition=Q(status__in=["planned", "signed", "broadcast", "mined"])),)
+        constraints = (models.UniqueConstraint(name="action_nonce_once", fields=["signer_address", "nonce"]),)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+
+class Attempt(models.Model):
+    """One signed chain transaction of an action. Its bytes are committed before they are first sent."""
+
+    action = models.ForeignKey(ChainAction, on_delete=models.PROTECT, related_name="signed_attempts")
+    tx_hash = models.CharField(max_length=66, unique=True)
+    raw = models.BinaryField()
+    max_fee_wei = models.PositiveBigIntegerField()
+    tip_wei = models.PositiveBigIntegerField()
+    outcome = models.CharField(max_length=20, blank=True)
+    """What the node said when it was last sent."""
+    created_at = models.DateTimeField(db_default=Now())
+    sent_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.tx_hash
+
+
+class SignerNonce(models.Model):
+    """The next nonce of a signer: ours to count, never the node's to say."""
+
+    chain_id = models.BigIntegerField()
+    address = models.CharField(max_length=42)
+    next_nonce = models.PositiveBigIntegerField()
+    stopped_reason = models.TextField(blank=True)
+    """Set when the chain shows a nonce that is none of ours: nothing more is signed until a person clears it."""
+
+    class Meta:
+        constraints = (models.UniqueConstraint(name="signer_once", fields=["chain_id", "address"]),)
+
+    def __str__(self) -> str:
+        return f"{self.address} on {self.chain_id}"
+
+
+class ChainCursor(models.Model):
+    """How far the indexer has read."""
+
+    chain_id = models.BigIntegerField()
+    contract_address = models.CharField(max_length=42)
+    block_number = models.BigIntegerField()
+    block_hash = models.CharField(max_length=66)
+    block_time = models.DateTimeField()
+    read_at = models.DateTimeField()
+    stopped_reason = models.TextField(blank=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(name="cursor_once", fields=["chain_id", "contract_address"]),)
+
+    def __str__(self) -> str:
+        return f"{self.contract_address} at {self.block_number}"
+
+
+class ChainLog(models.Model):
+    """An event of the contract that has been applied to the ledger."""
+
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, null=True, related_name="chain_logs")
+    event = models.CharField(max_length=40)
+    args = models.JSONField()
+    block_number = models.PositiveBigIntegerField()
+    block_hash = models.CharField(max_length=66)
+    tx_hash = models.CharField(max_length=66)
+    log_index = models.PositiveIntegerField()
+
+    class Meta:
+        constraints = (models.UniqueConstraint(name="log_once", fields=["tx_hash", "log_index"]),)
+
+    def __str__(self) -> str:
+        return f"{self.event} {self.tx_hash}:{self.log_index}"

@@ -1,0 +1,122 @@
+"""Pools, the sessions inside them, and the parties they pay. Fields, constraints and allowed moves; no behaviour."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from escrow.models.ledger import Account
+from escrow.models.types import Moves, UuidV7
+
+
+class Party(models.Model):
+    """Who can be paid: one payout address on chain. The market's providers are parties to the money."""
+
+    id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
+    name = models.CharField(max_length=200)
+    address = models.CharField(max_length=42, unique=True)
+    """EIP-55 checksummed; unique, because the contract knows a provider by it."""
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        verbose_name_plural = "parties"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Pool(models.Model):
+    """One escrowed budget on chain. What it holds is in its accounts, never in a column here."""
+
+    class Status(models.TextChoices):
+        OPENING = "opening"
+        OPEN = "open"
+        CLOSING = "closing"
+        CLOSED = "closed"
+        FAILED = "failed"
+
+    MOVES: ClassVar[Moves] = {
+        Status.OPENING: {Status.OPEN, Status.FAILED},
+        Status.OPEN: {Status.CLOSING, Status.CLOSED},
+        Status.CLOSING: {Status.CLOSED},
+        Status.CLOSED: set(),
+        Status.FAILED: set(),
+    }
+
+    id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
+    payer_id = models.UUIDField(db_index=True)
+    status = models.CharField(max_length=8, choices=Status, default=Status.OPENING)
+    chain_id = models.BigIntegerField()
+    contract_address = models.CharField(max_length=42)
+    requested_micros = models.BigIntegerField()
+    """The deposit asked for at opening; what arrived is what the chain said, in ``world:<id>``."""
+    salt = models.CharField(max_length=66, unique=True)
+    fee_bps = models.PositiveIntegerField()
+    dispute_window_seconds = models.PositiveIntegerField()
+    close_delay_seconds = models.PositiveIntegerField()
+    terms = models.JSONField(null=True)
+    """The signed terms, bound once by the relay, together with the two below."""
+    pool_key = models.CharField(max_length=66, unique=True, null=True)
+    payer_address = models.CharField(max_length=42, null=True)
+    next_seq = models.PositiveIntegerField(default=0)
+    """The next free sequence number of a batch record; dense, so that the contract's bitmap stays small."""
+    reason = models.TextField(blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField()
+    opened_at = models.DateTimeField(null=True)
+    close_requested_at = models.DateTimeField(null=True)
+    reclaimable_at = models.DateTimeField(null=True)
+    closed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                name="pool_bound_when_open",
+                condition=Q(status__in=["opening", "failed"]) | Q(pool_key__isnull=False, payer_address__isnull=False),
+            ),
+            models.CheckConstraint(name="pool_deposit_positive", condition=Q(requested_micros__gt=0)),
+        )
+
+    def __str__(self) -> str:
+        return f"pool {self.id}"
+
+
+class PoolProvider(models.Model):
+    """A party on a pool's allow-list. ``allowed_at`` is empty until the chain has said so."""
+
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="providers")
+    party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="pools")
+    initial = models.BooleanField(default=False)
+    """Named in the terms, so allowed the moment the pool opens."""
+    allowed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = (models.UniqueConstraint(name="pool_provider_once", fields=["pool", "party"]),)
+
+    def __str__(self) -> str:
+        return f"{self.party} in {self.pool}"
+
+
+class Session(models.Model):
+    """A spending account inside a pool, under a policy. Its cap is the balance of its account."""
+
+    class Status(models.TextChoices):
+        OPEN = "open"
+        CLOSED = "closed"
+
+    MOVES: ClassVar[Moves] = {Status.OPEN: {Status.CLOSED}, Status.CLOSED: set()}
+
+    id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="sessions")
+    account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="session")
+    name = models.CharField(max_length=200, blank=True)
+    status = models.CharField(max_length=8, choices=Status, default=Status.OPEN)
+    policy = models.JSONField(default=dict)
+    policy_version = models.PositiveIntegerField(default=1)
+    expires_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+    closed_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return self.name or f"session {self.id}"

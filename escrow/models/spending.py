@@ -1,0 +1,216 @@
+"""What sessions spend on: payments, holds, invoices, disputes. Fields, constraints and allowed moves; no behaviour."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from escrow.models.ledger import Account
+from escrow.models.pools import Party, Pool, Session
+from escrow.models.types import Moves, UuidV7
+
+
+class Payment(models.Model):
+    """One debt to one party: an immediate call, an approved invoice, or a provider's part of a ruling."""
+
+    class Kind(models.TextChoices):
+        CALL = "call"
+        INVOICE = "invoice"
+        RULING = "ruling"
+
+    class Status(models.TextChoices):
+        PAYABLE = "payable"
+        SETTLING = "settling"
+        SETTLED = "settled"
+        REFUNDED = "refunded"
+        DISPUTED = "disputed"
+
+    MOVES: ClassVar[Moves] = {
+        Status.PAYABLE: {Status.SETTLING, Status.REFUNDED, Status.DISPUTED},
+        Status.SETTLING: {Status.SETTLED, Status.PAYABLE},
+        Status.SETTLED: set(),
+        Status.REFUNDED: set(),
+        Status.DISPUTED: set(),
+    }
+
+    id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
+    session = models.ForeignKey(Session, on_delete=models.PROTECT, related_name="payments", db_index=False)
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="payments", db_index=False)
+    party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="payments", db_index=False)
+    kind = models.CharField(max_length=8, choices=Kind, default=Kind.CALL)
+    status = models.CharField(max_length=8, choices=Status, default=Status.PAYABLE)
+    to = models.CharField(max_length=261)
+    amount_micros = models.BigIntegerField()
+    metadata = models.JSONField(default=dict)
+    idempotency_key = models.CharField(max_length=255)
+    request_hash = models.BinaryField(max_length=32)
+    remaining_micros = models.BigIntegerField()
+    """What the session had left right after it: part of the answer, so that a repeated request gets the same one."""
+    record = models.ForeignKey("escrow.BatchRecord", on_delete=models.PROTECT, null=True, related_name="payments")
+    redeemed_hash = models.CharField(max_length=64, blank=True)
+    redeemed_at = models.DateTimeField(null=True)
+    reason = models.TextField(blank=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = (
+            models.Index(fields=["session", "id"], name="payment_session"),
+            models.Index(fields=["party", "id"], name="payment_party"),
+            models.Index(fields=["pool", "created_at"], name="payment_due", condition=Q(status="payable")),
+        )
+        constraints = (
+            models.UniqueConstraint(name="payment_once", fields=["session", "idempotency_key"]),
+            models.CheckConstraint(name="payment_positive", condition=Q(amount_micros__gt=0)),
+            models.CheckConstraint(
+                name="payment_in_batch_when_settling",
+                condition=Q(status__in=["settling", "settled"], record__isnull=False)
+                | Q(status__in=["payable", "refunded", "disputed"], record__isnull=True),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"payment {self.id}"
+
+
+class Hold(models.Model):
+    """Money of a session set aside for one party, in an account of its own."""
+
+    class Status(models.TextChoices):
+        HELD = "held"
+        CAPTURED = "captured"
+        RELEASED = "released"
+
+    MOVES: ClassVar[Moves] = {Status.HELD: {Status.CAPTURED, Status.RELEASED}, Status.CAPTURED: set(), Status.RELEASED: set()}
+
+    id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
+    session = models.ForeignKey(Session, on_delete=models.PROTECT, related_name="holds")
+    party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="holds")
+    account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="hold")
+    to = models.CharField(max_length=261)
+    status = models.CharField(max_length=8, choices=Status, default=Status.HELD)
+    created_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return f"hold {self.id}"
+
+    @property
+    def amount_micros(self) -> int:
+        """What was set aside: all that its account ever received, in micro-USDC."""
+        return self.account.received_micros
+
+
+class Invoice(models.Model):
+    """A provider's claim on a hold, for finished work."""
+
+    class Status(models.TextChoices):
+        SUBMITTED = "submitted"
+        REJECTED = "rejected"
+        APPROVED = "approved"
+        WITHDRAWN = "withdrawn"
+        DISPUTED = "disputed"
+        RULED = "ruled"
+
+    MOVES: ClassVar[Moves] = {
+        Status.SUBMITTED: {Status.APPROVED, Status.REJECTED, Status.WITHDRAWN, Status.DISPUTED},
+        Status.REJECTED: {Status.APPROVED, Status.WITHDRAWN, Status.DISPUTED},
+        Status.DISPUTED: {Status.RULED},
+        Status.APPROVED: set(),
+        Status.WITHDRAWN: set(),
+        Status.RULED: set(),
+    }
+
+    id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
+    session = models.ForeignKey(Session, on_delete=models.PROTECT, related_name="invoices", db_index=False)
+    party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="invoices", db_index=False)
+    hold = models.OneToOneField(Hold, on_delete=models.PROTECT, related_name="invoice")
+    payment = models.OneToOneField(Payment, on_delete=models.PROTECT, null=True, related_name="invoice")
+    to = models.CharField(max_length=261)
+    number = models.CharField(max_length=64)
+    task_ref = models.CharField(max_length=100, blank=True)
+    amount_micros = models.BigIntegerField()
+    memo = models.TextField(blank=True)
+    deliverable = models.JSONField(default=dict)
+    status = models.CharField(max_length=9, choices=Status, default=Status.SUBMITTED)
+    reason = models.TextField(blank=True)
+    review_by = models.DateTimeField()
+    """When silence decides: a submitted invoice is approved, a rejected one goes to a dispute."""
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = (
+            models.Index(fields=["session", "id"], name="invoice_session"),
+            models.Index(fields=["party", "id"], name="invoice_party"),
+            models.Index(fields=["review_by"], name="invoice_timer", condition=Q(status__in=["submitted", "rejected"])),
+        )
+        constraints = (
+            models.UniqueConstraint(name="invoice_number_once", fields=["session", "party", "number"]),
+            models.CheckConstraint(name="invoice_positive", condition=Q(amount_micros__gt=0)),
+        )
+
+    def __str__(self) -> str:
+        return f"invoice {self.number}"
+
+
+class Dispute(models.Model):
+    """Money that two parties disagree on, until a person rules. Off chain while unsettled, else in the contract."""
+
+    class Status(models.TextChoices):
+        OPENING = "opening"
+        OPEN = "open"
+        ANSWERED = "answered"
+        RULING = "ruling"
+        RULED = "ruled"
+        FAILED = "failed"
+
+    MOVES: ClassVar[Moves] = {
+        Status.OPENING: {Status.OPEN, Status.FAILED},
+        Status.OPEN: {Status.ANSWERED, Status.RULING, Status.RULED},
+        Status.ANSWERED: {Status.RULING, Status.RULED},
+        Status.RULING: {Status.RULED},
+        Status.RULED: set(),
+        Status.FAILED: set(),
+    }
+
+    id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
+    session = models.ForeignKey(Session, on_delete=models.PROTECT, related_name="disputes")
+    party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="disputes")
+    invoice = models.OneToOneField(Invoice, on_delete=models.PROTECT, null=True, related_name="dispute")
+    payment = models.ForeignKey(Payment, on_delete=models.PROTECT, null=True, related_name="disputes")
+    account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="dispute")
+    on_chain = models.BooleanField(default=False)
+    amount_micros = models.BigIntegerField()
+    status = models.CharField(max_length=8, choices=Status, default=Status.OPEN)
+    reason = models.TextField()
+    answer = models.TextField(blank=True)
+    to_provider_bps = models.PositiveIntegerField(null=True)
+    to_provider_micros = models.BigIntegerField(null=True)
+    ruling_reason = models.TextField(blank=True)
+    ruled_by = models.CharField(max_length=150, blank=True)
+    ruled_payment = models.OneToOneField(Payment, on_delete=models.PROTECT, null=True, related_name="ruling")
+    answer_by = models.DateTimeField()
+    rule_by = models.DateTimeField()
+    created_at = models.DateTimeField(db_default=Now())
+    answered_at = models.DateTimeField(null=True)
+    ruled_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = (
+            models.CheckConstraint(
+                name="dispute_of_one_thing",
+                condition=Q(invoice__isnull=False, payment__isnull=True) | Q(invoice__isnull=True, payment__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="dispute_ruled_with_reason",
+                condition=~Q(status="ruled")
+                | (Q(to_provider_bps__isnull=False) & Q(to_provider_micros__isnull=False) & ~Q(ruling_reason="")),
+            ),
+            models.CheckConstraint(
+                name="dispute_split_fits",
+                condition=Q(to_provider_micros__isnull=True)
+                | Q(to_provider_micros__gte=0, to_provider_micros__lte=models.F("amount_micros")),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"dispute {self.id}"

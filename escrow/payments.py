@@ -1,0 +1,180 @@
+"""Payments. Lives here: `send`, the one door through which a session's money becomes a debt; redeeming and refunding it.
+
+Nothing here waits for the chain, and nothing is queued: a payment is done when its database transaction commits.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+
+from escrow import events, ledger, lifecycle, money, sessions
+from escrow.errors import AlreadyRedeemed, IdempotencyConflict, InvalidInput, NotFound, StateConflict
+from escrow.ledger import Move
+from escrow.models import Account, Party, Payment, Reason, Session
+
+MAX_PAYMENT_MICROS = 2**40 - 1
+"""A record of a batch carries its amount in 40 bits, so no single debt may be larger: about 1.1 million USDC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A payment, and whether it had been sent before under the same idempotency key."""
+
+    payment: Payment
+    replayed: bool
+
+
+@transaction.atomic
+def send(
+    *,
+    session_id: UUID,
+    party_id: UUID,
+    to: str,
+    amount_micros: int,
+    metadata: Mapping[str, object],
+    idempotency_key: str,
+    request_hash: bytes,
+    now: datetime,
+) -> Sent:
+    """Pay a party out of a session, once for each idempotency key.
+
+    Raises IdempotencyConflict when the key came with another request, and the refusals of `sessions.authorise`. A refusal
+    leaves nothing behind: the same key may be sent again once the reason is gone.
+    """
+    require_payable_amount(amount_micros)
+    session = sessions.reread(session_id)
+    party = _party(party_id)
+    payable = ledger.payable(session.pool, party)
+    account = ledger.lock([session.account, payable])[session.account_id]
+    earlier = Payment.objects.filter(session=session, idempotency_key=idempotency_key).select_related("session__pool").first()
+    if earlier is not None:
+        if bytes(earlier.request_hash) != request_hash:
+            raise IdempotencyConflict(idempotency_key)
+        return Sent(earlier, replayed=True)
+    session = sessions.reread(session_id)
+    sessions.authorise(session=session, account=account, to=to, amount_micros=amount_micros, now=now)
+    payment = owe(
+        session=session,
+        party=party,
+        source=account,
+        payable=payable,
+        to=to,
+        amount_micros=amount_micros,
+        kind=Payment.Kind.CALL,
+        reason=Reason.PAYMENT,
+        metadata=metadata,
+        idempotency_key=idempotency_key,
+        request_hash=request_hash,
+        remaining_micros=account.balance_micros - amount_micros,
+    )
+    return Sent(payment, replayed=False)
+
+
+def owe(
+    *,
+    session: Session,
+    party: Party,
+    source: Account,
+    payable: Account,
+    to: str,
+    amount_micros: int,
+    kind: Payment.Kind,
+    reason: Reason,
+    idempotency_key: str,
+    remaining_micros: int,
+    metadata: Mapping[str, object] | None = None,
+    request_hash: bytes = b"",
+) -> Payment:
+    """Turn money of an account into a debt to a party. The caller has locked the accounts and decided that it may."""
+    payment = Payment.objects.create(
+        session=session,
+        pool=session.pool,
+        party=party,
+        kind=kind,
+        to=to,
+        amount_micros=amount_micros,
+        metadata=dict(metadata or {}),
+        idempotency_key=idempotency_key,
+        request_hash=request_hash,
+        remaining_micros=remaining_micros,
+    )
+    ledger.post([Move(source, payable, amount_micros, reason, str(payment.pk))])
+    _tell(payment, "payment.created")
+    return payment
+
+
+@transaction.atomic
+def redeem(*, payment: Payment, party_id: UUID, request_hash: str, now: datetime) -> Payment:
+    """Bind a payment to the one request that it buys; the same request again is a retry.
+
+    Raises NotFound for another party's payment, AlreadyRedeemed for another request, StateConflict for a refunded payment.
+    """
+    payment = _locked(payment)
+    if payment.party_id != party_id:
+        raise NotFound("There is no such payment to this provider.")
+    if payment.status in (Payment.Status.REFUNDED, Payment.Status.DISPUTED):
+        raise StateConflict("payment", payment.status, f"The payment is {payment.status}; it buys nothing any more.")
+    if payment.redeemed_hash == request_hash:
+        return payment
+    if payment.redeemed_hash:
+        raise AlreadyRedeemed("payment", payment.status, "The payment has bought another request; each request needs its own.")
+    payment.redeemed_hash, payment.redeemed_at = request_hash, now
+    payment.save(update_fields=["redeemed_hash", "redeemed_at"])
+    return payment
+
+
+@transaction.atomic
+def refund(*, payment: Payment, reason: str, now: datetime) -> Payment:
+    """Give a payment that is not yet in a batch back to its session, or to the pool when the session is closed.
+
+    A payment that was refunded before stays as it is. Raises StateConflict once it is being settled or disputed.
+    """
+    source = ledger.payable(payment.pool, payment.party)
+    back = [payment.session.account, ledger.free(payment.pool)]
+    locked = ledger.lock([source, *back])
+    payment = _locked(payment)
+    if payment.status == Payment.Status.REFUNDED:
+        return payment
+    if payment.status != Payment.Status.PAYABLE:
+        detail = f"The payment is {payment.status}; only a payable one can be refunded. A settled one can be disputed."
+        raise StateConflict("payment", payment.status, detail)
+    target = sessions.return_account(sessions.reread(payment.session_id))
+    lifecycle.move(payment, Payment.Status.REFUNDED, reason=reason)
+    ledger.post([Move(locked[source.pk], target, payment.amount_micros, Reason.REFUND, str(payment.pk))])
+    _tell(payment, "payment.refunded", reason=reason)
+    return payment
+
+
+def require_payable_amount(amount_micros: int) -> None:
+    """Return when an amount fits into one record of a batch. Raises InvalidInput."""
+    if amount_micros > MAX_PAYMENT_MICROS:
+        limit = money.render(MAX_PAYMENT_MICROS)
+        raise InvalidInput("amount", f"must be at most {limit}", f'"{limit}" or less')
+
+
+def _party(party_id: UUID) -> Party:
+    try:
+        return Party.objects.get(pk=party_id)
+    except Party.DoesNotExist:
+        raise NotFound("There is no such recipient.") from None
+
+
+def _locked(payment: Payment) -> Payment:
+    related = Payment.objects.select_related("session__pool", "session__account", "party", "pool")
+    return related.select_for_update(no_key=True, of=("self",)).get(pk=payment.pk)
+
+
+def _tell(payment: Payment, type: str, **more: object) -> None:
+    payload = {
+        "session_id": str(payment.session_id),
+        "to": payment.to,
+        "kind": payment.kind,
+        "amount": money.render(payment.amount_micros),
+        **more,
+    }
+    events.record(
+        type=type, subject_type="payment", subject_id=payment.pk, payload=payload, pool=payment.pool, party=payment.party
+    )

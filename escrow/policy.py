@@ -1,0 +1,162 @@
+"""What a session may pay. Lives here: the frozen Policy, its document and the pure check. Balances and clocks do not.
+
+A policy is immutable: a session keeps the version it was opened with. Every key is optional; an unknown key is refused.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Final, Self
+
+from escrow import money
+from escrow.errors import InvalidAmount, InvalidPolicy, PolicyDenied
+
+MAX_PATTERNS: Final = 100
+"""Recipient patterns in one list: more is a mistake, and each payment walks them."""
+
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_HOST: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
+_SCHEME: Final = "agent://"
+
+
+def host_of(agent: str) -> str | None:
+    """Return the host of ``agent://host``, or None when it is not a lower-case DNS name of two or more labels."""
+    host = agent.removeprefix(_SCHEME)
+    if host == agent or len(host) > 253 or not _HOST.fullmatch(host):
+        return None
+    return host
+
+
+def matches(pattern: str, agent: str) -> bool:
+    """Return whether an agent's URI is meant by a pattern; ``*.`` stands for one or more whole labels, leftmost only."""
+    host = host_of(agent)
+    if host is None:
+        return False
+    name = pattern.removeprefix(_SCHEME)
+    if name.startswith("*."):
+        return host.endswith(name[1:])
+    return host == name
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The limits of one session. None and an empty tuple mean: no such limit."""
+
+    max_per_tx: int | None = None
+    max_total: int | None = None
+    allowed_recipients: tuple[str, ...] = ()
+    denied_recipients: tuple[str, ...] = ()
+    expires_at: datetime | None = None
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, object]) -> Self:
+        """Read a policy from JSON. Raises InvalidPolicy with the key that is wrong and what would pass."""
+        known = {field.name for field in fields(cls)}
+        for key in document:
+            if key not in known:
+                raise InvalidPolicy(f"policy.{key}", "is not a policy key", "one of " + ", ".join(sorted(known)))
+        return cls(
+            max_per_tx=_amount(document, "max_per_tx"),
+            max_total=_amount(document, "max_total"),
+            allowed_recipients=_patterns(document, "allowed_recipients"),
+            denied_recipients=_patterns(document, "denied_recipients"),
+            expires_at=_moment(document, "expires_at"),
+        )
+
+    def to_document(self) -> dict[str, object]:
+        """Return the JSON that `from_document` reads; limits that are not set are left out."""
+        document: dict[str, object] = {}
+        if self.max_per_tx is not None:
+            document["max_per_tx"] = money.render(self.max_per_tx)
+        if self.max_total is not None:
+            document["max_total"] = money.render(self.max_total)
+        if self.allowed_recipients:
+            document["allowed_recipients"] = list(self.allowed_recipients)
+        if self.denied_recipients:
+            document["denied_recipients"] = list(self.denied_recipients)
+        if self.expires_at is not None:
+            document["expires_at"] = self.expires_at.isoformat().replace("+00:00", "Z")
+        return document
+
+
+def check(policy: Policy, *, to: str, amount_micros: int, spent_micros: int, now: datetime) -> None:
+    """Return when the policy allows the payment; raise PolicyDenied with the first rule that does not.
+
+    ``spent_micros`` is what the session has paid or holds already, in micro-USDC.
+    """
+    if policy.expires_at is not None and now >= policy.expires_at:
+        limit = policy.expires_at.isoformat().replace("+00:00", "Z")
+        raise PolicyDenied("expires_at", f"The policy ended at {limit}.", limit=limit, would_allow=None)
+    _check_recipient(policy, to)
+    if policy.max_per_tx is not None and amount_micros > policy.max_per_tx:
+        limit = money.render(policy.max_per_tx)
+        detail = f"{money.render(amount_micros)} USDC is over the limit of {limit} for one payment."
+        raise PolicyDenied("max_per_tx", detail, limit=limit, would_allow=limit)
+    if policy.max_total is not None and spent_micros + amount_micros > policy.max_total:
+        limit, left = money.render(policy.max_total), money.render(max(policy.max_total - spent_micros, 0))
+        detail = f"{money.render(amount_micros)} USDC would pass the total of {limit}; {left} is left."
+        raise PolicyDenied("max_total", detail, limit=limit, would_allow=left, spent=money.render(spent_micros))
+
+
+def _check_recipient(policy: Policy, to: str) -> None:
+    if any(matches(pattern, to) for pattern in policy.denied_recipients):
+        denied = list(policy.denied_recipients)
+        raise PolicyDenied("denied_recipients", f"{to} is on the list of denied recipients.", limit=denied, would_allow=None)
+    allowed = policy.allowed_recipients
+    if allowed and not any(matches(pattern, to) for pattern in allowed):
+        detail = f"{to} matches none of the allowed recipients."
+        raise PolicyDenied("allowed_recipients", detail, limit=list(allowed), would_allow=list(allowed))
+
+
+def _amount(document: Mapping[str, object], key: str) -> int | None:
+    if key not in document:
+        return None
+    try:
+        return money.parse(document[key], field=f"policy.{key}")
+    except InvalidAmount as error:
+        facts = error.facts
+        raise InvalidPolicy(str(facts["field"]), str(facts["rule"]), str(facts["would_pass"])) from None
+
+
+def _patterns(document: Mapping[str, object], key: str) -> tuple[str, ...]:
+    if key not in document:
+        return ()
+    listed = document[key]
+    field = f"policy.{key}"
+    if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_PATTERNS:
+        raise InvalidPolicy(field, f"must be a list of 1 to {MAX_PATTERNS} patterns", '["*.acme.dev"]')
+    return tuple(_pattern(field, item) for item in _distinct(listed))
+
+
+def _pattern(field: str, item: object) -> str:
+    if isinstance(item, str):
+        host = item.removeprefix(_SCHEME).removeprefix("*.")
+        if len(host) <= 253 and _HOST.fullmatch(host):
+            return item
+    raise InvalidPolicy(
+        field,
+        "must hold lower-case DNS names, with a wildcard only as the whole leftmost label",
+        '"*.acme.dev", "lint.acme.dev" or "agent://lint.acme.dev"',
+    )
+
+
+def _distinct(listed: Iterable[object]) -> list[object]:
+    seen: list[object] = []
+    for item in listed:
+        if item not in seen:
+            seen.append(item)
+    return seen
+
+
+def _moment(document: Mapping[str, object], key: str) -> datetime | None:
+    if key not in document:
+        return None
+    value = document[key]
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) and value.isascii() else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise InvalidPolicy(f"policy.{key}", "must be a time with its zone (RFC 3339)", '"2030-01-01T00:00:00Z"')
+    return moment.astimezone(UTC)

@@ -1,0 +1,146 @@
+"""Sessions: spending accounts inside a pool. Lives here: opening, topping up, closing, and what a session may still pay."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from escrow import events, ledger, lifecycle, money, policy
+from escrow.errors import NotFound, StateConflict
+from escrow.ledger import Move
+from escrow.models import Account, Hold, Party, Pool, Reason, Session, Transfer
+from escrow.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class SessionBalances:
+    """What a session was given, has paid, has set aside and has left, in micro-USDC."""
+
+    budget: int
+    spent: int
+    held: int
+    remaining: int
+
+
+def require_open(pool: Pool) -> None:
+    """Return when a pool takes new spending. Raises StateConflict when it does not."""
+    if pool.status != Pool.Status.OPEN:
+        raise StateConflict("pool", pool.status, f"The pool is {pool.status}; only an open pool takes new spending.")
+
+
+@transaction.atomic
+def open(
+    *,
+    pool: Pool,
+    budget_micros: int,
+    policy: Policy,
+    now: datetime,
+    name: str = "",
+    expires_at: datetime | None = None,
+) -> Session:
+    """Open a session with a budget from its pool. Raises InsufficientFunds or StateConflict."""
+    free = ledger.lock([ledger.free(pool)]).popitem()[1]
+    pool.refresh_from_db()
+    require_open(pool)
+    ledger.require(free, budget_micros, "The pool")
+    session_id = uuid4()
+    account = ledger.open_account(Account.Kind.SESSION, pool=pool, subject=session_id)
+    session = Session.objects.create(
+        id=session_id, pool=pool, account=account, name=name, policy=policy.to_document(), expires_at=expires_at
+    )
+    ledger.post([Move(free, account, budget_micros, Reason.SESSION_OPEN, str(session_id))])
+    _tell(session, "session.opened", {"budget": money.render(budget_micros)})
+    return session
+
+
+@transaction.atomic
+def top_up(*, session: Session, amount_micros: int, now: datetime) -> Session:
+    """Move more of the pool's money into a session. Raises InsufficientFunds or StateConflict."""
+    free_account = ledger.free(session.pool)
+    free = ledger.lock([free_account, session.account])[free_account.pk]
+    session = reread(session.pk)
+    require_open(session.pool)
+    _require_open_session(session, now)
+    ledger.require(free, amount_micros, "The pool")
+    ledger.post([Move(free, session.account, amount_micros, Reason.SESSION_TOP_UP, str(uuid4()))])
+    _tell(session, "session.topped_up", {"amount": money.render(amount_micros)})
+    return session
+
+
+@transaction.atomic
+def close(*, session: Session, now: datetime) -> Session:
+    """End a session; what it has left goes back to its pool. Money on hold stays held and returns to the pool later."""
+    free = ledger.free(session.pool)
+    account = ledger.lock([free, session.account])[session.account_id]
+    session = reread(session.pk)
+    if session.status == Session.Status.CLOSED:
+        return session
+    left = account.balance_micros
+    lifecycle.move(session, Session.Status.CLOSED, closed_at=now)
+    ledger.post([Move(account, free, left, Reason.SESSION_CLOSE, str(session.pk))])
+    _tell(session, "session.closed", {"returned": money.render(left)})
+    return session
+
+
+def reread(session_id: UUID) -> Session:
+    """Return a session as it is now, with its pool and account. Raises NotFound."""
+    try:
+        return Session.objects.select_related("pool", "account").get(pk=session_id)
+    except Session.DoesNotExist:
+        raise NotFound("There is no such session.") from None
+
+
+def authorise(*, session: Session, account: Account, to: str, amount_micros: int, now: datetime) -> None:
+    """Return when a session may commit an amount to a recipient; raise the refusal when it may not.
+
+    ``account`` is the session's own, locked by the caller, so that nothing changes between this answer and the posting.
+    """
+    require_open(session.pool)
+    _require_open_session(session, now)
+    limits = Policy.from_document(session.policy)
+    spent = 0
+    if limits.max_total is not None:
+        spent = ledger.budget_of(account) - account.balance_micros
+    policy.check(limits, to=to, amount_micros=amount_micros, spent_micros=spent, now=now)
+    ledger.require(account, amount_micros, "The session")
+
+
+def return_account(session: Session) -> Account:
+    """Return where money that comes back to a session goes: the session while it is open, else its pool."""
+    return session.account if session.status == Session.Status.OPEN else ledger.free(session.pool)
+
+
+def balances(session: Session) -> SessionBalances:
+    """Return what a session was given, has paid, has set aside and has left."""
+    account = Account.objects.get(pk=session.account_id)
+    budget = ledger.budget_of(account)
+    held = sum(
+        hold.account.balance_micros
+        for hold in Hold.objects.filter(session=session, status=Hold.Status.HELD).select_related("account")
+    )
+    remaining = account.balance_micros
+    returned = 0
+    if session.status == Session.Status.CLOSED:
+        closing = Transfer.objects.filter(sender=account, reason=Reason.SESSION_CLOSE, ref=str(session.pk)).first()
+        returned = closing.amount_micros if closing else 0
+    return SessionBalances(budget=budget, spent=budget - remaining - held - returned, held=held, remaining=remaining)
+
+
+def ledger_of(session: Session) -> "QuerySet[Transfer]":
+    """Return every transfer from and to a session, newest first."""
+    return ledger.transfers_of(session.account)
+
+
+def _require_open_session(session: Session, now: datetime) -> None:
+    if session.status != Session.Status.OPEN:
+        raise StateConflict("session", session.status, "The session is closed; open another one.")
+    if session.expires_at is not None and now >= session.expires_at:
+        raise StateConflict("session", "expired", "The session has expired; open another one.")
+
+
+def _tell(session: Session, type: str, payload: dict[str, object], party: Party | None = None) -> None:
+    events.record(
+        type=type, subject_type="session", subject_id=session.pk, payload=payload, pool=session.pool, party=party
+    )
