@@ -31,6 +31,9 @@ COMMON: Final = {
     "PYTHONUNBUFFERED": "1",
 }
 WEB_WORKERS: Final = 2
+WORKER_THREADS: Final = 4
+"""One process: forked workers would cost 100 MB each here. In production they are forked, for their hard time limits."""
+
 WATCH_SECONDS: Final = 0.5
 
 
@@ -137,7 +140,7 @@ class Stack:
         self._start_contracts()
         adopt(self.environment)
         web = self._start_web()
-        worker = self._start_celery("worker", "--pool", "prefork", "--concurrency", "2")
+        worker = self._start_celery("worker", "--pool", "threads", "--concurrency", str(WORKER_THREADS))
         call_command("migrate", verbosity=0, interactive=False)
         self._say(begun, "contracts are deployed, tables are made")
         self.supervisor.wait(web, self._ready["web"])
