@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from eth_utils.address import is_address, to_canonical_address
+from eth_utils.address import (
+    is_checksum_address,
+    is_checksum_formatted_address,
+    is_hex_address,
+    to_canonical_address,
+)
 
 ZERO_ADDRESS = "0x0000000000000000000000000000000000000000"
 
@@ -16,7 +21,7 @@ def uint_word(value: int, bits: int = 256) -> bytes:
 
 def address_bytes(address: str) -> bytes:
     """The 20 bytes of an address; raises ValueError for anything else, a wrong checksum included."""
-    if not is_address(address):
+    if not is_hex_address(address) or (is_checksum_formatted_address(address) and not is_checksum_address(address)):
         raise ValueError(f"{address!r} is not an address")
     return bytes(to_canonical_address(address))
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -27,34 +28,34 @@ def _die_with_parent() -> None:
 
 
 @pytest.fixture(scope="session")
-def anvil_url() -> Iterator[str]:
+def anvil_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     binary = foundry_binary("anvil")
     if not binary.exists():
         pytest.fail(f"{binary} is missing: run `npm ci --ignore-scripts`")
-    process = subprocess.Popen(
-        [binary, "--port", "0", "--hardfork", "prague", "--chain-id", "31337", "--code-size-limit", "24576"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509  (no threads yet; one prctl call)
-    )
+    # To a file, not a pipe: anvil logs every request, and stands still when a pipe nobody reads is full.
+    log = tmp_path_factory.mktemp("anvil") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [binary, "--port", "0", "--hardfork", "prague", "--chain-id", "31337", "--code-size-limit", "24576"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509  (no threads yet; one prctl call)
+        )
     try:
-        yield f"http://127.0.0.1:{_port_of(process)}"
+        yield f"http://127.0.0.1:{port_of(process, log)}"
     finally:
         process.kill()
         process.wait()
 
 
-def _port_of(process: subprocess.Popen[str]) -> int:
-    assert process.stdout is not None
+def port_of(process: subprocess.Popen[bytes], log: Path) -> int:
+    """The port anvil says it listens on, within 20 seconds."""
     give_up_at = time.monotonic() + 20
-    while time.monotonic() < give_up_at:
-        line = process.stdout.readline()
-        found = re.search(r"Listening on [\d.]+:(\d+)", line)
+    while time.monotonic() < give_up_at and process.poll() is None:
+        found = re.search(r"Listening on [\d.]+:(\d+)", log.read_text())
         if found:
             return int(found.group(1))
-        if not line and process.poll() is not None:
-            break
+        time.sleep(0.02)
     raise RuntimeError("anvil did not say on which port it listens")
 
 

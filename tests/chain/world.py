@@ -46,6 +46,7 @@ class World:
     token_domain: wire.Domain
     domain: wire.Domain
     last_gas: int = 0
+    standing: wire.Terms | None = None
     next_seq: dict[bytes, int] = field(default_factory=dict)
 
     def now(self) -> int:
@@ -86,6 +87,13 @@ class World:
             "salt": next(_salts).to_bytes(32, "big"),
         }
         return wire.Terms(**(fields | changes))  # type: ignore[arg-type]
+
+    def standing_terms(self) -> wire.Terms:
+        """The terms of one open pool that lasts the session."""
+        if self.standing is None:
+            self.standing = self.terms(expiry=2**32 - 1)
+            self.open(self.standing, 1_000_000)
+        return self.standing
 
     def authorization(self, value: int, nonce: bytes, signer: LocalSigner | None = None) -> bytes:
         """A signature that lets the pool contract pull `value`, valid for a year."""
