@@ -9,7 +9,6 @@ SHELL := /bin/sh
 ARGS ?=
 PYTHON ?=
 export UV_COMPILE_BYTECODE := 1
-export UV_LINK_MODE := hardlink
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PY := .venv/bin/python

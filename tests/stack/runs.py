@@ -6,7 +6,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +32,7 @@ class Run:
 
     def leftovers(self) -> list[str]:
         """Wait for the end of all it started; return what is left then."""
-        deadline = time.monotonic() + PATIENCE
-        left = [f"process {pid}" for pid in (*self.children.values(), self.guardian) if not _gone(pid, deadline)]
-        left += [f"process {pid}: {words}" for pid, words in _processes() if str(self.home) in words]
-        return left + [str(self.home)] * self.home.exists()
+        return leftovers([*self.children.values(), self.guardian], self.home)
 
 
 @contextmanager
@@ -60,6 +57,14 @@ def servers(cwd: Path = ROOT, env: Mapping[str, str] | None = None, **options: A
     finally:
         process.terminate()
         process.communicate(timeout=PATIENCE)
+
+
+def leftovers(pids: Iterable[int], home: Path) -> list[str]:
+    """Wait for the end of processes; return what is left of them, what else knows the home, and the home itself."""
+    deadline = time.monotonic() + PATIENCE
+    left = [f"process {pid}" for pid in pids if not _gone(pid, deadline)]
+    left += [f"process {pid}: {words}" for pid, words in _processes() if str(home) in words]
+    return left + [str(home)] * home.exists()
 
 
 def _gone(pid: int, deadline: float) -> bool:

@@ -41,6 +41,7 @@ class Command(BaseCommand):
     """`manage.py dev`: web, worker, beat, sample specialists, a payer, and the servers they need."""
 
     help = "Run the whole market here: real servers, a local chain, sample agents, test money."
+    requires_system_checks = ()  # there is no database yet
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the port."""

@@ -15,6 +15,7 @@ class Command(BaseCommand):
     """`manage.py prepare_chain --keys DIR --addresses DIR`; does nothing where the contract is already there."""
 
     help = "Make keys and deploy the test USDC and the escrow to the local chain at RPC_URL."
+    requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the two directories."""

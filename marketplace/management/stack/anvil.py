@@ -45,7 +45,7 @@ def _binary() -> Path:
     binary = _MODULES / f"anvil-{system}-{_MACHINES.get(machine, machine)}" / "bin" / "anvil"
     if not binary.exists():
         raise StackError(
-            f"anvil is missing ({binary}).\nRun `make node_modules`, or set RPC_URL to a running chain, "
+            f"anvil is missing ({binary}).\nRun `make install`, or set RPC_URL to a running chain, "
             f"or ANVIL_BIN to an anvil of your own."
         )
     return binary

