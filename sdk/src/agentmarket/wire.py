@@ -172,7 +172,7 @@ def _text(value: object) -> str | None:
 
 
 def _texts(value: object) -> str | tuple[str, ...] | None:
-    return tuple(map(str, value)) if isinstance(value, list) else _text(value)
+    return tuple(map(str, value)) or None if isinstance(value, list) else _text(value)
 
 
 def _outcome(value: object) -> errors.Outcome | None:
