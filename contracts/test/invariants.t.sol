@@ -10,6 +10,7 @@ import {Base, Test} from "./Base.sol";
 /// epoch or one second, and caps and deposits are tight, so that the edges are met.
 contract Handler is Base {
     bytes32[2] public ids;
+    bytes32[2] public agreed;
     uint256[2] public deposited;
     uint256[2] public withdrawn;
     uint256[2] public reclaimed;
@@ -30,7 +31,27 @@ contract Handler is Base {
             t.feeBps = i == 0 ? 500 : 33;
             ids[i] = open(t, 1_000);
             deposited[i] = 1_000;
+            agreed[i] = fixedTerms(ids[i]);
         }
+    }
+
+    /// @dev A fingerprint of what I15 says never changes.
+    function fixedTerms(bytes32 id) public view returns (bytes32) {
+        IBudgetPool.PoolState memory p = escrow.pool(id);
+        return keccak256(
+            abi.encode(
+                p.payer,
+                p.authorizer,
+                p.arbiter,
+                p.expiry,
+                p.closeDelay,
+                p.perRecordCap,
+                p.windowCap,
+                p.windowLength,
+                p.disputeWindow,
+                p.feeBps
+            )
+        );
     }
 
     function pass(uint256 seconds_) external {
@@ -178,7 +199,7 @@ contract InvariantsTest is Test {
         return list(address(handler));
     }
 
-    /// @dev I1, I2, I3 and the cap of each window (I6).
+    /// @dev I1, I2, I3, the cap of each window (I6) and the terms (I15).
     function invariant_every_unit_is_accounted_for() public view {
         uint256 all = escrow.fees();
         uint256 paidOut = usdc.balanceOf(ALICE) + usdc.balanceOf(BOB) + usdc.balanceOf(FEES);
@@ -193,6 +214,8 @@ contract InvariantsTest is Test {
             all += inside;
             left += handler.withdrawn(i);
             vm.assertTrue(handler.settledIn(id, now_() / W) <= p.windowCap, "I6 window");
+            vm.assertTrue(handler.fixedTerms(id) == handler.agreed(i), "I15");
+            vm.assertTrue(p.endsAt <= p.expiry, "I15");
         }
         eq(escrow.totalHeld(), all, "I1 held");
         vm.assertTrue(usdc.balanceOf(address(escrow)) >= all && escrow.solvent(), "I1 balance");

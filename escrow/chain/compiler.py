@@ -145,10 +145,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if an artifact is stale")
     if parser.parse_args(arguments).check:
         stale = stale_artifacts()
-        print("stale: " + ", ".join(stale) if stale else "artifacts are what the sources compile to")
+        sys.stdout.write(f"stale: {', '.join(stale)}\n" if stale else "artifacts are what the sources compile to\n")
         return 1 if stale else 0
     for path in write_artifacts():
-        print(path)
+        sys.stdout.write(f"{path}\n")
     return 0
 
 

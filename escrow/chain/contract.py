@@ -31,9 +31,7 @@ def open_pool(
     terms: Terms, providers: Sequence[str], value: int, valid_after: int, valid_before: int, signature: bytes
 ) -> bytes:
     """`signature` is the payer's over `wire.receive_authorization_digest` with nonce `wire.pool_id`."""
-    return _pool().call(
-        "openPool", terms.as_tuple(), list(providers), value, valid_after, valid_before, signature
-    )
+    return _pool().call("openPool", terms.as_tuple(), list(providers), value, valid_after, valid_before, signature)
 
 
 def top_up(
@@ -70,9 +68,7 @@ def dispute(pool_id: bytes, provider: str, amount: int, ref: bytes) -> bytes:
     return _pool().call("dispute", pool_id, provider, amount, ref)
 
 
-def dispute_with_sig(
-    pool_id: bytes, provider: str, amount: int, ref: bytes, deadline: int, signature: bytes
-) -> bytes:
+def dispute_with_sig(pool_id: bytes, provider: str, amount: int, ref: bytes, deadline: int, signature: bytes) -> bytes:
     return _pool().call("disputeWithSig", pool_id, provider, amount, ref, deadline, signature)
 
 
@@ -225,9 +221,7 @@ def _pool() -> Codec:
     return codec("BudgetPool")
 
 
-def _read(
-    caller: Caller, address: str, abi: Codec, name: str, arguments: Sequence[Any], block: int | str
-) -> Any:
+def _read(caller: Caller, address: str, abi: Codec, name: str, arguments: Sequence[Any], block: int | str) -> Any:
     returned = caller.call(address, abi.call(name, *arguments), block)
     if not returned:
         raise ChainRefused("eth_call", 0, f"no contract at {address}")

@@ -1,9 +1,9 @@
-"""Why the chain did not answer as asked. Lives here: the tree. Not here: what to do about it (the relay's, the indexer's).
+"""Why the chain did not answer as asked. Lives here: the tree. Not here: what to do about it (relay, indexer).
 
-    ChainError
-    |-- ChainUnavailable   nobody knows: timeout, reset, 5xx, garbage; ask again
-    |-- ChainReverted      the contract refuses: name and arguments of its error
-    `-- ChainRefused       the node answered, and it was a JSON-RPC error that is no revert
+ChainError
+|-- ChainUnavailable   nobody knows: timeout, reset, 5xx, garbage; ask again
+|-- ChainReverted      the contract refuses: name and arguments of its error
+`-- ChainRefused       the node answered, and it was a JSON-RPC error that is no revert
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ _TEXTS: tuple[tuple[str, SendOutcome], ...] = (
     ("transaction underpriced", SendOutcome.UNDERPRICED),  # geth: below the pool's price limit
     ("max fee per gas less than block base fee", SendOutcome.UNDERPRICED),  # geth, anvil
     ("fee cap less than block base fee", SendOutcome.UNDERPRICED),  # geth, older
-    ("minimum needed", SendOutcome.UNDERPRICED),  # geth: "gas tip cap 1, minimum needed 2"
+    ("gas price below minimum", SendOutcome.UNDERPRICED),  # geth since 1.16
     ("insufficient funds", SendOutcome.REFUSED),  # geth, anvil
     ("intrinsic gas too low", SendOutcome.REFUSED),  # geth, anvil
     ("floor data gas", SendOutcome.REFUSED),  # geth since EIP-7623

@@ -172,9 +172,7 @@ def decode_batch(packed: bytes) -> Batch:
     if start <= _HEAD or len(packed) <= start or (len(packed) - start) % _RECORD:
         raise WireError(f"{len(packed)} bytes are not 5 + 20 M + 6 N with M and N at least one")
     first_seq = int.from_bytes(packed[:4], "big")
-    providers = [
-        to_checksum_address(packed[at : at + _ADDRESS]) for at in range(_HEAD, start, _ADDRESS)
-    ]
+    providers = [to_checksum_address(packed[at : at + _ADDRESS]) for at in range(_HEAD, start, _ADDRESS)]
     records: list[Record] = []
     for at in range(start, len(packed), _RECORD):
         index, amount = packed[at], int.from_bytes(packed[at + 1 : at + _RECORD], "big")
@@ -236,9 +234,7 @@ def dispute_digest(domain: Domain, pool_id: bytes, provider: str, amount: int, r
             uint_word(deadline, 64),
         )
     )
-    return _digest(
-        domain, "Dispute(bytes32 poolId,address provider,uint64 amount,bytes32 ref,uint64 deadline)", words
-    )
+    return _digest(domain, "Dispute(bytes32 poolId,address provider,uint64 amount,bytes32 ref,uint64 deadline)", words)
 
 
 def request_close_digest(domain: Domain, pool_id: bytes, deadline: int) -> bytes:

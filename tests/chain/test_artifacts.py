@@ -64,7 +64,9 @@ def test_the_lock_serves_every_platform_and_names_no_registry() -> None:
             ("linux", "x64"),
             ("win32", "x64"),
         }
-        assert all(entry["optional"] and entry["version"] == wanted[name.removeprefix("node_modules/")]
-                   for name, entry in entries.items())
+        assert all(
+            entry["optional"] and entry["version"] == wanted[name.removeprefix("node_modules/")]
+            for name, entry in entries.items()
+        )
     assert "resolved" not in text
     assert "registry." not in text

@@ -56,6 +56,8 @@ def test_every_forge_test_passes_and_there_are_some() -> None:
     assert invariant["kind"]["Invariant"]["calls"] >= 1_000
 
 
-def results_of(results: dict[str, dict[str, dict[str, dict[str, int]]]], name: str) -> dict[str, dict[str, dict[str, int]]]:
+def results_of(
+    results: dict[str, dict[str, dict[str, dict[str, int]]]], name: str
+) -> dict[str, dict[str, dict[str, int]]]:
     (found,) = [result for key, result in results.items() if f":{name}(" in key]
     return found

@@ -37,7 +37,9 @@ def test_gas_per_record(world: World, count: int, among: int, ceiling: int) -> N
     world.send(world.settlement(pool_id, records(among, providers(among))))
     receipt = world.send(world.settlement(pool_id, records(count, providers(among))))
     per_record = receipt.gas_used / count
-    print(f"\nsettle {count:>4} records, {among:>2} providers: {receipt.gas_used:>8,} gas, {per_record:>8,.0f} per record")
+    print(
+        f"\nsettle {count:>4} records, {among:>2} providers: {receipt.gas_used:>8,} gas, {per_record:>8,.0f} per record"
+    )
     assert per_record <= ceiling
     assert receipt.gas_used < TRANSACTION_GAS_CAP
 

@@ -153,18 +153,14 @@ def test_the_payers_signatures_work_from_anyones_hand(world: World) -> None:
     deadline = world.now() + HOUR
 
     nonce = b"\x01" * 32
-    signature = world.payer.sign_digest(
-        wire.allow_providers_digest(world.domain, pool_id, [newcomer], nonce, deadline)
-    )
+    signature = world.payer.sign_digest(wire.allow_providers_digest(world.domain, pool_id, [newcomer], nonce, deadline))
     allow = contract.allow_providers_with_sig(pool_id, [newcomer], nonce, deadline, signature)
     world.send(allow)
     assert world.contract.line_of(pool_id, newcomer).allowed
     refused(world, pool_id, allow, "NonceUsed")
 
     world.send(world.settlement(pool_id, [wire.Record(newcomer, 9_000)]))
-    signature = world.payer.sign_digest(
-        wire.dispute_digest(world.domain, pool_id, newcomer, 4_000, REF, deadline)
-    )
+    signature = world.payer.sign_digest(wire.dispute_digest(world.domain, pool_id, newcomer, 4_000, REF, deadline))
     dispute = contract.dispute_with_sig(pool_id, newcomer, 4_000, REF, deadline, signature)
     world.send(dispute)
     assert world.contract.line_of(pool_id, newcomer).pending == 5_000

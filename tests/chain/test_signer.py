@@ -105,7 +105,9 @@ def test_each_payer_has_one_key_for_ever(tmp_path: Path) -> None:
     ring = Keyring.create(tmp_path)
     assert ring.payer("acme").address == Keyring.load(tmp_path).payer("acme").address
     assert ring.payer("acme").address != ring.payer("acme2").address
-    assert ring.payer("acme").address not in {ring.signer(role).address for role in ("authorizer", "relayer", "arbiter")}
+    assert ring.payer("acme").address not in {
+        ring.signer(role).address for role in ("authorizer", "relayer", "arbiter")
+    }
     with pytest.raises(KeyringError, match="master secret"):
         ring.signer("payer")
     with pytest.raises(ValueError, match="payer id"):
@@ -117,9 +119,12 @@ def test_derivation_is_hmac_and_skips_what_is_no_key(monkeypatch: pytest.MonkeyP
     assert derive_key(KEY, "acme") == hmac.digest(KEY, message, hashlib.sha256)
     answers = iter([bytes(32), CURVE_ORDER.to_bytes(32, "big"), b"\xff" * 32, b"\x01" * 32])
     asked: list[bytes] = []
-    monkeypatch.setattr(
-        "escrow.chain.signer.hmac.digest", lambda _key, message, _hash: asked.append(message) or next(answers)
-    )
+
+    def digest(_key: bytes, message: bytes, _hash: object) -> bytes:
+        asked.append(message)
+        return next(answers)
+
+    monkeypatch.setattr("escrow.chain.signer.hmac.digest", digest)
     assert derive_key(KEY, "acme") == b"\x01" * 32
     assert [message[19:23] for message in asked] == [i.to_bytes(4, "big") for i in range(4)]
 
