@@ -111,7 +111,7 @@ def wait_for(
                 next_actions=getattr(answer, "next_actions", ()),
             )
         yield Pause(min(pause, timeout - waited))
-        pause = min(pause * 1.5, 2.0)
+        pause = min(pause * 1.5, 1.0)
 
 
 def _failure(request: Request, outcome: Reply | Silence) -> errors.AgentMarketError:

@@ -16,7 +16,7 @@ from agentmarket.paid import Unserviceable, Work, run
 log = logging.getLogger("agentmarket.seller")
 
 #: seconds between looks for work: at once busy, then slower and slower
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 LONGEST_PAUSE_IN_TROUBLE = 30.0
 #: how often a task whose function raised is tried again before it is left to its due time
 ATTEMPTS = 3
