@@ -1,19 +1,13 @@
 """What must happen on chain. Lives here: recording it with the change that asks for it. Signing and sending is the relay's."""
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from uuid import UUID
 
-from django.db import transaction
+from celery import current_app
+from django.db import connection, transaction
 
 from escrow.models import ChainAction, Pool
-
-_listeners: Final[list[Callable[[], None]]] = []
-
-
-def on_record(listener: Callable[[], None]) -> None:
-    """Have a function called after each commit that recorded something: a hint only, the sweep comes anyway."""
-    _listeners.append(listener)
 
 
 def record(
@@ -35,5 +29,23 @@ def record(
 
 
 def _nudge() -> None:
-    for listener in _listeners:
-        listener()
+    # A hint only: the sweep comes anyway, so a broker that is away costs a moment and nothing else.
+    current_app.send_task("escrow.relay_sweep", expires=1, retry=False)
+
+
+@contextmanager
+def exclusively(name: str) -> Iterator[bool]:
+    """Hold PostgreSQL's advisory lock of a name over several database transactions; yield whether it was free.
+
+    The lock belongs to this connection: it ends with it, however the process ends.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [name])
+        row = cursor.fetchone()
+    free = bool(row and row[0])
+    try:
+        yield free
+    finally:
+        if free:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", [name])

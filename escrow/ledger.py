@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import F, Q, QuerySet, Sum
 
 from escrow import money
@@ -107,11 +106,3 @@ def budget_of(session_account: Account) -> int:
     """Return what a session was given at opening and by top-ups, in micro-USDC."""
     given = Transfer.objects.filter(receiver=session_account, reason__in=[Reason.SESSION_OPEN, Reason.SESSION_TOP_UP])
     return given.aggregate(total=Sum("amount_micros"))["total"] or 0
-
-
-def lock_key(name: str) -> bool:
-    """Try to take PostgreSQL's advisory lock of a name for this database transaction; return whether it was free."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [name])
-        row = cursor.fetchone()
-    return bool(row and row[0])

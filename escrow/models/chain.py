@@ -72,6 +72,7 @@ class ChainAction(models.Model):
         WITHDRAW_FEES = "withdraw_fees"
         DISPUTE = "dispute"
         RESOLVE = "resolve"
+        RESOLVE_BY_TIMEOUT = "resolve_by_timeout"
         REQUEST_CLOSE = "request_close"
         RECLAIM = "reclaim"
 
@@ -96,7 +97,7 @@ class ChainAction(models.Model):
     IN_FLIGHT: ClassVar = (Status.SIGNED, Status.BROADCAST, Status.MINED)
 
     id = models.BigAutoField(primary_key=True)
-    kind = models.CharField(max_length=16, choices=Kind)
+    kind = models.CharField(max_length=20, choices=Kind)
     status = models.CharField(max_length=9, choices=Status, default=Status.PLANNED)
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, null=True, related_name="chain_actions")
     subject_id = models.UUIDField(null=True)

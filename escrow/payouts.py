@@ -1,0 +1,81 @@
+"""Payouts: what the contract has credited to a party goes to its address. Lives here: planning them and mirroring them."""
+
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db.models import DateTimeField, DurationField, Exists, ExpressionWrapper, F, Min, OuterRef, Q, QuerySet
+from django.db.models.functions import Coalesce
+
+from escrow import events, intents, ledger, money
+from escrow.ledger import Move
+from escrow.models import Account, ChainAction, Party, Pool, Reason, Transfer
+
+Kind = Account.Kind
+
+
+def pay_due(*, now: datetime, limit: int) -> int:
+    """Plan a withdrawal for each credit whose hold window has ended; return how many were planned."""
+    due = list(_matured(now)[:limit])
+    for account in due:
+        pool, party = account.pool, account.party
+        if pool is None or party is None:
+            continue
+        done = Transfer.objects.filter(sender=account, reason=Reason.PAYOUT).count()
+        key = f"withdraw:{pool.pk}:{party.pk}:{done}"
+        intents.record(ChainAction.Kind.WITHDRAW, dedupe_key=key, pool=pool, subject_id=party.pk)
+    return len(due)
+
+
+def pay_fees(*, now: datetime) -> bool:
+    """Plan the payout of the market's fees once they are worth a chain transaction; return whether it was planned."""
+    fees = ledger.fees()
+    if fees.balance_micros < settings.FEE_PAYOUT_MIN_MICROS:
+        return False
+    done = Transfer.objects.filter(sender=fees, reason=Reason.FEE_PAYOUT).count()
+    intents.record(ChainAction.Kind.WITHDRAW_FEES, dedupe_key=f"withdraw_fees:{done}", pool=None)
+    return True
+
+
+def withdrawn(pool: Pool, party: Party, *, net_micros: int, fee_micros: int, ref: str) -> None:
+    """Mirror Withdrawn: the party has its money, the fee stays in the contract until it is paid out."""
+    credited = ledger.credited(pool, party)
+    ledger.post(
+        [
+            Move(credited, ledger.world(pool), net_micros, Reason.PAYOUT, ref),
+            Move(credited, ledger.fees(), fee_micros, Reason.FEE, ref),
+        ]
+    )
+    payload = {"pool_id": str(pool.pk), "amount": money.render(net_micros), "fee": money.render(fee_micros)}
+    events.record(type="payout.sent", subject_type="pool", subject_id=pool.pk, payload=payload, pool=pool, party=party)
+
+
+def fees_withdrawn(*, amount_micros: int, ref: str) -> None:
+    """Mirror FeesWithdrawn."""
+    outside = ledger.open_account(Kind.WORLD, pool=None, subject="market")
+    ledger.post([Move(ledger.fees(), outside, amount_micros, Reason.FEE_PAYOUT, ref)])
+
+
+def _matured(now: datetime) -> "QuerySet[Account]":
+    """Return credited accounts in which something has waited for two whole hold windows since the last payout.
+
+    The contract lets a credit go after one to two windows; after two it certainly does.
+    """
+    last_payout = Transfer.objects.filter(sender=OuterRef(OuterRef("pk")), reason=Reason.PAYOUT).order_by("-pk").values("pk")[:1]
+    since = (
+        Transfer.objects.filter(receiver=OuterRef("pk"), pk__gt=Coalesce(last_payout, 0))
+        .order_by()
+        .values("receiver")
+        .annotate(first=Min("created_at"))
+        .values("first")
+    )
+    windows = ExpressionWrapper(
+        timedelta(seconds=2) * F("pool__dispute_window_seconds"), output_field=DurationField()
+    )
+    moving = ChainAction.objects.filter(
+        kind=ChainAction.Kind.WITHDRAW, pool=OuterRef("pool"), subject_id=OuterRef("party")
+    ).exclude(status__in=[ChainAction.Status.FINAL, ChainAction.Status.REVERTED, ChainAction.Status.PARKED])
+    full = Account.objects.filter(kind=Kind.CREDITED, received_micros__gt=F("sent_micros")).select_related("pool", "party")
+    waiting = full.annotate(
+        matures_at=ExpressionWrapper(Coalesce(since, F("pool__created_at")) + windows, output_field=DateTimeField())
+    )
+    return waiting.filter(Q(matures_at__lte=now) & ~Exists(moving)).order_by("pk")
