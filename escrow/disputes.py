@@ -34,7 +34,9 @@ def open_for_invoice(*, invoice: Invoice, reason: str, now: datetime) -> Dispute
     invoice = invoices.locked(invoice)
     lifecycle.move(invoice, Invoice.Status.DISPUTED)
     dispute_id = uuid4()
-    account = ledger.open_account(Kind.DISPUTE, pool=invoice.hold.session.pool, subject=dispute_id, party=invoice.hold.party)
+    account = ledger.open_account(
+        Kind.DISPUTE, pool=invoice.hold.session.pool, subject=dispute_id, party=invoice.hold.party
+    )
     holds.dispute(hold=invoice.hold, dispute_account=account, amount_micros=invoice.amount_micros, ref=str(dispute_id))
     return _create(
         id=dispute_id, account=account, now=now, reason=reason, amount_micros=invoice.amount_micros, invoice=invoice,
@@ -118,7 +120,9 @@ def rule_by_silence(*, now: datetime, limit: int) -> int:
     rejected = Invoice.objects.filter(status=Invoice.Status.REJECTED, review_by__lte=now).order_by("review_by")[:limit]
     for invoice in rejected:
         open_for_invoice(invoice=invoice, reason=silent + invoice.reason, now=now)
-    off_chain = Dispute.objects.filter(on_chain=False).select_related("session__pool", "session__account", "account", "party")
+    off_chain = Dispute.objects.filter(on_chain=False).select_related(
+        "session__pool", "session__account", "account", "party"
+    )
     unanswered = off_chain.filter(status=Status.OPEN, answer_by__lte=now)[:limit]
     for dispute in unanswered:
         reason = "The provider did not answer in time, so the money goes back."
@@ -132,7 +136,9 @@ def rule_by_silence(*, now: datetime, limit: int) -> int:
 
 def _time_out_on_chain(now: datetime, limit: int) -> int:
     """Ask the contract for its default where the arbiter stayed silent for its 14 days."""
-    waiting = Dispute.objects.filter(on_chain=True, status__in=[Status.OPEN, Status.ANSWERED], created_at__lte=now - ON_CHAIN_TIMEOUT)
+    waiting = Dispute.objects.filter(
+        on_chain=True, status__in=[Status.OPEN, Status.ANSWERED], created_at__lte=now - ON_CHAIN_TIMEOUT
+    )
     overdue = list(waiting.select_related("session__pool")[:limit])
     for dispute in overdue:
         key = f"resolve_by_timeout:{dispute.pk}"
@@ -167,7 +173,15 @@ def disputed(pool: Pool, party: Party, *, reference: str, amount_micros: int, re
 
 
 def resolved(
-    pool: Pool, party: Party, *, reference: str, to_provider: int, to_payer: int, by_timeout: bool, ref: str, at: datetime
+    pool: Pool,
+    party: Party,
+    *,
+    reference: str,
+    to_provider: int,
+    to_payer: int,
+    by_timeout: bool,
+    ref: str,
+    at: datetime,
 ) -> None:
     """Mirror DisputeResolved: the provider's part is credited again, the payer's part is free in the pool."""
     contested = ledger.open_account(Kind.CONTESTED, pool=pool, subject=reference, party=party)

@@ -34,7 +34,12 @@ def record(
         owners.append((Event.Owner.PARTY, party.pk))
     Event.objects.bulk_create(
         Event(
-            owner_kind=kind, owner_id=owner, type=type, subject_type=subject_type, subject_id=subject_id, payload=dict(payload)
+            owner_kind=kind,
+            owner_id=owner,
+            type=type,
+            subject_type=subject_type,
+            subject_id=subject_id,
+            payload=dict(payload),
         )
         for kind, owner in owners
     )

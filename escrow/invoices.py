@@ -27,7 +27,11 @@ def submit(
     now: datetime,
 ) -> Invoice:
     """Claim all or part of a hold for finished work. Raises InvalidInput, StateConflict or DuplicateInvoice."""
-    hold = Hold.objects.select_for_update(no_key=True, of=("self",)).select_related("account", "session__pool", "party").get(pk=hold.pk)
+    hold = (
+        Hold.objects.select_for_update(no_key=True, of=("self",))
+        .select_related("account", "session__pool", "party")
+        .get(pk=hold.pk)
+    )
     if hold.status != Hold.Status.HELD or Invoice.objects.filter(hold=hold).exists():
         raise StateConflict("hold", hold.status, "This money is not open to an invoice any more.")
     holds.require_within(hold.account, amount_micros)
@@ -108,7 +112,9 @@ def locked(invoice: Invoice) -> Invoice:
     hold = invoice.hold
     pool = hold.session.pool
     ledger.lock([hold.account, hold.session.account, ledger.free(pool), ledger.payable(pool, hold.party)])
-    related = Invoice.objects.select_related("hold__account", "hold__party", "hold__session__pool", "hold__session__account")
+    related = Invoice.objects.select_related(
+        "hold__account", "hold__party", "hold__session__pool", "hold__session__account"
+    )
     return related.select_for_update(no_key=True, of=("self",)).get(pk=invoice.pk)
 
 
@@ -121,5 +127,10 @@ def _tell(invoice: Invoice, type: str, **more: object) -> None:
     }
     session = invoice.hold.session
     events.record(
-        type=type, subject_type="invoice", subject_id=invoice.pk, payload=payload, pool=session.pool, party=invoice.hold.party
+        type=type,
+        subject_type="invoice",
+        subject_id=invoice.pk,
+        payload=payload,
+        pool=session.pool,
+        party=invoice.hold.party,
     )

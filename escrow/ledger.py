@@ -30,7 +30,9 @@ class Move:
 
 def open_account(kind: Account.Kind, *, pool: Pool | None, subject: UUID | str, party: Party | None = None) -> Account:
     """Return the account ``<kind>:<subject>``, opened when it is not there yet."""
-    account, _ = Account.objects.get_or_create(code=f"{kind}:{subject}", defaults={"kind": kind, "pool": pool, "party": party})
+    account, _ = Account.objects.get_or_create(
+        code=f"{kind}:{subject}", defaults={"kind": kind, "pool": pool, "party": party}
+    )
     return account
 
 
@@ -79,7 +81,9 @@ def post(moves: Sequence[Move]) -> None:
     faults of ours, since every verb checks before it posts. Moves of nothing are left out.
     """
     Transfer.objects.bulk_create(
-        Transfer(sender=move.sender, receiver=move.receiver, amount_micros=move.micros, reason=move.reason, ref=move.ref)
+        Transfer(
+            sender=move.sender, receiver=move.receiver, amount_micros=move.micros, reason=move.reason, ref=move.ref
+        )
         for move in moves
         if move.micros
     )
@@ -87,12 +91,16 @@ def post(moves: Sequence[Move]) -> None:
 
 def balance(account: Account) -> int:
     """Return what an account holds now, in micro-USDC."""
-    return Account.objects.annotate(held=F("received_micros") - F("sent_micros")).values_list("held", flat=True).get(pk=account.pk)
+    return Account.objects.get(pk=account.pk).balance_micros
 
 
 def balances_by_kind(pool: Pool) -> dict[str, int]:
     """Return what the accounts of a pool hold, summed by kind, in micro-USDC."""
-    rows = Account.objects.filter(pool=pool).values_list("kind").annotate(held=Sum(F("received_micros") - F("sent_micros")))
+    rows = (
+        Account.objects.filter(pool=pool)
+        .values_list("kind")
+        .annotate(held=Sum(F("received_micros") - F("sent_micros")))
+    )
     return {kind: int(held) for kind, held in rows}
 
 

@@ -49,7 +49,9 @@ def send(
     party = _party(party_id)
     payable = ledger.payable(session.pool, party)
     account = ledger.lock([session.account, payable])[session.account_id]
-    earlier = Payment.objects.filter(session=session, idempotency_key=idempotency_key).select_related("session__pool").first()
+    earlier = (
+        Payment.objects.filter(session=session, idempotency_key=idempotency_key).select_related("session__pool").first()
+    )
     if earlier is not None:
         if bytes(earlier.request_hash) != request_hash:
             raise IdempotencyConflict(idempotency_key)
@@ -120,7 +122,9 @@ def redeem(*, payment: Payment, party_id: UUID, request_hash: str, now: datetime
     if payment.redeemed_hash == request_hash:
         return payment
     if payment.redeemed_hash:
-        raise AlreadyRedeemed("payment", payment.status, "The payment has bought another request; each request needs its own.")
+        raise AlreadyRedeemed(
+            "payment", payment.status, "The payment has bought another request; each request needs its own."
+        )
     payment.redeemed_hash, payment.redeemed_at = request_hash, now
     payment.save(update_fields=["redeemed_hash", "redeemed_at"])
     return payment
@@ -176,5 +180,10 @@ def _tell(payment: Payment, type: str, **more: object) -> None:
         **more,
     }
     events.record(
-        type=type, subject_type="payment", subject_id=payment.pk, payload=payload, pool=payment.pool, party=payment.party
+        type=type,
+        subject_type="payment",
+        subject_id=payment.pk,
+        payload=payload,
+        pool=payment.pool,
+        party=payment.party,
     )

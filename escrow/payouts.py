@@ -60,7 +60,9 @@ def _matured(now: datetime) -> "QuerySet[Account]":
 
     The contract lets a credit go after one to two windows; after two it certainly does.
     """
-    last_payout = Transfer.objects.filter(sender=OuterRef(OuterRef("pk")), reason=Reason.PAYOUT).order_by("-pk").values("pk")[:1]
+    last_payout = (
+        Transfer.objects.filter(sender=OuterRef(OuterRef("pk")), reason=Reason.PAYOUT).order_by("-pk").values("pk")[:1]
+    )
     since = (
         Transfer.objects.filter(receiver=OuterRef("pk"), pk__gt=Coalesce(last_payout, 0))
         .order_by()
@@ -68,13 +70,13 @@ def _matured(now: datetime) -> "QuerySet[Account]":
         .annotate(first=Min("created_at"))
         .values("first")
     )
-    windows = ExpressionWrapper(
-        timedelta(seconds=2) * F("pool__dispute_window_seconds"), output_field=DurationField()
-    )
+    windows = ExpressionWrapper(F("pool__dispute_window_seconds") * timedelta(seconds=2), output_field=DurationField())
     moving = ChainAction.objects.filter(
         kind=ChainAction.Kind.WITHDRAW, pool=OuterRef("pool"), subject_id=OuterRef("party")
     ).exclude(status__in=[ChainAction.Status.FINAL, ChainAction.Status.REVERTED, ChainAction.Status.PARKED])
-    full = Account.objects.filter(kind=Kind.CREDITED, received_micros__gt=F("sent_micros")).select_related("pool", "party")
+    full = Account.objects.filter(kind=Kind.CREDITED, received_micros__gt=F("sent_micros")).select_related(
+        "pool", "party"
+    )
     waiting = full.annotate(
         matures_at=ExpressionWrapper(Coalesce(since, F("pool__created_at")) + windows, output_field=DateTimeField())
     )

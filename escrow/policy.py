@@ -102,7 +102,9 @@ def check(policy: Policy, *, to: str, amount_micros: int, spent_micros: int, now
 def _check_recipient(policy: Policy, to: str) -> None:
     if any(matches(pattern, to) for pattern in policy.denied_recipients):
         denied = list(policy.denied_recipients)
-        raise PolicyDenied("denied_recipients", f"{to} is on the list of denied recipients.", limit=denied, would_allow=None)
+        raise PolicyDenied(
+            "denied_recipients", f"{to} is on the list of denied recipients.", limit=denied, would_allow=None
+        )
     allowed = policy.allowed_recipients
     if allowed and not any(matches(pattern, to) for pattern in allowed):
         detail = f"{to} matches none of the allowed recipients."

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet, Sum
 
 from escrow import events, intents, ledger, lifecycle, money, payments, sessions
-from escrow.errors import InvalidInput, StateConflict
+from escrow.errors import InvalidInput
 from escrow.ledger import Move
 from escrow.models import Account, ChainAction, Party, Pool, PoolProvider, Reason, Session, Transfer
 
@@ -86,7 +86,9 @@ def top_up(*, pool: Pool, amount_micros: int, now: datetime) -> ChainAction:
 @transaction.atomic
 def close(*, pool: Pool, now: datetime) -> Pool:
     """Take no more spending: sessions end now, what is owed lands on chain, and then the rest goes back to the payer."""
-    open_sessions = list(Session.objects.filter(pool=pool, status=Session.Status.OPEN).select_related("account", "pool"))
+    open_sessions = list(
+        Session.objects.filter(pool=pool, status=Session.Status.OPEN).select_related("account", "pool")
+    )
     ledger.lock([ledger.free(pool), *(session.account for session in open_sessions)])
     pool = _locked(pool)
     if pool.status in (Pool.Status.CLOSING, Pool.Status.CLOSED):
@@ -101,7 +103,9 @@ def close(*, pool: Pool, now: datetime) -> Pool:
 def balances(pool: Pool) -> PoolBalances:
     """Return where the money of a pool is, and where it went."""
     held = ledger.balances_by_kind(pool)
-    world = Transfer.objects.filter(Q(sender__pool=pool, sender__kind=Kind.WORLD) | Q(receiver__pool=pool, receiver__kind=Kind.WORLD))
+    world = Transfer.objects.filter(
+        Q(sender__pool=pool, sender__kind=Kind.WORLD) | Q(receiver__pool=pool, receiver__kind=Kind.WORLD)
+    )
     moved = dict(world.values_list("reason").annotate(total=Sum("amount_micros")))
     kept = Transfer.objects.filter(sender__pool=pool, sender__kind=Kind.CREDITED, reason=Reason.FEE)
     return PoolBalances(
@@ -218,7 +222,12 @@ def _near_expiry(now: datetime) -> "QuerySet[Pool]":
     margin = timedelta(seconds=settings.POOL_CLOSE_MARGIN)
     quarter = F("created_at") + (F("expires_at") - F("created_at")) * 3 / 4
     early = Q(expires_at__lte=now + margin) & Q(three_quarters__lte=now)
-    return Pool.objects.filter(status=Pool.Status.OPEN).annotate(three_quarters=quarter).filter(early).order_by("expires_at")
+    return (
+        Pool.objects.filter(status=Pool.Status.OPEN)
+        .annotate(three_quarters=quarter)
+        .filter(early)
+        .order_by("expires_at")
+    )
 
 
 def _check_terms(lifetime: timedelta, window: int, providers: int) -> None:

@@ -2,454 +2,914 @@
 
 import django.db.models.deletion
 import django.db.models.functions.datetime
-import escrow.models.types
 from django.db import migrations, models
+
+import escrow.models.types
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Account',
+            name="Account",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('code', models.CharField(max_length=120, unique=True)),
-                ('kind', models.CharField(choices=[('world', 'World'), ('pool', 'Pool'), ('session', 'Session'), ('hold', 'Hold'), ('payable', 'Payable'), ('settling', 'Settling'), ('credited', 'Credited'), ('dispute', 'Dispute'), ('contested', 'Contested'), ('fees', 'Fees')], max_length=12)),
-                ('sent_micros', models.BigIntegerField(default=0)),
-                ('received_micros', models.BigIntegerField(default=0)),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("code", models.CharField(max_length=120, unique=True)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("world", "World"),
+                            ("pool", "Pool"),
+                            ("session", "Session"),
+                            ("hold", "Hold"),
+                            ("payable", "Payable"),
+                            ("settling", "Settling"),
+                            ("credited", "Credited"),
+                            ("dispute", "Dispute"),
+                            ("contested", "Contested"),
+                            ("fees", "Fees"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("sent_micros", models.BigIntegerField(default=0)),
+                ("received_micros", models.BigIntegerField(default=0)),
             ],
         ),
         migrations.CreateModel(
-            name='ChainAction',
+            name="ChainAction",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('open_pool', 'Open Pool'), ('top_up', 'Top Up'), ('allow_providers', 'Allow Providers'), ('settle', 'Settle'), ('withdraw', 'Withdraw'), ('withdraw_fees', 'Withdraw Fees'), ('dispute', 'Dispute'), ('resolve', 'Resolve'), ('resolve_by_timeout', 'Resolve By Timeout'), ('request_close', 'Request Close'), ('reclaim', 'Reclaim')], max_length=20)),
-                ('status', models.CharField(choices=[('planned', 'Planned'), ('signed', 'Signed'), ('broadcast', 'Broadcast'), ('mined', 'Mined'), ('final', 'Final'), ('reverted', 'Reverted'), ('parked', 'Parked')], default='planned', max_length=9)),
-                ('subject_id', models.UUIDField(null=True)),
-                ('dedupe_key', models.CharField(max_length=150, unique=True)),
-                ('params', models.JSONField(default=dict)),
-                ('attempts', models.PositiveIntegerField(default=0)),
-                ('next_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('nonce', models.PositiveBigIntegerField(null=True)),
-                ('signer_address', models.CharField(blank=True, max_length=42)),
-                ('calldata', models.BinaryField(null=True)),
-                ('gas_limit', models.PositiveBigIntegerField(null=True)),
-                ('tx_hash', models.CharField(blank=True, max_length=66)),
-                ('gas_used', models.PositiveBigIntegerField(null=True)),
-                ('gas_price_wei', models.PositiveBigIntegerField(null=True)),
-                ('block_number', models.PositiveBigIntegerField(null=True)),
-                ('block_hash', models.CharField(blank=True, max_length=66)),
-                ('error', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('mined_at', models.DateTimeField(null=True)),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("open_pool", "Open Pool"),
+                            ("top_up", "Top Up"),
+                            ("allow_providers", "Allow Providers"),
+                            ("settle", "Settle"),
+                            ("withdraw", "Withdraw"),
+                            ("withdraw_fees", "Withdraw Fees"),
+                            ("dispute", "Dispute"),
+                            ("resolve", "Resolve"),
+                            ("resolve_by_timeout", "Resolve By Timeout"),
+                            ("request_close", "Request Close"),
+                            ("reclaim", "Reclaim"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("planned", "Planned"),
+                            ("signed", "Signed"),
+                            ("broadcast", "Broadcast"),
+                            ("mined", "Mined"),
+                            ("final", "Final"),
+                            ("reverted", "Reverted"),
+                            ("parked", "Parked"),
+                        ],
+                        default="planned",
+                        max_length=9,
+                    ),
+                ),
+                ("subject_id", models.UUIDField(null=True)),
+                ("dedupe_key", models.CharField(max_length=150, unique=True)),
+                ("params", models.JSONField(default=dict)),
+                ("attempts", models.PositiveIntegerField(default=0)),
+                ("next_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("nonce", models.PositiveBigIntegerField(null=True)),
+                ("signer_address", models.CharField(blank=True, max_length=42)),
+                ("calldata", models.BinaryField(null=True)),
+                ("gas_limit", models.PositiveBigIntegerField(null=True)),
+                ("tx_hash", models.CharField(blank=True, max_length=66)),
+                ("gas_used", models.PositiveBigIntegerField(null=True)),
+                ("gas_price_wei", models.PositiveBigIntegerField(null=True)),
+                ("block_number", models.PositiveBigIntegerField(null=True)),
+                ("block_hash", models.CharField(blank=True, max_length=66)),
+                ("error", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("mined_at", models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Party',
+            name="Party",
             fields=[
-                ('id', models.UUIDField(db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=200)),
-                ('address', models.CharField(max_length=42, unique=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "id",
+                    models.UUIDField(
+                        db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("name", models.CharField(max_length=200)),
+                ("address", models.CharField(max_length=42, unique=True)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
             options={
-                'verbose_name_plural': 'parties',
+                "verbose_name_plural": "parties",
             },
         ),
         migrations.CreateModel(
-            name='Batch',
+            name="Batch",
             fields=[
-                ('id', models.UUIDField(db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False)),
-                ('status', models.CharField(choices=[('signed', 'Signed'), ('settled', 'Settled'), ('void', 'Void')], default='signed', max_length=7)),
-                ('first_seq', models.PositiveIntegerField()),
-                ('packed', models.BinaryField()),
-                ('root', models.CharField(max_length=66)),
-                ('signature', models.BinaryField()),
-                ('deadline', models.DateTimeField()),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('settled_at', models.DateTimeField(null=True)),
-                ('account', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='batch', to='escrow.account')),
+                (
+                    "id",
+                    models.UUIDField(
+                        db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("signed", "Signed"), ("settled", "Settled"), ("void", "Void")],
+                        default="signed",
+                        max_length=7,
+                    ),
+                ),
+                ("first_seq", models.PositiveIntegerField()),
+                ("packed", models.BinaryField()),
+                ("root", models.CharField(max_length=66)),
+                ("signature", models.BinaryField()),
+                ("deadline", models.DateTimeField()),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("settled_at", models.DateTimeField(null=True)),
+                (
+                    "account",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="batch", to="escrow.account"
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'batches',
+                "verbose_name_plural": "batches",
             },
         ),
         migrations.CreateModel(
-            name='Attempt',
+            name="Attempt",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('tx_hash', models.CharField(max_length=66, unique=True)),
-                ('raw', models.BinaryField()),
-                ('max_fee_wei', models.PositiveBigIntegerField()),
-                ('tip_wei', models.PositiveBigIntegerField()),
-                ('outcome', models.CharField(blank=True, max_length=20)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('sent_at', models.DateTimeField(null=True)),
-                ('action', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='signed_attempts', to='escrow.chainaction')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("tx_hash", models.CharField(max_length=66, unique=True)),
+                ("raw", models.BinaryField()),
+                ("max_fee_wei", models.PositiveBigIntegerField()),
+                ("tip_wei", models.PositiveBigIntegerField()),
+                ("outcome", models.CharField(blank=True, max_length=20)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("sent_at", models.DateTimeField(null=True)),
+                (
+                    "action",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="signed_attempts",
+                        to="escrow.chainaction",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='ChainCursor',
+            name="ChainCursor",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('chain_id', models.BigIntegerField()),
-                ('contract_address', models.CharField(max_length=42)),
-                ('block_number', models.BigIntegerField()),
-                ('block_hash', models.CharField(max_length=66)),
-                ('block_time', models.DateTimeField()),
-                ('read_at', models.DateTimeField()),
-                ('stopped_reason', models.TextField(blank=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("chain_id", models.BigIntegerField()),
+                ("contract_address", models.CharField(max_length=42)),
+                ("block_number", models.BigIntegerField()),
+                ("block_hash", models.CharField(max_length=66)),
+                ("block_time", models.DateTimeField()),
+                ("read_at", models.DateTimeField()),
+                ("stopped_reason", models.TextField(blank=True)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('chain_id', 'contract_address'), name='cursor_once')],
+                "constraints": [models.UniqueConstraint(fields=("chain_id", "contract_address"), name="cursor_once")],
             },
         ),
         migrations.CreateModel(
-            name='Event',
+            name="Event",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('owner_kind', models.CharField(choices=[('payer', 'Payer'), ('party', 'Party')], max_length=5)),
-                ('owner_id', models.UUIDField()),
-                ('type', models.CharField(max_length=40)),
-                ('subject_type', models.CharField(max_length=20)),
-                ('subject_id', models.UUIDField()),
-                ('payload', models.JSONField(default=dict)),
-                ('position', models.BigIntegerField(null=True, unique=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("owner_kind", models.CharField(choices=[("payer", "Payer"), ("party", "Party")], max_length=5)),
+                ("owner_id", models.UUIDField()),
+                ("type", models.CharField(max_length=40)),
+                ("subject_type", models.CharField(max_length=20)),
+                ("subject_id", models.UUIDField()),
+                ("payload", models.JSONField(default=dict)),
+                ("position", models.BigIntegerField(null=True, unique=True)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
             options={
-                'indexes': [models.Index(fields=['owner_kind', 'owner_id', 'position'], name='event_feed'), models.Index(condition=models.Q(('position__isnull', True)), fields=['id'], name='event_unpublished')],
+                "indexes": [
+                    models.Index(fields=["owner_kind", "owner_id", "position"], name="event_feed"),
+                    models.Index(
+                        condition=models.Q(("position__isnull", True)), fields=["id"], name="event_unpublished"
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Hold',
+            name="Hold",
             fields=[
-                ('id', models.UUIDField(db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False)),
-                ('to', models.CharField(max_length=261)),
-                ('status', models.CharField(choices=[('held', 'Held'), ('captured', 'Captured'), ('released', 'Released')], default='held', max_length=8)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('account', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='hold', to='escrow.account')),
-                ('party', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='holds', to='escrow.party')),
+                (
+                    "id",
+                    models.UUIDField(
+                        db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("to", models.CharField(max_length=261)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[("held", "Held"), ("captured", "Captured"), ("released", "Released")],
+                        default="held",
+                        max_length=8,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "account",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="hold", to="escrow.account"
+                    ),
+                ),
+                (
+                    "party",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="holds", to="escrow.party"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='BatchRecord',
+            name="BatchRecord",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('seq', models.PositiveIntegerField()),
-                ('amount_micros', models.BigIntegerField()),
-                ('batch', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='records', to='escrow.batch')),
-                ('party', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='records', to='escrow.party')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("seq", models.PositiveIntegerField()),
+                ("amount_micros", models.BigIntegerField()),
+                (
+                    "batch",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="records",
+                        to="escrow.batch",
+                    ),
+                ),
+                (
+                    "party",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="records", to="escrow.party"
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='account',
-            name='party',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='accounts', to='escrow.party'),
+            model_name="account",
+            name="party",
+            field=models.ForeignKey(
+                null=True, on_delete=django.db.models.deletion.PROTECT, related_name="accounts", to="escrow.party"
+            ),
         ),
         migrations.CreateModel(
-            name='Pool',
+            name="Pool",
             fields=[
-                ('id', models.UUIDField(db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False)),
-                ('payer_id', models.UUIDField(db_index=True)),
-                ('status', models.CharField(choices=[('opening', 'Opening'), ('open', 'Open'), ('closing', 'Closing'), ('closed', 'Closed'), ('failed', 'Failed')], default='opening', max_length=8)),
-                ('chain_id', models.BigIntegerField()),
-                ('contract_address', models.CharField(max_length=42)),
-                ('requested_micros', models.BigIntegerField()),
-                ('salt', models.CharField(max_length=66, unique=True)),
-                ('fee_bps', models.PositiveIntegerField()),
-                ('dispute_window_seconds', models.PositiveIntegerField()),
-                ('close_delay_seconds', models.PositiveIntegerField()),
-                ('terms', models.JSONField(null=True)),
-                ('pool_key', models.CharField(max_length=66, null=True, unique=True)),
-                ('payer_address', models.CharField(max_length=42, null=True)),
-                ('next_seq', models.PositiveIntegerField(default=0)),
-                ('reason', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('expires_at', models.DateTimeField()),
-                ('opened_at', models.DateTimeField(null=True)),
-                ('close_requested_at', models.DateTimeField(null=True)),
-                ('reclaimable_at', models.DateTimeField(null=True)),
-                ('closed_at', models.DateTimeField(null=True)),
+                (
+                    "id",
+                    models.UUIDField(
+                        db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("payer_id", models.UUIDField(db_index=True)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("opening", "Opening"),
+                            ("open", "Open"),
+                            ("closing", "Closing"),
+                            ("closed", "Closed"),
+                            ("failed", "Failed"),
+                        ],
+                        default="opening",
+                        max_length=8,
+                    ),
+                ),
+                ("chain_id", models.BigIntegerField()),
+                ("contract_address", models.CharField(max_length=42)),
+                ("requested_micros", models.BigIntegerField()),
+                ("salt", models.CharField(max_length=66, unique=True)),
+                ("fee_bps", models.PositiveIntegerField()),
+                ("dispute_window_seconds", models.PositiveIntegerField()),
+                ("close_delay_seconds", models.PositiveIntegerField()),
+                ("terms", models.JSONField(null=True)),
+                ("pool_key", models.CharField(max_length=66, null=True, unique=True)),
+                ("payer_address", models.CharField(max_length=42, null=True)),
+                ("next_seq", models.PositiveIntegerField(default=0)),
+                ("reason", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("expires_at", models.DateTimeField()),
+                ("opened_at", models.DateTimeField(null=True)),
+                ("close_requested_at", models.DateTimeField(null=True)),
+                ("reclaimable_at", models.DateTimeField(null=True)),
+                ("closed_at", models.DateTimeField(null=True)),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('status__in', ['opening', 'failed']), models.Q(('payer_address__isnull', False), ('pool_key__isnull', False)), _connector='OR'), name='pool_bound_when_open'), models.CheckConstraint(condition=models.Q(('requested_micros__gt', 0)), name='pool_deposit_positive')],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("status__in", ["opening", "failed"]),
+                            models.Q(("payer_address__isnull", False), ("pool_key__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="pool_bound_when_open",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("requested_micros__gt", 0)), name="pool_deposit_positive"
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ChainLog',
+            name="ChainLog",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('event', models.CharField(max_length=40)),
-                ('args', models.JSONField()),
-                ('block_number', models.PositiveBigIntegerField()),
-                ('block_hash', models.CharField(max_length=66)),
-                ('tx_hash', models.CharField(max_length=66)),
-                ('log_index', models.PositiveIntegerField()),
-                ('pool', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='chain_logs', to='escrow.pool')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("event", models.CharField(max_length=40)),
+                ("args", models.JSONField()),
+                ("block_number", models.PositiveBigIntegerField()),
+                ("block_hash", models.CharField(max_length=66)),
+                ("tx_hash", models.CharField(max_length=66)),
+                ("log_index", models.PositiveIntegerField()),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="chain_logs",
+                        to="escrow.pool",
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='chainaction',
-            name='pool',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='chain_actions', to='escrow.pool'),
+            model_name="chainaction",
+            name="pool",
+            field=models.ForeignKey(
+                null=True, on_delete=django.db.models.deletion.PROTECT, related_name="chain_actions", to="escrow.pool"
+            ),
         ),
         migrations.AddField(
-            model_name='batch',
-            name='pool',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='batches', to='escrow.pool'),
+            model_name="batch",
+            name="pool",
+            field=models.ForeignKey(
+                db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name="batches", to="escrow.pool"
+            ),
         ),
         migrations.AddField(
-            model_name='account',
-            name='pool',
-            field=models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='accounts', to='escrow.pool'),
+            model_name="account",
+            name="pool",
+            field=models.ForeignKey(
+                db_index=False,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="accounts",
+                to="escrow.pool",
+            ),
         ),
         migrations.CreateModel(
-            name='PoolProvider',
+            name="PoolProvider",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('initial', models.BooleanField(default=False)),
-                ('allowed_at', models.DateTimeField(null=True)),
-                ('party', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='pools', to='escrow.party')),
-                ('pool', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='providers', to='escrow.pool')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("initial", models.BooleanField(default=False)),
+                ("allowed_at", models.DateTimeField(null=True)),
+                (
+                    "party",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="pools", to="escrow.party"
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="providers", to="escrow.pool"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Session',
+            name="Session",
             fields=[
-                ('id', models.UUIDField(db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(blank=True, max_length=200)),
-                ('status', models.CharField(choices=[('open', 'Open'), ('closed', 'Closed')], default='open', max_length=8)),
-                ('policy', models.JSONField(default=dict)),
-                ('policy_version', models.PositiveIntegerField(default=1)),
-                ('expires_at', models.DateTimeField(null=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('closed_at', models.DateTimeField(null=True)),
-                ('account', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='session', to='escrow.account')),
-                ('pool', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='sessions', to='escrow.pool')),
+                (
+                    "id",
+                    models.UUIDField(
+                        db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("name", models.CharField(blank=True, max_length=200)),
+                (
+                    "status",
+                    models.CharField(choices=[("open", "Open"), ("closed", "Closed")], default="open", max_length=8),
+                ),
+                ("policy", models.JSONField(default=dict)),
+                ("policy_version", models.PositiveIntegerField(default=1)),
+                ("expires_at", models.DateTimeField(null=True)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("closed_at", models.DateTimeField(null=True)),
+                (
+                    "account",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="session", to="escrow.account"
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="sessions", to="escrow.pool"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Payment',
+            name="Payment",
             fields=[
-                ('id', models.UUIDField(db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('call', 'Call'), ('invoice', 'Invoice'), ('ruling', 'Ruling')], default='call', max_length=8)),
-                ('status', models.CharField(choices=[('payable', 'Payable'), ('settling', 'Settling'), ('settled', 'Settled'), ('refunded', 'Refunded'), ('disputed', 'Disputed')], default='payable', max_length=8)),
-                ('to', models.CharField(max_length=261)),
-                ('amount_micros', models.BigIntegerField()),
-                ('metadata', models.JSONField(default=dict)),
-                ('idempotency_key', models.CharField(max_length=255)),
-                ('request_hash', models.BinaryField(max_length=32)),
-                ('remaining_micros', models.BigIntegerField()),
-                ('redeemed_hash', models.CharField(blank=True, max_length=64)),
-                ('redeemed_at', models.DateTimeField(null=True)),
-                ('reason', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('party', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='payments', to='escrow.party')),
-                ('record', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='payments', to='escrow.batchrecord')),
-                ('pool', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='payments', to='escrow.pool')),
-                ('session', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='payments', to='escrow.session')),
+                (
+                    "id",
+                    models.UUIDField(
+                        db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("call", "Call"), ("invoice", "Invoice"), ("ruling", "Ruling")],
+                        default="call",
+                        max_length=8,
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("payable", "Payable"),
+                            ("settling", "Settling"),
+                            ("settled", "Settled"),
+                            ("refunded", "Refunded"),
+                            ("disputed", "Disputed"),
+                        ],
+                        default="payable",
+                        max_length=8,
+                    ),
+                ),
+                ("to", models.CharField(max_length=261)),
+                ("amount_micros", models.BigIntegerField()),
+                ("metadata", models.JSONField(default=dict)),
+                ("idempotency_key", models.CharField(max_length=255)),
+                ("request_hash", models.BinaryField(max_length=32)),
+                ("remaining_micros", models.BigIntegerField()),
+                ("redeemed_hash", models.CharField(blank=True, max_length=64)),
+                ("redeemed_at", models.DateTimeField(null=True)),
+                ("reason", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "party",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="payments",
+                        to="escrow.party",
+                    ),
+                ),
+                (
+                    "record",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="payments",
+                        to="escrow.batchrecord",
+                    ),
+                ),
+                (
+                    "pool",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="payments",
+                        to="escrow.pool",
+                    ),
+                ),
+                (
+                    "session",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="payments",
+                        to="escrow.session",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Invoice',
+            name="Invoice",
             fields=[
-                ('id', models.UUIDField(db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False)),
-                ('to', models.CharField(max_length=261)),
-                ('number', models.CharField(max_length=64)),
-                ('task_ref', models.CharField(blank=True, max_length=100)),
-                ('amount_micros', models.BigIntegerField()),
-                ('memo', models.TextField(blank=True)),
-                ('deliverable', models.JSONField(default=dict)),
-                ('status', models.CharField(choices=[('submitted', 'Submitted'), ('rejected', 'Rejected'), ('approved', 'Approved'), ('withdrawn', 'Withdrawn'), ('disputed', 'Disputed'), ('ruled', 'Ruled')], default='submitted', max_length=9)),
-                ('reason', models.TextField(blank=True)),
-                ('review_by', models.DateTimeField()),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('hold', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='invoice', to='escrow.hold')),
-                ('party', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='invoices', to='escrow.party')),
-                ('payment', models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='invoice', to='escrow.payment')),
-                ('session', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='invoices', to='escrow.session')),
+                (
+                    "id",
+                    models.UUIDField(
+                        db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("to", models.CharField(max_length=261)),
+                ("number", models.CharField(max_length=64)),
+                ("task_ref", models.CharField(blank=True, max_length=100)),
+                ("amount_micros", models.BigIntegerField()),
+                ("memo", models.TextField(blank=True)),
+                ("deliverable", models.JSONField(default=dict)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("submitted", "Submitted"),
+                            ("rejected", "Rejected"),
+                            ("approved", "Approved"),
+                            ("withdrawn", "Withdrawn"),
+                            ("disputed", "Disputed"),
+                            ("ruled", "Ruled"),
+                        ],
+                        default="submitted",
+                        max_length=9,
+                    ),
+                ),
+                ("reason", models.TextField(blank=True)),
+                ("review_by", models.DateTimeField()),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "hold",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="invoice", to="escrow.hold"
+                    ),
+                ),
+                (
+                    "party",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="invoices",
+                        to="escrow.party",
+                    ),
+                ),
+                (
+                    "payment",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="invoice",
+                        to="escrow.payment",
+                    ),
+                ),
+                (
+                    "session",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="invoices",
+                        to="escrow.session",
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='hold',
-            name='session',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='holds', to='escrow.session'),
+            model_name="hold",
+            name="session",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="holds", to="escrow.session"
+            ),
         ),
         migrations.CreateModel(
-            name='Dispute',
+            name="Dispute",
             fields=[
-                ('id', models.UUIDField(db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False)),
-                ('on_chain', models.BooleanField(default=False)),
-                ('amount_micros', models.BigIntegerField()),
-                ('status', models.CharField(choices=[('opening', 'Opening'), ('open', 'Open'), ('answered', 'Answered'), ('ruling', 'Ruling'), ('ruled', 'Ruled'), ('failed', 'Failed')], default='open', max_length=8)),
-                ('reason', models.TextField()),
-                ('answer', models.TextField(blank=True)),
-                ('to_provider_bps', models.PositiveIntegerField(null=True)),
-                ('to_provider_micros', models.BigIntegerField(null=True)),
-                ('ruling_reason', models.TextField(blank=True)),
-                ('ruled_by', models.CharField(blank=True, max_length=150)),
-                ('answer_by', models.DateTimeField()),
-                ('rule_by', models.DateTimeField()),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('answered_at', models.DateTimeField(null=True)),
-                ('ruled_at', models.DateTimeField(null=True)),
-                ('account', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='dispute', to='escrow.account')),
-                ('invoice', models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='dispute', to='escrow.invoice')),
-                ('party', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='disputes', to='escrow.party')),
-                ('payment', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='disputes', to='escrow.payment')),
-                ('ruled_payment', models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='ruling', to='escrow.payment')),
-                ('session', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='disputes', to='escrow.session')),
+                (
+                    "id",
+                    models.UUIDField(
+                        db_default=escrow.models.types.UuidV7(), editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("on_chain", models.BooleanField(default=False)),
+                ("amount_micros", models.BigIntegerField()),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("opening", "Opening"),
+                            ("open", "Open"),
+                            ("answered", "Answered"),
+                            ("ruling", "Ruling"),
+                            ("ruled", "Ruled"),
+                            ("failed", "Failed"),
+                        ],
+                        default="open",
+                        max_length=8,
+                    ),
+                ),
+                ("reason", models.TextField()),
+                ("answer", models.TextField(blank=True)),
+                ("to_provider_bps", models.PositiveIntegerField(null=True)),
+                ("to_provider_micros", models.BigIntegerField(null=True)),
+                ("ruling_reason", models.TextField(blank=True)),
+                ("ruled_by", models.CharField(blank=True, max_length=150)),
+                ("answer_by", models.DateTimeField()),
+                ("rule_by", models.DateTimeField()),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ("answered_at", models.DateTimeField(null=True)),
+                ("ruled_at", models.DateTimeField(null=True)),
+                (
+                    "account",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="dispute", to="escrow.account"
+                    ),
+                ),
+                (
+                    "invoice",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="dispute",
+                        to="escrow.invoice",
+                    ),
+                ),
+                (
+                    "party",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="disputes", to="escrow.party"
+                    ),
+                ),
+                (
+                    "payment",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="disputes",
+                        to="escrow.payment",
+                    ),
+                ),
+                (
+                    "ruled_payment",
+                    models.OneToOneField(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="ruling",
+                        to="escrow.payment",
+                    ),
+                ),
+                (
+                    "session",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="disputes", to="escrow.session"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='SignerNonce',
+            name="SignerNonce",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('chain_id', models.BigIntegerField()),
-                ('address', models.CharField(max_length=42)),
-                ('next_nonce', models.PositiveBigIntegerField()),
-                ('stopped_reason', models.TextField(blank=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("chain_id", models.BigIntegerField()),
+                ("address", models.CharField(max_length=42)),
+                ("next_nonce", models.PositiveBigIntegerField()),
+                ("stopped_reason", models.TextField(blank=True)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('chain_id', 'address'), name='signer_once')],
+                "constraints": [models.UniqueConstraint(fields=("chain_id", "address"), name="signer_once")],
             },
         ),
         migrations.CreateModel(
-            name='Transfer',
+            name="Transfer",
             fields=[
-                ('id', models.BigAutoField(primary_key=True, serialize=False)),
-                ('amount_micros', models.BigIntegerField()),
-                ('reason', models.CharField(choices=[('deposit', 'Deposit'), ('session_open', 'Session Open'), ('session_top_up', 'Session Top Up'), ('session_close', 'Session Close'), ('payment', 'Payment'), ('refund', 'Refund'), ('hold', 'Hold'), ('capture', 'Capture'), ('release', 'Release'), ('dispute', 'Dispute'), ('ruling', 'Ruling'), ('settle', 'Settle'), ('settle_void', 'Settle Void'), ('credit', 'Credit'), ('payout', 'Payout'), ('fee', 'Fee'), ('fee_payout', 'Fee Payout'), ('reclaim_sweep', 'Reclaim Sweep'), ('reclaim', 'Reclaim')], max_length=16)),
-                ('ref', models.CharField(max_length=100)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('receiver', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='transfers_in', to='escrow.account')),
-                ('sender', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='transfers_out', to='escrow.account')),
+                ("id", models.BigAutoField(primary_key=True, serialize=False)),
+                ("amount_micros", models.BigIntegerField()),
+                (
+                    "reason",
+                    models.CharField(
+                        choices=[
+                            ("deposit", "Deposit"),
+                            ("session_open", "Session Open"),
+                            ("session_top_up", "Session Top Up"),
+                            ("session_close", "Session Close"),
+                            ("payment", "Payment"),
+                            ("refund", "Refund"),
+                            ("hold", "Hold"),
+                            ("capture", "Capture"),
+                            ("release", "Release"),
+                            ("dispute", "Dispute"),
+                            ("ruling", "Ruling"),
+                            ("settle", "Settle"),
+                            ("settle_void", "Settle Void"),
+                            ("credit", "Credit"),
+                            ("payout", "Payout"),
+                            ("fee", "Fee"),
+                            ("fee_payout", "Fee Payout"),
+                            ("reclaim_sweep", "Reclaim Sweep"),
+                            ("reclaim", "Reclaim"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("ref", models.CharField(max_length=100)),
+                ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                (
+                    "receiver",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="transfers_in",
+                        to="escrow.account",
+                    ),
+                ),
+                (
+                    "sender",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="transfers_out",
+                        to="escrow.account",
+                    ),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='batchrecord',
-            constraint=models.UniqueConstraint(fields=('batch', 'seq'), name='record_seq_once'),
+            model_name="batchrecord",
+            constraint=models.UniqueConstraint(fields=("batch", "seq"), name="record_seq_once"),
         ),
         migrations.AddConstraint(
-            model_name='batchrecord',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_micros__gt', 0)), name='record_positive'),
+            model_name="batchrecord",
+            constraint=models.CheckConstraint(condition=models.Q(("amount_micros__gt", 0)), name="record_positive"),
         ),
         migrations.AddConstraint(
-            model_name='chainlog',
-            constraint=models.UniqueConstraint(fields=('tx_hash', 'log_index'), name='log_once'),
+            model_name="chainlog",
+            constraint=models.UniqueConstraint(fields=("tx_hash", "log_index"), name="log_once"),
         ),
         migrations.AddIndex(
-            model_name='chainaction',
-            index=models.Index(condition=models.Q(('status__in', ['planned', 'signed', 'broadcast', 'mined'])), fields=['next_at'], name='action_due'),
+            model_name="chainaction",
+            index=models.Index(
+                condition=models.Q(("status__in", ["planned", "signed", "broadcast", "mined"])),
+                fields=["next_at"],
+                name="action_due",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='chainaction',
-            constraint=models.UniqueConstraint(fields=('signer_address', 'nonce'), name='action_nonce_once'),
+            model_name="chainaction",
+            constraint=models.UniqueConstraint(fields=("signer_address", "nonce"), name="action_nonce_once"),
         ),
         migrations.AddConstraint(
-            model_name='batch',
-            constraint=models.UniqueConstraint(fields=('pool', 'first_seq'), name='batch_first_seq_once'),
+            model_name="batch",
+            constraint=models.UniqueConstraint(fields=("pool", "first_seq"), name="batch_first_seq_once"),
         ),
         migrations.AddIndex(
-            model_name='account',
-            index=models.Index(fields=['pool', 'kind'], name='account_pool_kind'),
+            model_name="account",
+            index=models.Index(fields=["pool", "kind"], name="account_pool_kind"),
         ),
         migrations.AddConstraint(
-            model_name='account',
-            constraint=models.CheckConstraint(condition=models.Q(('kind', 'world'), ('sent_micros__lte', models.F('received_micros')), _connector='OR'), name='account_never_overdrawn', violation_error_message='An account cannot send more than it has received.'),
+            model_name="account",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("kind", "world"), ("sent_micros__lte", models.F("received_micros")), _connector="OR"
+                ),
+                name="account_never_overdrawn",
+                violation_error_message="An account cannot send more than it has received.",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='account',
-            constraint=models.CheckConstraint(condition=models.Q(('received_micros__gte', 0), ('sent_micros__gte', 0)), name='account_sums_not_negative'),
+            model_name="account",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("received_micros__gte", 0), ("sent_micros__gte", 0)),
+                name="account_sums_not_negative",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='poolprovider',
-            constraint=models.UniqueConstraint(fields=('pool', 'party'), name='pool_provider_once'),
+            model_name="poolprovider",
+            constraint=models.UniqueConstraint(fields=("pool", "party"), name="pool_provider_once"),
         ),
         migrations.AddIndex(
-            model_name='payment',
-            index=models.Index(fields=['session', 'id'], name='payment_session'),
+            model_name="payment",
+            index=models.Index(fields=["session", "id"], name="payment_session"),
         ),
         migrations.AddIndex(
-            model_name='payment',
-            index=models.Index(fields=['party', 'id'], name='payment_party'),
+            model_name="payment",
+            index=models.Index(fields=["party", "id"], name="payment_party"),
         ),
         migrations.AddIndex(
-            model_name='payment',
-            index=models.Index(condition=models.Q(('status', 'payable')), fields=['pool', 'created_at'], name='payment_due'),
+            model_name="payment",
+            index=models.Index(
+                condition=models.Q(("status", "payable")), fields=["pool", "created_at"], name="payment_due"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='payment',
-            constraint=models.UniqueConstraint(fields=('session', 'idempotency_key'), name='payment_once'),
+            model_name="payment",
+            constraint=models.UniqueConstraint(fields=("session", "idempotency_key"), name="payment_once"),
         ),
         migrations.AddConstraint(
-            model_name='payment',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_micros__gt', 0)), name='payment_positive'),
+            model_name="payment",
+            constraint=models.CheckConstraint(condition=models.Q(("amount_micros__gt", 0)), name="payment_positive"),
         ),
         migrations.AddConstraint(
-            model_name='payment',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('record__isnull', False), ('status__in', ['settling', 'settled'])), models.Q(('record__isnull', True), ('status__in', ['payable', 'refunded', 'disputed'])), _connector='OR'), name='payment_in_batch_when_settling'),
+            model_name="payment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("record__isnull", False), ("status__in", ["settling", "settled"])),
+                    models.Q(("record__isnull", True), ("status__in", ["payable", "refunded", "disputed"])),
+                    _connector="OR",
+                ),
+                name="payment_in_batch_when_settling",
+            ),
         ),
         migrations.AddIndex(
-            model_name='invoice',
-            index=models.Index(fields=['session', 'id'], name='invoice_session'),
+            model_name="invoice",
+            index=models.Index(fields=["session", "id"], name="invoice_session"),
         ),
         migrations.AddIndex(
-            model_name='invoice',
-            index=models.Index(fields=['party', 'id'], name='invoice_party'),
+            model_name="invoice",
+            index=models.Index(fields=["party", "id"], name="invoice_party"),
         ),
         migrations.AddIndex(
-            model_name='invoice',
-            index=models.Index(condition=models.Q(('status__in', ['submitted', 'rejected'])), fields=['review_by'], name='invoice_timer'),
+            model_name="invoice",
+            index=models.Index(
+                condition=models.Q(("status__in", ["submitted", "rejected"])),
+                fields=["review_by"],
+                name="invoice_timer",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.UniqueConstraint(fields=('session', 'party', 'number'), name='invoice_number_once'),
+            model_name="invoice",
+            constraint=models.UniqueConstraint(fields=("session", "party", "number"), name="invoice_number_once"),
         ),
         migrations.AddConstraint(
-            model_name='invoice',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_micros__gt', 0)), name='invoice_positive'),
+            model_name="invoice",
+            constraint=models.CheckConstraint(condition=models.Q(("amount_micros__gt", 0)), name="invoice_positive"),
         ),
         migrations.AddConstraint(
-            model_name='dispute',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('invoice__isnull', False), ('payment__isnull', True)), models.Q(('invoice__isnull', True), ('payment__isnull', False)), _connector='OR'), name='dispute_of_one_thing'),
+            model_name="dispute",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("invoice__isnull", False), ("payment__isnull", True)),
+                    models.Q(("invoice__isnull", True), ("payment__isnull", False)),
+                    _connector="OR",
+                ),
+                name="dispute_of_one_thing",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='dispute',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('status', 'ruled'), _negated=True), models.Q(('to_provider_bps__isnull', False), ('to_provider_micros__isnull', False), models.Q(('ruling_reason', ''), _negated=True)), _connector='OR'), name='dispute_ruled_with_reason'),
+            model_name="dispute",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("status", "ruled"), _negated=True),
+                    models.Q(
+                        ("to_provider_bps__isnull", False),
+                        ("to_provider_micros__isnull", False),
+                        models.Q(("ruling_reason", ""), _negated=True),
+                    ),
+                    _connector="OR",
+                ),
+                name="dispute_ruled_with_reason",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='dispute',
-            constraint=models.CheckConstraint(condition=models.Q(('to_provider_micros__isnull', True), models.Q(('to_provider_micros__gte', 0), ('to_provider_micros__lte', models.F('amount_micros'))), _connector='OR'), name='dispute_split_fits'),
+            model_name="dispute",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("to_provider_micros__isnull", True),
+                    models.Q(("to_provider_micros__gte", 0), ("to_provider_micros__lte", models.F("amount_micros"))),
+                    _connector="OR",
+                ),
+                name="dispute_split_fits",
+            ),
         ),
         migrations.AddIndex(
-            model_name='transfer',
-            index=models.Index(fields=['sender', 'id'], name='transfer_sender'),
+            model_name="transfer",
+            index=models.Index(fields=["sender", "id"], name="transfer_sender"),
         ),
         migrations.AddIndex(
-            model_name='transfer',
-            index=models.Index(fields=['receiver', 'id'], name='transfer_receiver'),
+            model_name="transfer",
+            index=models.Index(fields=["receiver", "id"], name="transfer_receiver"),
         ),
         migrations.AddIndex(
-            model_name='transfer',
-            index=models.Index(condition=models.Q(('reason__in', ['session_open', 'session_top_up'])), fields=['receiver'], name='transfer_budget'),
+            model_name="transfer",
+            index=models.Index(
+                condition=models.Q(("reason__in", ["session_open", "session_top_up"])),
+                fields=["receiver"],
+                name="transfer_budget",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='transfer',
-            constraint=models.CheckConstraint(condition=models.Q(('amount_micros__gt', 0)), name='transfer_positive'),
+            model_name="transfer",
+            constraint=models.CheckConstraint(condition=models.Q(("amount_micros__gt", 0)), name="transfer_positive"),
         ),
         migrations.AddConstraint(
-            model_name='transfer',
-            constraint=models.CheckConstraint(condition=models.Q(('sender', models.F('receiver')), _negated=True), name='transfer_moves'),
+            model_name="transfer",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("sender", models.F("receiver")), _negated=True), name="transfer_moves"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='transfer',
-            constraint=models.UniqueConstraint(fields=('ref', 'reason', 'sender', 'receiver'), name='transfer_once'),
+            model_name="transfer",
+            constraint=models.UniqueConstraint(fields=("ref", "reason", "sender", "receiver"), name="transfer_once"),
         ),
     ]

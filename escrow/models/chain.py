@@ -121,7 +121,13 @@ class ChainAction(models.Model):
     mined_at = models.DateTimeField(null=True)
 
     class Meta:
-        indexes = (models.Index(fields=["next_at"], name="action_due", condition=Q(status__in=["planned", "signed", "broadcast", "mined"])),)
+        indexes = (
+            models.Index(
+                fields=["next_at"],
+                name="action_due",
+                condition=Q(status__in=["planned", "signed", "broadcast", "mined"]),
+            ),
+        )
         constraints = (models.UniqueConstraint(name="action_nonce_once", fields=["signer_address", "nonce"]),)
 
     def __str__(self) -> str:

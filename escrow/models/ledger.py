@@ -35,7 +35,9 @@ class Account(models.Model):
     id = models.BigAutoField(primary_key=True)
     code = models.CharField(max_length=120, unique=True)
     kind = models.CharField(max_length=12, choices=Kind)
-    pool = models.ForeignKey("escrow.Pool", on_delete=models.PROTECT, null=True, related_name="accounts", db_index=False)
+    pool = models.ForeignKey(
+        "escrow.Pool", on_delete=models.PROTECT, null=True, related_name="accounts", db_index=False
+    )
     party = models.ForeignKey("escrow.Party", on_delete=models.PROTECT, null=True, related_name="accounts")
     sent_micros = models.BigIntegerField(default=0)
     received_micros = models.BigIntegerField(default=0)
@@ -48,7 +50,9 @@ class Account(models.Model):
                 condition=Q(kind="world") | Q(sent_micros__lte=F("received_micros")),
                 violation_error_message="An account cannot send more than it has received.",
             ),
-            models.CheckConstraint(name="account_sums_not_negative", condition=Q(sent_micros__gte=0, received_micros__gte=0)),
+            models.CheckConstraint(
+                name="account_sums_not_negative", condition=Q(sent_micros__gte=0, received_micros__gte=0)
+            ),
         )
 
     def __str__(self) -> str:

@@ -81,7 +81,11 @@ class Hold(models.Model):
         CAPTURED = "captured"
         RELEASED = "released"
 
-    MOVES: ClassVar[Moves] = {Status.HELD: {Status.CAPTURED, Status.RELEASED}, Status.CAPTURED: set(), Status.RELEASED: set()}
+    MOVES: ClassVar[Moves] = {
+        Status.HELD: {Status.CAPTURED, Status.RELEASED},
+        Status.CAPTURED: set(),
+        Status.RELEASED: set(),
+    }
 
     id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
     session = models.ForeignKey(Session, on_delete=models.PROTECT, related_name="holds")
@@ -198,7 +202,8 @@ class Dispute(models.Model):
         constraints = (
             models.CheckConstraint(
                 name="dispute_of_one_thing",
-                condition=Q(invoice__isnull=False, payment__isnull=True) | Q(invoice__isnull=True, payment__isnull=False),
+                condition=Q(invoice__isnull=False, payment__isnull=True)
+                | Q(invoice__isnull=True, payment__isnull=False),
             ),
             models.CheckConstraint(
                 name="dispute_ruled_with_reason",

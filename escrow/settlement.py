@@ -1,0 +1,248 @@
+"""Settlement: debts become one signed batch on chain. Lives here: choosing what is due, netting, signing, and both outcomes.
+
+All calls that one party is owed are netted into one record; an invoice or a ruling is a record of its own. Every debt is a
+leaf of the batch's Merkle root, so that each can be proven from the chain's event alone.
+
+Money in a batch stays in ``settling:<batch>`` until the chain has taken the batch, or can take it no more: anyone may land
+a signed batch until its deadline, so nothing is ever signed twice while the first signature is alive.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Min, Q, QuerySet, Sum
+from eth_utils.crypto import keccak
+
+from escrow import events, intents, ledger, lifecycle, money
+from escrow.chain import wire
+from escrow.chain.signer import Signer
+from escrow.chain.wire import Leaf, Record
+from escrow.ledger import Move
+from escrow.models import (
+    Account,
+    Batch,
+    BatchRecord,
+    ChainAction,
+    ChainCursor,
+    Party,
+    Payment,
+    Pool,
+    PoolProvider,
+    Reason,
+)
+
+Kind = Account.Kind
+
+
+@dataclass(frozen=True)
+class Line:
+    """A record to be: one party, and the debts that it nets."""
+
+    party: Party
+    payments: Sequence[Payment]
+
+    @property
+    def micros(self) -> int:
+        """The sum of the debts."""
+        return sum(payment.amount_micros for payment in self.payments)
+
+
+def settle_due(*, authorizer: Signer, now: datetime) -> int:
+    """Sign a batch for each pool whose debts are due; return how many batches were signed."""
+    with intents.exclusively("escrow.settlement") as free:
+        if not free:
+            return 0
+        return sum(settle(pool=pool, authorizer=authorizer, now=now) is not None for pool in due(now))
+
+
+def due(now: datetime) -> list[Pool]:
+    """Return pools that owe enough, or have owed for long enough, or are on their way out."""
+    aged = now - timedelta(seconds=settings.SETTLE_MAX_AGE)
+    owing = (
+        Payment.objects.filter(status=Payment.Status.PAYABLE, pool__status__in=[Pool.Status.OPEN, Pool.Status.CLOSING])
+        .values("pool")
+        .annotate(owed=Sum("amount_micros"), oldest=Min("created_at"))
+        .filter(Q(owed__gte=settings.SETTLE_MIN_MICROS) | Q(oldest__lte=aged) | Q(pool__status=Pool.Status.CLOSING))
+    )
+    return list(Pool.objects.filter(pk__in=[row["pool"] for row in owing[: settings.SWEEP_LIMIT]]))
+
+
+@transaction.atomic
+def settle(*, pool: Pool, authorizer: Signer, now: datetime) -> Batch | None:
+    """Net what a pool owes into one batch, sign it and record that it must land; None when nothing can be settled now."""
+    deadline = min(now + timedelta(seconds=settings.SETTLE_DEADLINE), _end_of(pool) - timedelta(seconds=1))
+    if deadline <= now:
+        return None
+    ledger.lock(_owing(pool))
+    lines = _lines(pool)
+    if not lines:
+        return None
+    pool = Pool.objects.select_for_update(no_key=True).get(pk=pool.pk)
+    batch = _sign(pool, lines, authorizer, deadline.replace(microsecond=0))
+    ledger.post(
+        [
+            Move(
+                ledger.payable(pool, party),
+                batch.account,
+                sum(line.micros for line in of_party),
+                Reason.SETTLE,
+                str(batch.pk),
+            )
+            for party, of_party in _by_party(lines)
+        ]
+    )
+    _allow(pool, {line.party.pk: line.party for line in lines}.values(), batch)
+    intents.record(ChainAction.Kind.SETTLE, dedupe_key=f"settle:{batch.pk}", pool=pool, subject_id=batch.pk)
+    _tell(batch, "batch.signed", sum(line.micros for line in lines))
+    return batch
+
+
+@transaction.atomic
+def void(*, batch: Batch) -> None:
+    """Give the debts of a batch that can no longer land back to what is payable."""
+    records = list(batch.records.select_related("party"))
+    back = [ledger.payable(batch.pool, record.party) for record in records]
+    ledger.lock([batch.account, *back])
+    lifecycle.move(batch, Batch.Status.VOID)
+    settling = Payment.objects.filter(record__batch=batch)
+    lifecycle.move_all(settling, frm=Payment.Status.SETTLING, to=Payment.Status.PAYABLE, record=None)
+    by_account: dict[int, tuple[Account, int]] = {}
+    for account, record in zip(back, records, strict=True):
+        by_account[account.pk] = (account, by_account.get(account.pk, (account, 0))[1] + record.amount_micros)
+    ref = str(batch.pk)
+    ledger.post(
+        [Move(batch.account, account, micros, Reason.SETTLE_VOID, ref) for account, micros in by_account.values()]
+    )
+    _tell(batch, "batch.voided", sum(record.amount_micros for record in records))
+
+
+def void_expired(*, limit: int) -> int:
+    """Void batches whose deadline the indexed chain has passed without them; return how many.
+
+    The indexer has read every log up to the cursor's block, so a batch that is still SIGNED there never landed, and the
+    contract refuses it from then on.
+    """
+    cursor = ChainCursor.objects.filter(chain_id=settings.CHAIN_ID, contract_address=settings.ESCROW_ADDRESS).first()
+    if cursor is None or cursor.stopped_reason:
+        return 0
+    late = Batch.objects.filter(status=Batch.Status.SIGNED, deadline__lt=cursor.block_time).select_related(
+        "pool", "account"
+    )
+    expired = list(late.order_by("deadline")[:limit])
+    for batch in expired:
+        void(batch=batch)
+    return len(expired)
+
+
+def leaf(*, pool_key: bytes, seq: int, payment: Payment, address: str) -> Leaf:
+    """Return the leaf of a debt. Its id is left-aligned in 32 bytes; ``task_hash`` is keccak-256 of its canonical metadata."""
+    canonical = json.dumps(payment.metadata, sort_keys=True, separators=(",", ":")).encode()
+    payment_id = payment.pk.bytes.ljust(32, b"\0")
+    return Leaf(pool_key, seq, payment_id, address, payment.amount_micros, keccak(canonical))
+
+
+def _sign(pool: Pool, lines: Sequence[Line], authorizer: Signer, deadline: datetime) -> Batch:
+    if pool.pool_key is None:
+        raise ValueError(f"{pool} is not bound")
+    pool_key, first_seq = bytes.fromhex(pool.pool_key[2:]), pool.next_seq
+    packed = wire.encode_batch(first_seq, [Record(line.party.address, line.micros) for line in lines])
+    leaves = [
+        leaf(pool_key=pool_key, seq=first_seq + at, payment=payment, address=line.party.address)
+        for at, line in enumerate(lines)
+        for payment in line.payments
+    ]
+    root = wire.merkle_root(leaves)
+    domain = wire.pool_domain(pool.chain_id, pool.contract_address)
+    digest = wire.batch_digest(domain, pool_key, packed, root, int(deadline.astimezone(UTC).timestamp()))
+    batch_id = uuid4()
+    batch = Batch.objects.create(
+        id=batch_id,
+        pool=pool,
+        account=ledger.open_account(Kind.SETTLING, pool=pool, subject=batch_id),
+        first_seq=first_seq,
+        packed=packed,
+        root=f"0x{root.hex()}",
+        signature=authorizer.sign_digest(digest),
+        deadline=deadline,
+    )
+    Pool.objects.filter(pk=pool.pk).update(next_seq=first_seq + len(lines))
+    _attach(batch, lines)
+    return batch
+
+
+def _attach(batch: Batch, lines: Sequence[Line]) -> None:
+    records = BatchRecord.objects.bulk_create(
+        BatchRecord(batch=batch, party=line.party, seq=batch.first_seq + at, amount_micros=line.micros)
+        for at, line in enumerate(lines)
+    )
+    for record, line in zip(records, lines, strict=True):
+        chosen = Payment.objects.filter(pk__in=[payment.pk for payment in line.payments])
+        moved = lifecycle.move_all(chosen, frm=Payment.Status.PAYABLE, to=Payment.Status.SETTLING, record=record)
+        if moved != len(line.payments):
+            raise RuntimeError(f"{len(line.payments) - moved} payments left {batch} while it was made")
+
+
+def _lines(pool: Pool) -> list[Line]:
+    debts = (
+        Payment.objects.filter(pool=pool, status=Payment.Status.PAYABLE)
+        .select_related("party")
+        .order_by("created_at", "pk")
+    )
+    chosen = list(debts.select_for_update(no_key=True, of=("self",))[: settings.SETTLE_MAX_PAYMENTS])
+    chosen.sort(key=lambda payment: (payment.party_id, payment.created_at, payment.pk))
+    lines: list[Line] = []
+    for _, of_party in groupby(chosen, key=lambda payment: payment.party_id):
+        owed = list(of_party)
+        lines += [Line(payment.party, [payment]) for payment in owed if payment.kind != Payment.Kind.CALL]
+        lines += _netted([payment for payment in owed if payment.kind == Payment.Kind.CALL])
+    return lines[: settings.SETTLE_MAX_RECORDS]
+
+
+def _netted(calls: Sequence[Payment]) -> list[Line]:
+    """Return as few records as carry the calls of one party: one, unless their sum passes what a record can hold."""
+    lines: list[list[Payment]] = []
+    room = 0
+    for payment in calls:
+        if payment.amount_micros > room or not lines:
+            lines.append([])
+            room = wire.MAX_AMOUNT
+        lines[-1].append(payment)
+        room -= payment.amount_micros
+    return [Line(line[0].party, line) for line in lines]
+
+
+def _by_party(lines: Iterable[Line]) -> list[tuple[Party, list[Line]]]:
+    grouped: dict[UUID, tuple[Party, list[Line]]] = {}
+    for line in lines:
+        grouped.setdefault(line.party.pk, (line.party, []))[1].append(line)
+    return list(grouped.values())
+
+
+def _allow(pool: Pool, parties: Iterable[Party], batch: Batch) -> None:
+    """Put parties that the pool has not paid before on its allow-list, with the payer's signature."""
+    known = set(PoolProvider.objects.filter(pool=pool).values_list("party", flat=True))
+    fresh = sorted((party for party in parties if party.pk not in known), key=lambda party: party.pk)
+    if not fresh:
+        return
+    PoolProvider.objects.bulk_create(PoolProvider(pool=pool, party=party) for party in fresh)
+    params = {"parties": [str(party.pk) for party in fresh], "nonce": str(batch.pk)}
+    intents.record(ChainAction.Kind.ALLOW_PROVIDERS, dedupe_key=f"allow:{batch.pk}", pool=pool, params=params)
+
+
+def _owing(pool: Pool) -> "QuerySet[Account]":
+    return Account.objects.filter(pool=pool, kind=Kind.PAYABLE, received_micros__gt=F("sent_micros"))
+
+
+def _end_of(pool: Pool) -> datetime:
+    return min(filter(None, [pool.expires_at, pool.reclaimable_at]))
+
+
+def _tell(batch: Batch, type: str, micros: int) -> None:
+    payload = {"pool_id": str(batch.pool_id), "amount": money.render(micros), "records": batch.records.count()}
+    events.record(type=type, subject_type="batch", subject_id=batch.pk, payload=payload, pool=batch.pool)

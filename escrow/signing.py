@@ -1,0 +1,222 @@
+"""Calldata. Lives here: turning a chain action into the bytes that carry it out, signed by the role that must sign.
+
+Each role signs only what is its own: the payer terms, deposits, allow-lists, disputes and the end; the authorizer batches.
+Sending is the relay's, and so are nonces. Keys never leave the keyring.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from django.conf import settings
+
+from escrow import disputes, pools
+from escrow.chain import contract, wire
+from escrow.chain.client import ChainClient
+from escrow.chain.contract import BudgetPool, Token
+from escrow.chain.signer import Keyring, LocalSigner, Role
+from escrow.chain.wire import Domain, Terms
+from escrow.models import Batch, ChainAction, Dispute, Party, Pool
+
+Kind = ChainAction.Kind
+
+SIGNATURE_LIFE: Final = timedelta(hours=1)
+"""How long a payer's signature may be used: longer than a relay is likely to be held up, shorter than a key's compromise."""
+RECORD_CAP: Final = wire.MAX_AMOUNT
+WINDOW_CAP: Final = 2**56 - 1
+WINDOW_SECONDS: Final = 24 * 3600
+"""The contract's caps are left open: the session's policy is the narrower limit, checked before there is a debt."""
+
+
+@dataclass(frozen=True)
+class Signatory:
+    """What signing needs: the chain to read domains from, and the keys."""
+
+    client: ChainClient
+    keyring: Keyring
+
+    def domain(self) -> Domain:
+        """Return the contract's EIP-712 domain."""
+        return wire.pool_domain(settings.CHAIN_ID, settings.ESCROW_ADDRESS)
+
+    def token_domain(self) -> Domain:
+        """Return the token's EIP-712 domain, as the token itself names it: it differs from chain to chain."""
+        return Token(self.client, BudgetPool(self.client, settings.ESCROW_ADDRESS).token()).domain()
+
+
+def sender_role(kind: str) -> Role:
+    """Return whose key sends a kind of action: the arbiter's own for rulings, the relayer's for all else."""
+    return Role.ARBITER if kind == Kind.RESOLVE else Role.RELAYER
+
+
+def calldata(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    """Return the bytes to send to the contract for an action. Raises ChainError when the chain cannot be asked."""
+    return _BUILDERS[Kind(action.kind)](action, by, now)
+
+
+def terms_of(pool: Pool, by: Signatory) -> Terms:
+    """Return the terms of a pool, bound to it the first time they are asked for."""
+    if pool.terms is None:
+        terms = _first_terms(pool, by)
+        key = wire.pool_id(by.domain(), terms)
+        document = {**terms.__dict__, "providers_hash": terms.providers_hash.hex(), "salt": terms.salt.hex()}
+        pools.bind(pool, terms=document, pool_key=f"0x{key.hex()}", payer_address=terms.payer)
+    bound = dict(pool.terms or {})
+    for name in ("providers_hash", "salt"):
+        bound[name] = bytes.fromhex(bound[name])
+    return Terms(**bound)
+
+
+def key_of(pool: Pool) -> bytes:
+    """Return the contract's id of a pool that has its terms."""
+    if pool.pool_key is None:
+        raise ValueError(f"{pool} has no terms yet")
+    return bytes.fromhex(pool.pool_key[2:])
+
+
+def _first_terms(pool: Pool, by: Signatory) -> Terms:
+    return Terms(
+        payer=by.keyring.payer(str(pool.payer_id)).address,
+        authorizer=by.keyring.signer(Role.AUTHORIZER).address,
+        arbiter=by.keyring.signer(Role.ARBITER).address,
+        expiry=_seconds(pool.expires_at),
+        close_delay=pool.close_delay_seconds,
+        per_record_cap=RECORD_CAP,
+        window_cap=WINDOW_CAP,
+        window_length=WINDOW_SECONDS,
+        dispute_window=pool.dispute_window_seconds,
+        fee_bps=pool.fee_bps,
+        providers_hash=wire.providers_hash(_initial(pool)),
+        salt=bytes.fromhex(pool.salt[2:]),
+    )
+
+
+def _open_pool(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    pool = _pool(action)
+    terms = terms_of(pool, by)
+    until = _seconds(now + SIGNATURE_LIFE)
+    signature = _authorize(pool, by, pool.requested_micros, until, nonce=key_of(pool))
+    return contract.open_pool(terms, _initial(pool), pool.requested_micros, 0, until, signature)
+
+
+def _top_up(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    pool, value, salt = _pool(action), int(action.params["amount_micros"]), bytes.fromhex(action.params["salt"][2:])
+    until = _seconds(now + SIGNATURE_LIFE)
+    nonce = wire.top_up_nonce(by.domain(), key_of(pool), salt)
+    signature = _authorize(pool, by, value, until, nonce=nonce)
+    return contract.top_up(key_of(pool), value, _payer(pool, by).address, 0, until, salt, signature)
+
+
+def _allow_providers(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    pool, until = _pool(action), _seconds(now + SIGNATURE_LIFE)
+    parties = Party.objects.filter(pk__in=action.params["parties"]).order_by("pk")
+    addresses = [party.address for party in parties]
+    nonce = UUID(action.params["nonce"]).bytes.ljust(32, b"\0")
+    digest = wire.allow_providers_digest(by.domain(), key_of(pool), addresses, nonce, until)
+    return contract.allow_providers_with_sig(
+        key_of(pool), addresses, nonce, until, _payer(pool, by).sign_digest(digest)
+    )
+
+
+def _settle(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    batch = Batch.objects.get(pk=_subject(action))
+    root, signature = bytes.fromhex(batch.root[2:]), bytes(batch.signature)
+    return contract.settle(key_of(_pool(action)), bytes(batch.packed), root, _seconds(batch.deadline), signature)
+
+
+def _withdraw(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    return contract.withdraw(key_of(_pool(action)), Party.objects.get(pk=_subject(action)).address)
+
+
+def _withdraw_fees(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    return contract.withdraw_fees()
+
+
+def _dispute(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    pool, (dispute, address, ref) = _pool(action), _disputed(action)
+    until = _seconds(now + SIGNATURE_LIFE)
+    digest = wire.dispute_digest(by.domain(), key_of(pool), address, dispute.amount_micros, ref, until)
+    signature = _payer(pool, by).sign_digest(digest)
+    return contract.dispute_with_sig(key_of(pool), address, dispute.amount_micros, ref, until, signature)
+
+
+def _resolve(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    dispute, address, ref = _disputed(action)
+    if dispute.to_provider_micros is None:
+        raise ValueError(f"{dispute} has no ruling")
+    return contract.resolve(key_of(_pool(action)), address, ref, dispute.to_provider_micros)
+
+
+def _resolve_by_timeout(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    _, address, ref = _disputed(action)
+    return contract.resolve_by_timeout(key_of(_pool(action)), address, ref)
+
+
+def _request_close(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    pool, until = _pool(action), _seconds(now + SIGNATURE_LIFE)
+    digest = wire.request_close_digest(by.domain(), key_of(pool), until)
+    return contract.request_close_with_sig(key_of(pool), until, _payer(pool, by).sign_digest(digest))
+
+
+def _reclaim(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    return contract.reclaim(key_of(_pool(action)))
+
+
+_BUILDERS: Final[dict[Kind, Callable[[ChainAction, Signatory, datetime], bytes]]] = {
+    Kind.OPEN_POOL: _open_pool,
+    Kind.TOP_UP: _top_up,
+    Kind.ALLOW_PROVIDERS: _allow_providers,
+    Kind.SETTLE: _settle,
+    Kind.WITHDRAW: _withdraw,
+    Kind.WITHDRAW_FEES: _withdraw_fees,
+    Kind.DISPUTE: _dispute,
+    Kind.RESOLVE: _resolve,
+    Kind.RESOLVE_BY_TIMEOUT: _resolve_by_timeout,
+    Kind.REQUEST_CLOSE: _request_close,
+    Kind.RECLAIM: _reclaim,
+}
+
+
+def _authorize(pool: Pool, by: Signatory, value: int, until: int, *, nonce: bytes) -> bytes:
+    payer = _payer(pool, by)
+    digest = wire.receive_authorization_digest(
+        by.token_domain(),
+        from_=payer.address,
+        to=settings.ESCROW_ADDRESS,
+        value=value,
+        valid_after=0,
+        valid_before=until,
+        nonce=nonce,
+    )
+    return payer.sign_digest(digest)
+
+
+def _disputed(action: ChainAction) -> tuple[Dispute, str, bytes]:
+    dispute = Dispute.objects.select_related("party").get(pk=_subject(action))
+    return dispute, dispute.party.address, bytes.fromhex(disputes.reference(dispute.pk)[2:])
+
+
+def _initial(pool: Pool) -> list[str]:
+    return list(pool.providers.filter(initial=True).order_by("pk").values_list("party__address", flat=True))
+
+
+def _payer(pool: Pool, by: Signatory) -> LocalSigner:
+    return by.keyring.payer(str(pool.payer_id))
+
+
+def _subject(action: ChainAction) -> UUID:
+    if action.subject_id is None:
+        raise ValueError(f"{action} names no subject")
+    return action.subject_id
+
+
+def _pool(action: ChainAction) -> Pool:
+    if action.pool is None:
+        raise ValueError(f"{action} names no pool")
+    return action.pool
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.astimezone(UTC).timestamp())

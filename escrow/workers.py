@@ -1,0 +1,85 @@
+"""Celery's entries to the money rooms: a few lines each, and each may run twice. What they do lives in the rooms they call.
+
+Every message is only a hint: beat sends each sweep again and again, and the rows say what is due.
+"""
+
+import logging
+from functools import cache
+
+from celery import shared_task
+from django.conf import settings
+from django.utils import timezone
+
+from escrow import disputes, events, indexer, invoices, payouts, pools, reconcile, settlement
+from escrow.chain.client import ChainClient
+from escrow.chain.signer import Keyring, Role
+from escrow.relay import Relay
+
+log = logging.getLogger(__name__)
+
+
+@cache
+def chain_client() -> ChainClient:
+    """Return this process's client of the chain."""
+    return ChainClient(settings.RPC_URL, settings.RPC_TIMEOUT_SECONDS)
+
+
+@cache
+def keyring() -> Keyring:
+    """Return this process's keys, read once from their files."""
+    return Keyring.load(settings.SIGNER_KEYS_DIR)
+
+
+@shared_task(name="escrow.relay_sweep")
+def relay_sweep() -> None:
+    """Sign, send and confirm what is due on chain."""
+    Relay(chain_client(), keyring(), timezone.now()).run()
+
+
+@shared_task(name="escrow.index_sweep")
+def index_sweep() -> None:
+    """Read what the contract has told since the last time."""
+    indexer.index(client=chain_client(), now=timezone.now())
+
+
+@shared_task(name="escrow.settle_sweep")
+def settle_sweep() -> None:
+    """Sign batches of due debts, and give back those that can no longer land."""
+    settlement.void_expired(limit=settings.SWEEP_LIMIT)
+    settlement.settle_due(authorizer=keyring().signer(Role.AUTHORIZER), now=timezone.now())
+
+
+@shared_task(name="escrow.payout_sweep")
+def payout_sweep() -> None:
+    """Plan withdrawals of matured credits and of the fees."""
+    payouts.pay_due(now=timezone.now(), limit=settings.SWEEP_LIMIT)
+    payouts.pay_fees(now=timezone.now())
+
+
+@shared_task(name="escrow.close_sweep")
+def close_sweep() -> None:
+    """Take pools on their way out one step further."""
+    pools.close_due(now=timezone.now(), limit=settings.SWEEP_LIMIT)
+
+
+@shared_task(name="escrow.timer_sweep")
+def timer_sweep() -> None:
+    """Let silence decide where its time has come."""
+    invoices.approve_by_silence(now=timezone.now(), limit=settings.SWEEP_LIMIT)
+    disputes.rule_by_silence(now=timezone.now(), limit=settings.SWEEP_LIMIT)
+
+
+@shared_task(name="escrow.publish_sweep")
+def publish_sweep() -> None:
+    """Give events their positions in the feed."""
+    events.publish()
+
+
+@shared_task(name="escrow.reconcile")
+def reconcile_sweep() -> None:
+    """Compare the books with the chain, and raise an alarm when they differ."""
+    report = reconcile.reconcile(client=chain_client())
+    for difference in report.differences:
+        log.critical("Books and chain differ: %s", difference)
+    for alarm in report.alarms:
+        log.critical("The indexer is stopped: %s", alarm)
