@@ -1,6 +1,7 @@
 """What the service says of itself: the OpenAPI document and a page for each error code; and the 404 of /v1."""
 
 import json
+import sys
 from functools import cache
 
 from django.http import Http404, HttpRequest, HttpResponse
@@ -52,4 +53,5 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Answer a fault outside of the API's views."""
-    return errors.answer(RuntimeError("unhandled fault"), request)
+    fault = sys.exc_info()[1]
+    return errors.answer(fault if isinstance(fault, Exception) else RuntimeError("unhandled fault"), request)

@@ -70,5 +70,5 @@ urlpatterns: Final[list[URLPattern]] = [
     *endpoints,
     path("v1/openapi.json", document, name="openapi"),
     path("docs/errors/<slug:code>", error_page, name="error-page"),
-    re_path(r"(?s)^v1(/.*)?$", unmatched),
+    re_path(r"^v1(?:/[\s\S]*)?\Z", unmatched),
 ]
