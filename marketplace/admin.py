@@ -165,8 +165,8 @@ class KeyForm(Form):
         if given.get("expires_at") and given["expires_at"] <= timezone.now():
             self.add_error("expires_at", "This is in the past.")
         if scope == Scope.SESSION and given.get("session"):
-            self.instance.payer = Payer.objects.filter(pk=given["session"].pool.payer_id).first()
-            if self.instance.payer is None:
+            given["payer"] = Payer.objects.filter(pk=given["session"].pool.payer_id).first()
+            if given["payer"] is None:
                 self.add_error("session", "The owner of its pool is not a payer of this market.")
         return given
 
