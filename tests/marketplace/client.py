@@ -1,4 +1,4 @@
-"""A caller of the API for the tests. Every answer is checked against the OpenAPI document: nothing undocumented passes."""
+"""A caller of the API for the tests. Every answer is checked against the OpenAPI document: nothing else passes."""
 
 import json
 import re
@@ -13,7 +13,6 @@ from django.urls import Resolver404, resolve
 from jsonschema import Draft202012Validator, FormatChecker
 
 from marketplace.api.docs import openapi
-
 
 FORMATS = FormatChecker(formats=["uuid"])
 
@@ -113,7 +112,7 @@ def validator(schema: str) -> Draft202012Validator:
 def template_of(path: str) -> str | None:
     """Return the document's template of a path, or None when the path is none of its."""
     try:
-        route = resolve(path.split("?")[0]).route
+        route = resolve(path.split("?", maxsplit=1)[0]).route
     except Resolver404:
         return None
     template = "/" + re.sub(r"<\w+:(\w+)>", r"{\1}", route)

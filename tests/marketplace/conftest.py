@@ -1,4 +1,4 @@
-"""A market with two of everybody, so that each test can try what is the other's. The pools hold money without a chain."""
+"""A market with two of everybody, so that each test can try what is the other's. Pools hold money without a chain."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

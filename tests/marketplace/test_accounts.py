@@ -1,0 +1,81 @@
+"""/v1/me, /v1/balance, /v1/events and the health of the service."""
+
+import pytest
+from django.utils import timezone
+
+from escrow import events
+from escrow.models import ChainCursor
+from tests.marketplace.conftest import World
+
+pytestmark = pytest.mark.django_db
+
+
+def test_me_says_what_the_key_is(world: World) -> None:
+    payer = world.a.by_payer.get("/v1/me").json
+    assert (payer["scope"], payer["payer_id"], payer["session_id"]) == ("payer", str(world.a.payer.pk), None)
+    assert (payer["chain_id"], payer["read_only"]) == (31337, False)
+    assert world.a.by_session.get("/v1/me").json["session_id"] == str(world.a.session.pk)
+    assert world.one.by_provider.get("/v1/me").json["provider_id"] == str(world.one.provider.pk)
+
+
+def test_a_provider_sees_what_it_is_owed(world: World) -> None:
+    for amount in ("0.012", "0.30"):
+        world.a.by_session.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": amount})
+        world.b.by_session.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": amount})
+    balance = world.one.by_provider.get("/v1/balance").json
+    assert (balance["payable"], balance["credited"], balance["withdrawn"]) == ("0.624", "0.00", "0.00")
+    assert balance["address"] == world.one.provider.party.address
+    assert world.two.by_provider.get("/v1/balance").json["payable"] == "0.00"
+
+
+def test_events_are_told_to_their_owner_in_order(world: World) -> None:
+    paid = world.a.by_session.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.012"}).json
+    events.publish()
+    feed = world.a.by_payer.get("/v1/events").json
+    positions = [event["position"] for event in feed["items"]]
+    assert positions == sorted(positions)
+    assert feed["next"] == positions[-1]
+    last = feed["items"][-1]
+    assert (last["type"], last["subject_type"], last["subject_id"]) == ("payment.created", "payment", paid["id"])
+    assert world.a.by_payer.get(f"/v1/events?after={feed['next']}").json == {"items": [], "next": feed["next"]}
+    assert paid["id"] in {event["subject_id"] for event in world.one.by_provider.get("/v1/events").json["items"]}
+    others = world.b.by_payer.get("/v1/events").json["items"] + world.two.by_provider.get("/v1/events").json["items"]
+    assert paid["id"] not in {event["subject_id"] for event in others}
+
+
+def test_events_are_read_on_from_a_position(world: World) -> None:
+    for _ in range(3):
+        world.a.by_session.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.012"})
+    events.publish()
+    seen: list[int] = []
+    after = 0
+    while True:
+        page = world.a.by_payer.get(f"/v1/events?after={after}&limit=2").json
+        if not page["items"]:
+            break
+        seen += [event["position"] for event in page["items"]]
+        after = page["next"]
+    assert len(seen) == len(set(seen)) == 4
+
+
+def test_the_process_is_up(world: World) -> None:
+    assert world.nobody.get("/healthz").json == {"status": "ok"}
+
+
+def test_ready_means_database_redis_and_a_chain_that_is_read(world: World, settings, redis_url: str) -> None:
+    settings.REDIS_URL = redis_url
+    before = world.nobody.get("/readyz")
+    assert (before.status, before.json["status"], before.json["reason"]) == (
+        503,
+        "not_ready",
+        "the chain is not being read",
+    )
+    now = timezone.now()
+    ChainCursor.objects.create(
+        chain_id=31337, contract_address="0x1", block_number=1, block_hash="0x2", block_time=now, read_at=now
+    )
+    ready = world.nobody.get("/readyz")
+    assert (ready.status, ready.json["status"]) == (200, "ready")
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    without = world.nobody.get("/readyz")
+    assert (without.status, without.json["redis"], without.json["database"]) == (503, False, True)

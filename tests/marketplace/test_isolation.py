@@ -1,0 +1,191 @@
+"""Every route with every kind of key: who is refused, and that what is another's is not found. Made from the routes."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import product
+
+import pytest
+from django.utils import timezone
+
+from escrow.policy import Policy
+from marketplace import keys
+from marketplace.api import bodies
+from marketplace.api.endpoint import Rule, rules_of
+from marketplace.api.urls import endpoints
+from marketplace.models import Scope
+from tests.marketplace.client import Caller
+from tests.marketplace.conftest import World, money
+
+pytestmark = pytest.mark.django_db
+
+ROUTES: list[tuple[str, str, Rule]] = [
+    (method, "/" + str(pattern.pattern), rule)
+    for pattern in endpoints
+    for method, rule in rules_of(pattern.callback.cls)  # type: ignore[union-attr]
+]
+SUBJECTS = ("payment_id", "session_id", "pool_id", "task_id", "invoice_id", "dispute_id", "key_id")
+ROLES = {
+    "payer B": Scope.PAYER,
+    "session of B": Scope.SESSION,
+    "other session of A": Scope.SESSION,
+    "provider B": Scope.PROVIDER,
+}
+
+
+@pytest.fixture
+def subjects(world: World) -> dict[str, str]:
+    """Return one of everything that belongs to buyer A and provider one."""
+    buyer, seller = world.a.by_session, world.one.by_provider
+    payment = buyer.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.01"}).json
+    body = {"title": "t", "capability": "review", "budget": "1.00", "agent": "agent://lint.acme.dev"}
+    task = buyer.post("/v1/tasks", body).json
+    delivery = {"deliverable": {}, "invoice": {"amount": "1.00", "number": "INV-1"}}
+    invoice = seller.post(f"/v1/tasks/{task['id']}/submit", delivery).json["invoice"]
+    other = buyer.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.02"}).json
+    dispute = buyer.post("/v1/disputes", {"payment_id": other["id"], "reason": "nothing came"}).json
+    return {
+        "payment_id": payment["id"],
+        "session_id": str(world.a.session.pk),
+        "pool_id": str(world.a.pool.pk),
+        "task_id": task["id"],
+        "invoice_id": invoice["id"],
+        "dispute_id": dispute["id"],
+        "key_id": world.a.by_payer.get("/v1/keys").json["items"][0]["id"],
+        "name": "lint.acme.dev",
+    }
+
+
+BODIES: dict[type[bodies.Shape], dict[str, object]] = {
+    bodies.Nothing: {},
+    bodies.Redemption: {"request_hash": "a" * 64},
+    bodies.Reason: {"reason": "x"},
+    bodies.AmountBody: {"amount": "0.01"},
+    bodies.PaymentIn: {"to": "agent://lint.acme.dev", "amount": "0.01"},
+    bodies.SessionIn: {"budget": "0.01"},
+    bodies.PoolIn: {"deposit": "1.00"},
+    bodies.TaskIn: {"title": "t", "capability": "review", "budget": "0.01"},
+    bodies.Assignment: {"agent": "agent://lint.acme.dev"},
+    bodies.Delivery: {"deliverable": {}, "invoice": {"amount": "0.01", "number": "INV-9"}},
+    bodies.Answer: {"answer": "x"},
+    bodies.OfferingIn: {"capability": "review", "pricing": "per_call", "price": "0.01"},
+    bodies.AgentBody: {"uri": "agent://new.acme.dev", "name": "new"},
+    bodies.KeyIn: {"read_only": True},
+}
+
+
+def body_of(rule: Rule, subjects: dict[str, str]) -> dict[str, object]:
+    """Return a body that is right in form and names what belongs to buyer A and provider one."""
+    if rule.body is bodies.InvoiceIn:
+        return {
+            "session_id": subjects["session_id"], "agent": "agent://lint.acme.dev", "amount": "0.01", "number": "INV-9",
+        }  # fmt: skip
+    if rule.body is bodies.DisputeIn:
+        return {"payment_id": subjects["payment_id"], "reason": "x"}
+    return BODIES[rule.body]
+
+
+def fill(path: str, subjects: dict[str, str]) -> str:
+    """Put the subjects' ids into a route."""
+    for name in (*SUBJECTS, "name"):
+        path = path.replace(f"<uuid:{name}>", subjects[name]).replace(f"<host:{name}>", subjects[name])
+    return path
+
+
+def send(caller: Caller, method: str, path: str, body: dict[str, object]) -> int:
+    """Call a route."""
+    if method == "POST":
+        return caller.post(path, body).status
+    return caller.get(path).status if method == "GET" else caller.delete(path).status
+
+
+def callers(world: World) -> Iterator[tuple[str, Caller]]:
+    """Return a caller for each role that is not the owner."""
+    _, text = keys.open_session(pool=world.a.pool, budget_micros=1, policy=Policy(), now=timezone.now())
+    yield "payer B", world.b.by_payer
+    yield "session of B", world.b.by_session
+    yield "other session of A", Caller(text)
+    yield "provider B", world.two.by_provider
+
+
+def test_the_matrix_has_every_route() -> None:
+    assert len(ROUTES) == 46
+    for _, _, rule in ROUTES:
+        assert rule.body in BODIES or rule.body in (bodies.InvoiceIn, bodies.DisputeIn)
+
+
+@pytest.mark.parametrize(("method", "path", "rule"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
+def test_what_belongs_to_another_is_not_found_and_not_touched(
+    world: World, subjects: dict[str, str], method: str, path: str, rule: Rule
+) -> None:
+    target, body = fill(path, subjects), body_of(rule, subjects)
+    named = path != target or rule.body in (bodies.InvoiceIn, bodies.DisputeIn)
+    for role, caller in callers(world):
+        before = money()
+        status = send(caller, method, target, body)
+        if rule.scopes and ROLES[role] not in rule.scopes:
+            assert status == 403, role
+            assert money() == before
+        elif rule.scopes and named:
+            assert status == 404, role
+            assert money() == before
+        else:
+            assert status < 500 or path == "/readyz", role
+
+
+@pytest.mark.parametrize(("method", "path", "rule"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
+def test_no_key_a_wrong_key_and_a_revoked_key_open_nothing(
+    world: World, subjects: dict[str, str], method: str, path: str, rule: Rule
+) -> None:
+    target, body = fill(path, subjects), body_of(rule, subjects)
+    revoked, text = keys.issue(scope=Scope.PAYER, payer=world.a.payer, now=timezone.now())
+    keys.revoke(key=revoked, now=timezone.now())
+    late = timezone.now()
+    expired, ended = keys.issue(scope=Scope.PAYER, payer=world.a.payer, now=late, expires_at=late + timedelta(days=1))
+    type(expired).objects.filter(pk=expired.pk).update(expires_at=late)
+    before = money()
+    for caller in (Caller(None), Caller("am_test_nonsense"), Caller(text), Caller(ended)):
+        assert send(caller, method, target, body) == (401 if rule.scopes else send(world.nobody, method, target, body))
+    assert money() == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "rule"),
+    [route for route in ROUTES if route[0] != "GET"],
+    ids=[f"{method} {path}" for method, path, _ in ROUTES if method != "GET"],
+)
+def test_a_read_only_key_of_the_owner_changes_nothing(
+    world: World, subjects: dict[str, str], method: str, path: str, rule: Rule
+) -> None:
+    now = timezone.now()
+    readers = [
+        keys.issue(scope=Scope.PAYER, payer=world.a.payer, read_only=True, now=now)[1],
+        keys.issue(scope=Scope.SESSION, session=world.a.session, read_only=True, now=now)[1],
+        keys.issue(scope=Scope.PROVIDER, provider=world.one.provider, read_only=True, now=now)[1],
+    ]
+    before = money()
+    for text in readers:
+        assert send(Caller(text), method, fill(path, subjects), body_of(rule, subjects)) == 403
+    assert money() == before
+
+
+@pytest.mark.parametrize(("method", "path", "rule"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
+def test_the_owner_reaches_every_route_that_its_scope_allows(
+    world: World, subjects: dict[str, str], method: str, path: str, rule: Rule
+) -> None:
+    owners = {Scope.PAYER: world.a.by_payer, Scope.SESSION: world.a.by_session, Scope.PROVIDER: world.one.by_provider}
+    for scope, caller in owners.items():
+        status = send(caller, method, fill(path, subjects), body_of(rule, subjects))
+        if rule.scopes and scope not in rule.scopes:
+            assert status == 403, scope
+        else:
+            assert status not in (401, 405, 500), scope
+            assert status != 404 or "key_id" in path, scope
+
+
+def test_lists_show_only_what_is_the_callers(world: World, subjects: dict[str, str]) -> None:
+    mine = set(subjects.values())
+    lists = [path for method, path, rule in ROUTES if method == "GET" and "<" not in path and rule.scopes]
+    for path, (_, caller) in product(lists, callers(world)):
+        answer = caller.get(path)
+        if answer.status == 200 and "items" in answer.json:
+            assert not mine & {str(row.get("id")) for row in answer.json["items"]}, path
