@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q, QuerySet, Sum
@@ -77,6 +78,15 @@ def find(*, uri: str) -> Agent:
     if agent is None:
         raise NotFound(f"No agent is registered as {uri}.")
     return agent
+
+
+def payee(*, uri: str) -> tuple[UUID, UUID]:
+    """Return the ids of the party and of the provider that are paid for an agent. Raises InvalidInput or NotFound."""
+    check_uri(uri, field="agent")
+    found = Agent.objects.filter(uri=uri).values_list("provider__party_id", "provider_id").order_by().first()
+    if found is None:
+        raise NotFound(f"No agent is registered as {uri}.")
+    return found
 
 
 def parties(*, uris: Iterable[str]) -> list[Party]:

@@ -20,20 +20,20 @@ class Payments(Endpoint):
         The amount leaves the session at once and is owed to the agent's provider; it lands on chain with a later
         batch. The answer to a repeated request is the answer to the first.
         """
-        session = scope.spending_session(call.actor, call.body.session_id)
-        call.about.session_id = str(session.pk)
-        agent = agents.find(uri=call.body.to)
+        session_id = scope.spending_session_id(call.actor, call.body.session_id)
+        call.about.session_id = str(session_id)
+        party_id, provider_id = agents.payee(uri=call.body.to)
         sent = payments.send(
-            session_id=session.pk,
-            party_id=agent.provider.party_id,
-            to=agent.uri,
+            session_id=session_id,
+            party_id=party_id,
+            to=call.body.to,
             amount_micros=call.body.amount,
             metadata=call.body.metadata,
             idempotency_key=call.idempotency_key,
             request_hash=call.request_hash,
             now=call.now,
         )
-        return Reply(show.sent(sent.payment, agent.provider_id), replayed=sent.replayed)
+        return Reply(show.sent(sent.payment, provider_id), replayed=sent.replayed)
 
     @serves(auth.ANYONE, query=PaymentQuery, answer=shapes.PaymentPage)
     def get(self, call: Call) -> shapes.PaymentPage:

@@ -105,12 +105,20 @@ def agents(actor: Actor) -> "QuerySet[Agent]":
 
 def spending_session(actor: Actor, session_id: UUID | None) -> Session:
     """Return the session that pays: a session key's own, or the one that the payer names."""
-    own = actor.key.session
-    if own is not None and session_id in (None, own.pk):
-        return own
-    if session_id is None:
+    return one(sessions(actor), _spending(actor, session_id))
+
+
+def spending_session_id(actor: Actor, session_id: UUID | None) -> UUID:
+    """Return the id of the session that pays; a session key's own is known without asking the database."""
+    wanted = _spending(actor, session_id)
+    return wanted if wanted == actor.key.session_id else one(sessions(actor), wanted).pk
+
+
+def _spending(actor: Actor, session_id: UUID | None) -> UUID:
+    wanted = session_id or actor.key.session_id
+    if wanted is None:
         raise invalid("session_id", "is required with a payer's key", "the id of one of your sessions")
-    return one(sessions(actor), session_id)
+    return wanted
 
 
 def funding_pool(actor: Actor, pool_id: UUID | None) -> Pool:
