@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q, QuerySet, Sum
+from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, Q, QuerySet, Sum
 
 from escrow import events, intents, ledger, lifecycle, money, payments, sessions
 from escrow.errors import InvalidInput
@@ -220,7 +220,9 @@ def _step_out(pool: Pool, now: datetime) -> int:
 
 def _near_expiry(now: datetime) -> "QuerySet[Pool]":
     margin = timedelta(seconds=settings.POOL_CLOSE_MARGIN)
-    quarter = F("created_at") + (F("expires_at") - F("created_at")) * 3 / 4
+    life = ExpressionWrapper(F("expires_at") - F("created_at"), output_field=DurationField())
+    most = ExpressionWrapper(life * 0.75, output_field=DurationField())
+    quarter = ExpressionWrapper(F("created_at") + most, output_field=DateTimeField())
     early = Q(expires_at__lte=now + margin) & Q(three_quarters__lte=now)
     return (
         Pool.objects.filter(status=Pool.Status.OPEN)
