@@ -13,11 +13,12 @@ from uuid import UUID
 from django.http import HttpResponse
 from django.utils import timezone
 from pydantic import BaseModel, ValidationError
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from marketplace import keys
-from marketplace.api import auth, idempotency
+from marketplace.api import auth, idempotency, parsing
 from marketplace.api.auth import Actor
 from marketplace.api.bodies import NoQuery, Nothing
 from marketplace.api.errors import About, Problem
@@ -140,7 +141,8 @@ def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: M
     actor = _admit(rule, request, now, about)
     key = idempotency.key_of(request) if rule.money else ""
     query = read(rule.query, _parameters(request))
-    raw = request.data if request.method != "GET" else {}
+    parsing.check_length(request)
+    raw = {} if request.method in SAFE_METHODS else request.data
     body = read(rule.body, raw)
     request_hash = idempotency.hash_of(request, raw) if rule.money else b""
 
@@ -173,7 +175,7 @@ def _admit(rule: Rule, request: Request, now: datetime, about: About) -> Actor |
     if actor.scope not in rule.scopes:
         wanted = " or ".join(sorted(rule.scopes))
         raise Problem("forbidden", f"This needs a key of scope {wanted}; yours is of scope {actor.scope}.")
-    if actor.key.read_only and request.method != "GET":
+    if actor.key.read_only and request.method not in SAFE_METHODS:
         raise Problem("forbidden", "This key is read-only.")
     return actor
 

@@ -11,8 +11,9 @@ from typing import Any, Final, Never
 
 from django.conf import settings
 from rest_framework.parsers import BaseParser
+from rest_framework.request import Request
 
-from marketplace.api.errors import Problem
+from marketplace.api.errors import Problem, invalid
 
 SAFE_INTEGER: Final = 2**53
 """Beyond it, readers that keep numbers as IEEE 754 doubles see another number (RFC 8259, section 6)."""
@@ -30,11 +31,22 @@ class StrictJSONParser(BaseParser):
         charset = _charset(media_type or "")
         if charset not in ("", "utf-8", "utf8"):
             raise Problem("unsupported_media_type", "The body must be application/json in UTF-8.")
-        limit = settings.API_MAX_BODY_BYTES
-        raw = stream.read(limit + 1)
-        if len(raw) > limit:
-            raise Problem("payload_too_large", f"The body is larger than {limit} bytes.")
+        declared = int((parser_context or {})["request"].META["CONTENT_LENGTH"])
+        raw = stream.read(declared)
+        if len(raw) != declared:
+            raise invalid("Content-Length", f"is {declared}, but {len(raw)} bytes came", "the length of the body")
         return read(raw)
+
+
+def check_length(request: Request) -> None:
+    """Return when a body, if there is one, has a bearable length. Raises Problem before anything is read."""
+    if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
+        raise invalid("Content-Length", "is required: chunked bodies are not read here", "the length of the body")
+    declared = request.META.get("CONTENT_LENGTH") or "0"
+    if not (declared.isascii() and declared.isdigit()):
+        raise invalid("Content-Length", "must be a number", "the length of the body")
+    if int(declared[:12]) > settings.API_MAX_BODY_BYTES:
+        raise Problem("payload_too_large", f"The body is larger than {settings.API_MAX_BODY_BYTES} bytes.")
 
 
 def read(raw: bytes) -> dict[str, Any]:

@@ -84,9 +84,10 @@ def test_a_key_ends_when_it_expires(world: World) -> None:
 
 
 def test_a_payer_issues_session_keys_and_read_only_keys_but_no_full_key(world: World) -> None:
-    reader = world.a.by_payer.post("/v1/keys", {"scope": "payer", "read_only": True}).json
-    assert Caller(reader["api_key"]).get("/v1/pools").status == 200
-    assert Caller(reader["api_key"]).post("/v1/sessions", {"budget": "1.00"}).status == 403
+    text = world.a.by_payer.post("/v1/keys", {"scope": "payer", "read_only": True}).json["api_key"]
+    assert Caller(text).get("/v1/pools").status == 200
+    assert Caller(text).http.head("/v1/pools", headers={"Authorization": f"Bearer {text}"}).status_code == 200
+    assert Caller(text).post("/v1/sessions", {"budget": "1.00"}).status == 403
     assert world.a.by_payer.post("/v1/keys", {"scope": "payer"}).status == 403
     assert world.a.by_payer.post("/v1/keys", {"scope": "provider"}).status == 403
     assert world.a.by_payer.post("/v1/keys", {"session_id": str(world.b.session.pk)}).status == 404
