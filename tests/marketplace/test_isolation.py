@@ -12,7 +12,7 @@ from marketplace import keys
 from marketplace.api import bodies
 from marketplace.api.endpoint import Rule, rules_of
 from marketplace.api.urls import endpoints
-from marketplace.models import Scope
+from marketplace.models import ApiKey, Scope
 from tests.marketplace.client import Caller
 from tests.marketplace.conftest import World, money
 
@@ -113,59 +113,58 @@ def test_the_matrix_has_every_route() -> None:
         assert rule.body in BODIES or rule.body in (bodies.InvoiceIn, bodies.DisputeIn)
 
 
-@pytest.mark.parametrize(("method", "path", "rule"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
 def test_what_belongs_to_another_is_not_found_and_not_touched(
-    world: World, subjects: dict[str, str], method: str, path: str, rule: Rule
+    world: World, subjects: dict[str, str], subtests: pytest.Subtests
 ) -> None:
-    target, body = fill(path, subjects), body_of(rule, subjects)
-    named = path != target or rule.body in (bodies.InvoiceIn, bodies.DisputeIn)
-    for role, caller in callers(world):
+    for (method, path, rule), (role, caller) in product(ROUTES, list(callers(world))):
+        target, body = fill(path, subjects), body_of(rule, subjects)
+        named = path != target or rule.body in (bodies.InvoiceIn, bodies.DisputeIn)
         before = money()
-        status = send(caller, method, target, body)
-        if rule.scopes and ROLES[role] not in rule.scopes:
-            assert status == 403, role
-            assert money() == before
-        elif rule.scopes and named:
-            assert status == 404, role
-            assert money() == before
-        else:
-            assert status < 500 or path == "/readyz", role
+        with subtests.test(method=method, path=path, role=role):
+            status = send(caller, method, target, body)
+            if rule.scopes and ROLES[role] not in rule.scopes:
+                assert status == 403
+                assert money() == before
+            elif rule.scopes and named:
+                assert status == 404
+                assert money() == before
+            else:
+                assert status < 500 or path == "/readyz"
 
 
-@pytest.mark.parametrize(("method", "path", "rule"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
-def test_no_key_a_wrong_key_and_a_revoked_key_open_nothing(
-    world: World, subjects: dict[str, str], method: str, path: str, rule: Rule
-) -> None:
-    target, body = fill(path, subjects), body_of(rule, subjects)
-    revoked, text = keys.issue(scope=Scope.PAYER, payer=world.a.payer, now=timezone.now())
-    keys.revoke(key=revoked, now=timezone.now())
-    late = timezone.now()
-    expired, ended = keys.issue(scope=Scope.PAYER, payer=world.a.payer, now=late, expires_at=late + timedelta(days=1))
-    type(expired).objects.filter(pk=expired.pk).update(expires_at=late)
-    before = money()
-    for caller in (Caller(None), Caller("am_test_nonsense"), Caller(text), Caller(ended)):
-        assert send(caller, method, target, body) == (401 if rule.scopes else send(world.nobody, method, target, body))
-    assert money() == before
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "rule"),
-    [route for route in ROUTES if route[0] != "GET"],
-    ids=[f"{method} {path}" for method, path, _ in ROUTES if method != "GET"],
-)
-def test_a_read_only_key_of_the_owner_changes_nothing(
-    world: World, subjects: dict[str, str], method: str, path: str, rule: Rule
+def test_no_key_a_wrong_key_a_revoked_key_and_one_that_ended_open_nothing(
+    world: World, subjects: dict[str, str], subtests: pytest.Subtests
 ) -> None:
     now = timezone.now()
-    readers = [
-        keys.issue(scope=Scope.PAYER, payer=world.a.payer, read_only=True, now=now)[1],
-        keys.issue(scope=Scope.SESSION, session=world.a.session, read_only=True, now=now)[1],
-        keys.issue(scope=Scope.PROVIDER, provider=world.one.provider, read_only=True, now=now)[1],
-    ]
+    revoked, text = keys.issue(scope=Scope.PAYER, payer=world.a.payer, now=now)
+    keys.revoke(key=revoked, now=now)
+    expired, ended = keys.issue(scope=Scope.PAYER, payer=world.a.payer, now=now, expires_at=now + timedelta(days=1))
+    ApiKey.objects.filter(pk=expired.pk).update(expires_at=now)
+    strangers = {"none": None, "nonsense": "am_test_nonsense", "revoked": text, "ended": ended}
     before = money()
-    for text in readers:
-        assert send(Caller(text), method, fill(path, subjects), body_of(rule, subjects)) == 403
-    assert money() == before
+    for (method, path, rule), (name, key) in product(ROUTES, strangers.items()):
+        with subtests.test(method=method, path=path, key=name):
+            status = send(Caller(key), method, fill(path, subjects), body_of(rule, subjects))
+            assert (status == 401) == bool(rule.scopes)
+            assert money() == before
+
+
+def test_a_read_only_key_of_the_owner_changes_nothing(
+    world: World, subjects: dict[str, str], subtests: pytest.Subtests
+) -> None:
+    now = timezone.now()
+    readers = {
+        "payer": keys.issue(scope=Scope.PAYER, payer=world.a.payer, read_only=True, now=now)[1],
+        "session": keys.issue(scope=Scope.SESSION, session=world.a.session, read_only=True, now=now)[1],
+        "provider": keys.issue(scope=Scope.PROVIDER, provider=world.one.provider, read_only=True, now=now)[1],
+    }
+    before = money()
+    for (method, path, rule), (scope, text) in product(ROUTES, readers.items()):
+        if method == "GET":
+            continue
+        with subtests.test(method=method, path=path, scope=scope):
+            assert send(Caller(text), method, fill(path, subjects), body_of(rule, subjects)) == 403
+            assert money() == before
 
 
 @pytest.mark.parametrize(("method", "path", "rule"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])
