@@ -56,12 +56,12 @@ class Market(Resource[S_co]):
         metadata: Mapping[str, Any] | None = None,
         session: str | None = None,
         key: str | None = None,
-        payment: str | None = None,
+        payment: str | Payment | None = None,
         timeout: float = CALL_TIMEOUT,
     ) -> Steps[Called]:
         """Pay an agent for one call and make it: POST `json` to `path` under the agent's endpoint.
 
-        The payment is made once, however often the call is repeated; `payment` is the id of an earlier one to use.
+        The payment is made once, however often the call is repeated; `payment` is an earlier one to use (or its id).
         Raises CallFailed when the agent does not deliver: its `payment` says whether the money came back.
         """
         body = wire.encode(json)
@@ -72,7 +72,8 @@ class Market(Resource[S_co]):
             )
             paid, elapsed = sent.payment, sent.elapsed
         else:
-            paid, elapsed = (yield from self._payment(payment)), 0.0
+            paid = payment if isinstance(payment, Payment) else (yield from self._payment(payment))
+            elapsed = 0.0
         try:
             request = calling.ask(url, body, paid, timeout=timeout)
             value = yield from calling.delivered(request, self._shell.retries)
