@@ -231,13 +231,16 @@ def main() -> int:
         return 130
 
 
-async def _command(options: argparse.Namespace) -> int:
-    def progress(stage: str, done: int, total: int) -> None:
+def _show(stage: str, done: int, total: int) -> None:
+    """One line a stage, which counts up for a person who looks on."""
+    if done == total or sys.stderr.isatty():
         print(f"\r{stage} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
+
+async def _command(options: argparse.Namespace) -> int:
     async with Client() as client:
         result = await review(
-            client=client, path=options.path, files=options.files, budget=options.budget, progress=progress
+            client=client, path=options.path, files=options.files, budget=options.budget, progress=_show
         )
     options.out.write_text(result.brief + "\n", encoding="utf-8")
     print(result.summary())

@@ -54,7 +54,8 @@ class ReviewResult:
     @property
     def micropayments(self) -> str:
         """The sum of the delivered calls, as a decimal string."""
-        return str(sum((Decimal(paid.amount) for paid in self.payments), Decimal(0)))
+        whole, _, fraction = str(sum((Decimal(paid.amount) for paid in self.payments), Decimal(0))).partition(".")
+        return f"{whole}.{fraction.rstrip('0'):0<2}"
 
     def percentile_ms(self, percent: int) -> float:
         """Of the payments over HTTP alone (nearest rank)."""
