@@ -12,12 +12,13 @@ from functools import singledispatch
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from escrow import disputes, events, intents, ledger, lifecycle, money, payouts, pools
 from escrow.chain import events as chain
 from escrow.chain.client import Block, ChainClient
 from escrow.chain.errors import ChainUnavailable
+from escrow.errors import EscrowError
 from escrow.ledger import Move
 from escrow.models import Account, Batch, ChainCursor, ChainLog, Party, Payment, Pool, Reason
 
@@ -84,7 +85,10 @@ def _read(client: ChainClient, cursor: ChainCursor, last: int, now: datetime) ->
             raise ChainUnavailable(f"block {event.place.block_number} changed while it was read")
     with transaction.atomic():
         for event in sorted(told, key=lambda one: one.place):
-            _apply_once(event, _time(times[event.place.block_number]))
+            try:
+                _apply_once(event, _time(times[event.place.block_number]))
+            except (EscrowError, IntegrityError) as error:
+                raise Unexplained(f"{type(event).__name__} in {event.place.transaction_hash}: {error}") from error
         ChainCursor.objects.filter(pk=cursor.pk).update(
             block_number=end.number, block_hash=end.hash, block_time=_time(end), read_at=now
         )

@@ -2,12 +2,19 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from celery import current_app
 from django.db import connection, transaction
 
+from escrow import lifecycle
+from escrow.errors import StateConflict
 from escrow.models import ChainAction, Pool
+
+GIVEN_UP: Final = (ChainAction.Kind.OPEN_POOL, ChainAction.Kind.DISPUTE)
+"""The kinds whose parking has been told as a failure, so that nobody waits for them any more."""
 
 
 def record(
@@ -25,6 +32,20 @@ def record(
     )
     if created:
         transaction.on_commit(_nudge, robust=True)
+    return action
+
+
+@transaction.atomic
+def retry(*, action: ChainAction, now: datetime) -> ChainAction:
+    """Plan a parked action again, after a person has mended why it was refused. Raises StateConflict.
+
+    An opening or a dispute that was parked has been given up, and its owner told: that one is asked for anew.
+    """
+    action = ChainAction.objects.select_for_update(no_key=True).get(pk=action.pk)
+    if action.kind in GIVEN_UP:
+        raise StateConflict("chain action", action.status, f"A parked {action.kind} was given up; ask for it anew.")
+    lifecycle.move(action, ChainAction.Status.PLANNED, attempts=0, next_at=now)
+    transaction.on_commit(_nudge, robust=True)
     return action
 
 

@@ -1,0 +1,377 @@
+"""The money's pages in the admin. Lives here: looking at everything, and the desk where a person rules.
+
+Every money model is read-only: what happens to money happens through a verb. A ruling goes through `escrow.disputes.rule`,
+with a reason, under the name of whoever is signed in; a parked chain action is planned again through `escrow.intents.retry`.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+
+from escrow import disputes, intents, money
+from escrow.errors import EscrowError
+from escrow.models import (
+    Account,
+    Attempt,
+    Batch,
+    BatchRecord,
+    ChainAction,
+    ChainCursor,
+    ChainLog,
+    Dispute,
+    Event,
+    Hold,
+    Invoice,
+    Party,
+    Payment,
+    Pool,
+    PoolProvider,
+    Session,
+    SignerNonce,
+    Transfer,
+)
+
+if TYPE_CHECKING:
+    Desk = admin.ModelAdmin[Any]
+    Inline = admin.TabularInline[Any, Any]
+else:
+    Desk, Inline = admin.ModelAdmin, admin.TabularInline
+
+
+class ReadOnly:
+    """Looked at, never changed: nobody adds, changes or deletes one here."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody adds one here."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody changes one here."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody deletes one here."""
+        return False
+
+
+class Money(ReadOnly, Desk):
+    """A list of money rows, newest first, with amounts in USDC."""
+
+    list_per_page = 50
+    show_full_result_count = False  # counting ten million rows for a headline helps nobody
+    ordering = ("-pk",)
+
+    @admin.display(description="USDC")
+    def usdc(self, obj: Any) -> str:
+        """The row's amount."""
+        return money.render(obj.amount_micros)
+
+
+@admin.register(Account)
+class AccountAdmin(Money):
+    """Where money is."""
+
+    list_display = ("code", "kind", "held", "pool", "party")
+    list_filter = ("kind",)
+    list_select_related = ("pool", "party")
+    search_fields = ("code",)
+
+    @admin.display(description="USDC held")
+    def held(self, obj: Account) -> str:
+        """What it holds now."""
+        return money.render(obj.balance_micros)
+
+
+@admin.register(Transfer)
+class TransferAdmin(Money):
+    """Every step of money."""
+
+    list_display = ("id", "created_at", "reason", "usdc", "sender", "receiver", "ref")
+    list_filter = ("reason",)
+    list_select_related = ("sender", "receiver")
+    search_fields = ("ref", "sender__code", "receiver__code")
+
+
+class PoolProviderInline(ReadOnly, Inline):
+    """A pool's allow-list."""
+
+    model = PoolProvider
+    extra = 0
+
+
+class ChainActionInline(ReadOnly, Inline):
+    """What happened on chain for a pool."""
+
+    model = ChainAction
+    fields = ("kind", "status", "tx_hash", "gas_used", "block_number", "error")
+    readonly_fields = fields
+    extra = 0
+
+
+@admin.register(Pool)
+class PoolAdmin(Money):
+    """Budgets that the contract holds."""
+
+    list_display = ("id", "status", "payer_id", "requested", "expires_at", "created_at")
+    list_filter = ("status",)
+    search_fields = ("id", "payer_id", "pool_key", "payer_address")
+    inlines = (PoolProviderInline, ChainActionInline)
+
+    @admin.display(description="USDC asked for")
+    def requested(self, obj: Pool) -> str:
+        """The deposit asked for at opening."""
+        return money.render(obj.requested_micros)
+
+
+@admin.register(Session)
+class SessionAdmin(Money):
+    """Spending accounts."""
+
+    list_display = ("id", "name", "status", "left", "pool", "created_at")
+    list_filter = ("status",)
+    list_select_related = ("account", "pool")
+    search_fields = ("id", "name", "pool__id")
+
+    @admin.display(description="USDC left")
+    def left(self, obj: Session) -> str:
+        """What its account holds now."""
+        return money.render(obj.account.balance_micros)
+
+
+@admin.register(Payment)
+class PaymentAdmin(Money):
+    """Debts to parties."""
+
+    list_display = ("id", "created_at", "status", "kind", "usdc", "to", "party")
+    list_filter = ("status", "kind")
+    list_select_related = ("party",)
+    search_fields = ("id", "to", "session__id", "idempotency_key")
+
+
+@admin.register(Hold)
+class HoldAdmin(Money):
+    """Money set aside."""
+
+    list_display = ("id", "created_at", "status", "usdc", "to", "session")
+    list_filter = ("status",)
+    list_select_related = ("account", "session")
+    search_fields = ("id", "to", "session__id")
+
+
+@admin.register(Invoice)
+class InvoiceAdmin(Money):
+    """Claims for finished work."""
+
+    list_display = ("number", "created_at", "status", "usdc", "to", "party", "review_by")
+    list_filter = ("status",)
+    list_select_related = ("party",)
+    search_fields = ("id", "number", "to", "task_ref", "session__id")
+
+
+class BatchRecordInline(ReadOnly, Inline):
+    """A batch's records."""
+
+    model = BatchRecord
+    extra = 0
+
+
+@admin.register(Batch)
+class BatchAdmin(Money):
+    """Signed batches."""
+
+    list_display = ("id", "created_at", "status", "first_seq", "pool", "deadline", "settled_at")
+    list_filter = ("status",)
+    list_select_related = ("pool",)
+    search_fields = ("id", "root", "pool__id")
+    exclude = ("packed", "signature")
+    inlines = (BatchRecordInline,)
+
+
+class AttemptInline(ReadOnly, Inline):
+    """Each signed chain transaction of an action."""
+
+    model = Attempt
+    exclude = ("raw",)
+    extra = 0
+
+
+@admin.register(ChainAction)
+class ChainActionAdmin(Money):
+    """What must happen on chain. A parked one can be tried again."""
+
+    list_display = ("id", "kind", "status", "tx_hash", "gas_used", "attempts", "next_at", "error")
+    list_filter = ("status", "kind")
+    search_fields = ("tx_hash", "dedupe_key", "pool__id")
+    exclude = ("calldata",)
+    inlines = (AttemptInline,)
+    actions = ("plan_again",)
+
+    @admin.action(description="Plan again (parked ones)", permissions=["retry"])
+    def plan_again(self, request: HttpRequest, queryset: "QuerySet[ChainAction]") -> None:
+        """Let the relay try parked actions again."""
+        for action in queryset:
+            try:
+                intents.retry(action=action, now=timezone.now())
+            except EscrowError as error:
+                self.message_user(request, f"{action}: {error.detail}", messages.ERROR)
+            else:
+                self.message_user(request, f"{action} is planned again.", messages.SUCCESS)
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        """Who may plan again: staff with the permission to change chain actions."""
+        return bool(request.user.has_perm("escrow.change_chainaction"))
+
+
+@admin.register(ChainLog)
+class ChainLogAdmin(Money):
+    """What the contract has told."""
+
+    list_display = ("block_number", "event", "pool", "tx_hash", "log_index")
+    list_filter = ("event",)
+    list_select_related = ("pool",)
+    search_fields = ("tx_hash", "pool__id")
+
+
+@admin.register(Event)
+class EventAdmin(Money):
+    """What was told to payers and providers."""
+
+    list_display = ("id", "created_at", "type", "owner_kind", "owner_id", "subject_id", "position")
+    list_filter = ("type", "owner_kind")
+    search_fields = ("owner_id", "subject_id")
+
+
+@admin.register(Party, SignerNonce, ChainCursor)
+class PlainAdmin(Money):
+    """Rows that speak for themselves."""
+
+
+class RulingForm(forms.Form):
+    """What a person decides: a share for the provider, and why."""
+
+    to_provider_percent = forms.DecimalField(
+        min_value=0,
+        max_value=100,
+        max_digits=5,
+        decimal_places=2,
+        label="Percent to the provider",
+        help_text="The rest goes back to the buyer. 70 gives the provider 70 %.",
+    )
+    reason = forms.CharField(
+        widget=forms.Textarea(attrs={"rows": 4, "cols": 80}),
+        help_text="Both sides read it, so say what decided the matter.",
+    )
+
+    def basis_points(self) -> int:
+        """The share in ten-thousandths."""
+        return int(self.cleaned_data["to_provider_percent"] * 100)
+
+
+@admin.register(Dispute)
+class DisputeAdmin(Money):
+    """The desk: both sides, the task, what was delivered, the ledger, and the ruling."""
+
+    list_display = ("id", "created_at", "status", "usdc", "party", "on_chain", "answer_by", "rule_by")
+    list_filter = ("status", "on_chain")
+    list_select_related = ("party",)
+    search_fields = ("id", "reason", "answer", "session__id")
+    OPEN: ClassVar = (Dispute.Status.OPEN, Dispute.Status.ANSWERED)
+
+    def get_urls(self) -> list[URLPattern]:
+        """Put the desk in the place of the change page."""
+        desk = path("<uuid:dispute_id>/change/", self.admin_site.admin_view(self.desk), name="escrow_dispute_change")
+        return [desk, *super().get_urls()]
+
+    def desk(self, request: HttpRequest, dispute_id: Any) -> HttpResponse:
+        """Show one dispute; take a ruling."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        related = Dispute.objects.select_related(
+            "party", "session__pool", "account", "invoice", "payment", "ruled_payment"
+        )
+        dispute = related.filter(pk=dispute_id).first()
+        if dispute is None:
+            messages.error(request, "There is no such dispute.")
+            return HttpResponseRedirect(reverse("admin:escrow_dispute_changelist"))
+        form = RulingForm(request.POST or None)
+        if request.method == "POST":
+            if not self.may_rule(request):
+                raise PermissionDenied
+            if form.is_valid() and self._rule(request, dispute, form):
+                return HttpResponseRedirect(request.path)
+        return TemplateResponse(request, "admin/escrow/dispute/desk.html", self._context(request, dispute, form))
+
+    def may_rule(self, request: HttpRequest) -> bool:
+        """Who may rule: staff with the permission to change disputes."""
+        return bool(request.user.has_perm("escrow.change_dispute"))
+
+    def _rule(self, request: HttpRequest, dispute: Dispute, form: RulingForm) -> bool:
+        try:
+            ruled = disputes.rule(
+                dispute=dispute,
+                to_provider_bps=form.basis_points(),
+                reason=form.cleaned_data["reason"],
+                ruled_by=request.user.get_username(),
+                now=timezone.now(),
+            )
+        except EscrowError as error:
+            form.add_error(None, error.detail)
+            return False
+        share = money.render(ruled.to_provider_micros or 0)
+        messages.success(request, f"Ruled: {share} USDC to {ruled.party}, the rest to the buyer.")
+        return True
+
+    def _context(self, request: HttpRequest, dispute: Dispute, form: RulingForm) -> dict[str, object]:
+        claim = dispute.invoice
+        to_provider = dispute.to_provider_micros
+        return {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"Dispute of {money.render(dispute.amount_micros)} USDC",
+            "dispute": dispute,
+            "amount": money.render(dispute.amount_micros),
+            "to_provider": None if to_provider is None else money.render(to_provider),
+            "to_payer": None if to_provider is None else money.render(dispute.amount_micros - to_provider),
+            "claim": claim,
+            "task": getattr(claim, "task", None) if claim else None,
+            "deliverable": _pretty(claim.deliverable) if claim else None,
+            "work": _pretty(dispute.payment.metadata) if dispute.payment else None,
+            "lines": [_line(transfer) for transfer in _lines(dispute)],
+            "form": form,
+            "can_rule": dispute.status in self.OPEN and self.may_rule(request),
+        }
+
+
+def _lines(dispute: Dispute) -> "QuerySet[Transfer]":
+    """Return the transfers that a dispute is about, oldest first."""
+    accounts = [dispute.account_id]
+    if dispute.invoice is not None:
+        accounts.append(dispute.invoice.hold.account_id)
+    about = Q(sender__in=accounts) | Q(receiver__in=accounts)
+    if dispute.payment is not None:
+        about |= Q(ref=str(dispute.payment.pk))
+    return Transfer.objects.filter(about).select_related("sender", "receiver").order_by("pk")
+
+
+def _line(transfer: Transfer) -> dict[str, object]:
+    return {
+        "at": transfer.created_at,
+        "reason": transfer.reason,
+        "usdc": money.render(transfer.amount_micros),
+        "sender": transfer.sender.code,
+        "receiver": transfer.receiver.code,
+    }
+
+
+def _pretty(document: object) -> str:
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    return text if document else format_html("<em>{}</em>", "empty")
