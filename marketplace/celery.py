@@ -1,4 +1,7 @@
-"""The Celery app. Its tasks live in each room's `workers.py`, its limits and its clock in `settings.py`."""
+"""The Celery apps. Tasks live in each room's `workers.py`; limits and the schedule in `settings.py`.
+
+`app` knows every task. `clock` is for beat, which only sends their names: without the tasks it needs half the memory.
+"""
 
 import os
 
@@ -6,6 +9,14 @@ from celery import Celery
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "marketplace.settings")
 
-app = Celery("marketplace")
-app.config_from_object("django.conf:settings", namespace="CELERY")
+
+def _configured(name: str) -> Celery:
+    made = Celery(name)
+    made.config_from_object("django.conf:settings", namespace="CELERY")
+    return made
+
+
+clock = _configured("clock")
+app = _configured("marketplace")
 app.autodiscover_tasks(related_name="workers")
+app.set_default()
