@@ -37,7 +37,7 @@ test: .venv/.ready node_modules/.ready ## Run the tests on the real servers (ARG
 	@$(PY) -m pytest $(ARGS)
 
 check: .venv/.ready node_modules/.ready ## Style, types, import law, migrations, artifacts, settings, API schema, containers, locks
-	.venv/bin/ruff check --quiet .
+	.venv/bin/ruff check --quiet --output-format concise .
 	.venv/bin/ruff format --quiet --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo

@@ -218,10 +218,10 @@ RULING_WINDOW = env_int("RULING_WINDOW", 14 * 24 * 3600)  # a dispute nobody rul
 FEE_BPS = env_int("FEE_BPS", 100)  # 1 %, floored; the remainder stays with the payer
 DISPUTE_WINDOW = env_int("DISPUTE_WINDOW", 3_600)  # seconds a settled credit can still be disputed on chain
 FEE_PAYOUT_MIN_MICROS = env_int("FEE_PAYOUT_MIN_MICROS", 10_000_000)  # $10: below it fees wait in the contract
-SETTLE_DEADLINE = env_int("SETTLE_DEADLINE", 3_600)  # seconds a signed batch may land; only then is its money free again
+SETTLE_DEADLINE = env_int("SETTLE_DEADLINE", 3_600)  # seconds a signed batch may land; then its money is free again
 SETTLE_MAX_PAYMENTS = env_int("SETTLE_MAX_PAYMENTS", 10_000)  # debts netted into a batch: 0.2 s of the database
 POOL_EXPIRY = env_int("POOL_EXPIRY", 90 * 24 * 3600)  # seconds; then the payer can reclaim without us
-POOL_CLOSE_MARGIN = env_int("POOL_CLOSE_MARGIN", 24 * 24 * 3600)  # closing starts so early that every timer above can end
+POOL_CLOSE_MARGIN = env_int("POOL_CLOSE_MARGIN", 24 * 24 * 3600)  # closing starts so early that every timer can end
 SWEEP_LIMIT = env_int("SWEEP_LIMIT", 100)  # rows a sweep takes at once; the next one takes the rest
 CLOSE_DELAY = env_int("CLOSE_DELAY", 3_600)  # seconds between the request to close and the reclaim: batches land in it
 
