@@ -16,6 +16,7 @@ from django.db.models.functions import Coalesce
 from escrow import ledger, money
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool
+from escrow.chain.errors import ChainReverted
 from escrow.models import Account, Batch, ChainAction, ChainCursor, ChainLog, Payment, Pool, Transfer
 
 Kind = Account.Kind
@@ -142,17 +143,26 @@ class _Book:
     def _against_chain(self, pool: Pool) -> None:
         key = bytes.fromhex(str(pool.pool_key)[2:])
         held = ledger.balances_by_kind(pool)
-        state = self.contract.pool(key, self.block)
-        free = sum(held.get(kind, 0) for kind in Account.IN_FREE)
-        self.held += state.free + state.disputed
-        self.expect(pool, "free", free, state.free)
-        self.expect(pool, "contested", held.get(Kind.CONTESTED, 0), state.disputed)
+        free, disputed = self._on_chain(key)
+        self.held += free + disputed
+        self.expect(pool, "free", sum(held.get(kind, 0) for kind in Account.IN_FREE), free)
+        self.expect(pool, "contested", held.get(Kind.CONTESTED, 0), disputed)
         for account in Account.objects.filter(pool=pool, kind=Kind.CREDITED).select_related("party"):
             if account.party is None:
                 continue
             line = self.contract.line_of(key, account.party.address, self.block)
             self.held += line.matured + line.pending
             self.expect(pool, f"credit of {account.party}", account.balance_micros, line.matured + line.pending)
+
+    def _on_chain(self, key: bytes) -> tuple[int, int]:
+        """Return the contract's free and disputed money of a pool; of one that it does not know, nothing."""
+        try:
+            state = self.contract.pool(key, self.block)
+        except ChainReverted as error:
+            if error.name != "NoSuchPool":
+                raise
+            return 0, 0
+        return state.free, state.disputed
 
     def _against_transfers(self, pool: Pool) -> None:
         """Each account's two sums against its transfers, one by one."""

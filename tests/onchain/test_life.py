@@ -1,0 +1,136 @@
+"""A pool's whole life on a chain: what each side gets, to the last micro-USDC, with books that equal the chain."""
+
+from typing import Any
+from uuid import uuid4
+
+from escrow import disputes, ledger, pools
+from escrow.chain import contract, deploy
+from escrow.models import Batch, ChainAction, Dispute, Party, Payment, Pool
+from tests.onchain.conftest import Chain, books, party
+
+
+def settle_and_land(chain: Chain) -> None:
+    assert chain.settle() == 1
+    chain.quiet()
+
+
+def test_every_micro_arrives(chain: Chain) -> None:
+    lint, security = party("lint"), party("security")
+    pool = chain.open_pool(10_000_000, providers=(lint,))
+    assert chain.contract.pool(bytes.fromhex(str(pool.pool_key)[2:])).free == 10_000_000
+    session = chain.session(pool, 5_000_000)
+    sent = [chain.pay(session, lint, 12_000) for _ in range(20)] + [chain.pay(session, security, 25_001)]
+
+    settle_and_land(chain)
+    batch = Batch.objects.get()
+    assert (batch.status, batch.first_seq, batch.records.count()) == ("settled", 0, 2)
+    assert {payment.status for payment in Payment.objects.all()} == {"settled"}
+    assert ledger.balance(ledger.credited(pool, lint)) == 240_000
+    assert chain.reconcile().exit_code == 0
+
+    assert chain.pay_out() == 2
+    chain.quiet()
+    assert chain.token.balance_of(lint.address) == 237_600  # 240,000 less 1 %
+    assert chain.token.balance_of(security.address) == 24_751  # the fee of 250.01 is floored
+    assert chain.reconcile().equal
+
+    pools.close(pool=pool, now=chain.now())
+    chain.step_out()
+    chain.quiet()
+    chain.step_out()
+    chain.until(lambda: chain.fresh(pool).status == Pool.Status.CLOSED, "the pool is closed")
+    spent = sum(payment.amount_micros for payment in sent)
+    assert chain.token.balance_of(str(pool.payer_address)) == 10_000_000 - spent
+    assert chain.contract.fees() == spent - 237_600 - 24_751
+    after = pools.balances(chain.fresh(pool))
+    assert (after.deposited, after.withdrawn, after.fees, after.reclaimed) == (
+        10_000_000,
+        262_351,
+        2_650,
+        10_000_000 - spent,
+    )
+    chain.quiet()
+    assert chain.reconcile().exit_code == 0
+
+
+def test_a_second_batch_goes_on_where_the_first_ended(chain: Chain) -> None:
+    lint = party("lint")
+    pool = chain.open_pool(providers=(lint,))
+    session = chain.session(pool, 1_000_000)
+    for first_seq in (0, 1):
+        chain.pay(session, lint, 1_000)
+        settle_and_land(chain)
+        assert Batch.objects.get(first_seq=first_seq).status == "settled"
+    assert ledger.balance(ledger.credited(pool, lint)) == 2_000
+    assert chain.reconcile().exit_code == 0
+
+
+def test_a_top_up_arrives(chain: Chain) -> None:
+    pool = chain.open_pool(1_000_000)
+    mint = contract.mint_test_usdc(str(pool.payer_address), 500_000)
+    deploy.send(chain.client, chain.somebody(), chain.token.address, mint)
+    pools.top_up(pool=pool, amount_micros=500_000, now=chain.now())
+    assert pools.balances(pool).available == 1_000_000  # not before the chain says so
+    chain.quiet()
+    assert pools.balances(pool).available == 1_500_000
+    assert chain.reconcile().exit_code == 0
+
+
+def test_a_pool_without_money_never_opens(chain: Chain, settings: Any) -> None:
+    settings.RELAY_MAX_ATTEMPTS = 1
+    pool = pools.open(payer_id=uuid4(), deposit_micros=1_000_000, now=chain.now())
+    before = books()
+    chain.until(lambda: chain.fresh(pool).status == Pool.Status.FAILED, "the pool has failed")
+    assert books() == before
+    assert "InsufficientBalance" in chain.fresh(pool).reason
+
+
+def test_settled_money_is_disputed_and_ruled_on_chain(chain: Chain) -> None:
+    lint = party("lint")
+    pool = chain.open_pool(1_000_000, providers=(lint,), window=3_600)
+    payment = chain.pay(chain.session(pool, 1_000_000), lint, 100_001)
+    settle_and_land(chain)
+    payment.refresh_from_db()
+    dispute = disputes.open_for_payment(payment=payment, amount_micros=100_001, reason="It never ran.", now=chain.now())
+    assert dispute.status == Dispute.Status.OPENING
+    chain.quiet()
+    dispute.refresh_from_db()
+    assert dispute.status == Dispute.Status.OPEN
+    assert ledger.balance(dispute.account) == 100_001
+    assert chain.reconcile().exit_code == 0
+
+    disputes.rule(dispute=dispute, to_provider_bps=7_000, reason="Most of it ran.", ruled_by="ada", now=chain.now())
+    assert ledger.balance(dispute.account) == 100_001  # until the chain has carried it out
+    chain.quiet()
+    dispute.refresh_from_db()
+    assert (dispute.status, dispute.to_provider_micros) == (Dispute.Status.RULED, 70_000)
+    assert ledger.balance(ledger.credited(pool, lint)) == 70_000
+    assert ledger.balance(ledger.free(pool)) == 30_001
+    assert chain.reconcile().exit_code == 0
+
+
+def test_matured_money_cannot_be_disputed(chain: Chain, settings: Any) -> None:
+    settings.RELAY_MAX_ATTEMPTS = 1
+    lint = party("lint")
+    pool = chain.open_pool(1_000_000, providers=(lint,), window=0)
+    payment = chain.pay(chain.session(pool, 1_000_000), lint, 50_000)
+    settle_and_land(chain)
+    payment.refresh_from_db()
+    before = books()
+    dispute = disputes.open_for_payment(payment=payment, amount_micros=50_000, reason="Too late.", now=chain.now())
+    chain.quiet()
+    dispute.refresh_from_db()
+    assert dispute.status == Dispute.Status.FAILED
+    assert "DisputeOverPending" in dispute.ruling_reason
+    assert books() == before
+    assert ChainAction.objects.get(kind="dispute").nonce is None  # refused before anything was signed
+
+
+def test_a_party_that_is_new_to_the_pool_is_allowed_first(chain: Chain) -> None:
+    newcomer: Party = party("newcomer")
+    pool = chain.open_pool(1_000_000)
+    chain.pay(chain.session(pool, 1_000_000), newcomer, 30_000)
+    settle_and_land(chain)
+    assert pool.providers.get(party=newcomer).allowed_at is not None
+    assert ledger.balance(ledger.credited(pool, newcomer)) == 30_000
+    assert chain.reconcile().exit_code == 0
