@@ -103,7 +103,8 @@ class IdempotencyConflict(EscrowError):
 
     def __init__(self, key: str) -> None:
         super().__init__(
-            "This Idempotency-Key came before with another request. Send the same request again, or use a new key to pay again.",
+            "This Idempotency-Key came before with another request. "
+            "Send the same request again, or use a new key to pay again.",
             {"idempotency_key": key},
         )
 
