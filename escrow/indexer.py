@@ -97,7 +97,7 @@ def _read(client: ChainClient, cursor: ChainCursor, last: int, now: datetime) ->
 def _apply_once(event: chain.PoolEvent, at: datetime) -> None:
     place = event.place
     key = getattr(event, "pool_id", None)
-    pool = Pool.objects.select_for_update(no_key=True).filter(pool_key=f"0x{key.hex()}").first() if key else None
+    pool = Pool.objects.filter(pool_key=f"0x{key.hex()}").first() if key else None
     _, fresh = ChainLog.objects.get_or_create(
         tx_hash=place.transaction_hash,
         log_index=place.log_index,

@@ -51,6 +51,11 @@ def payable(pool: Pool, party: Party) -> Account:
     return open_account(Kind.PAYABLE, pool=pool, party=party, subject=f"{pool.pk}:{party.pk}")
 
 
+def find_payable(pool: Pool, party_id: UUID) -> Account | None:
+    """Return `payable` of a party by its id, or None while it has none."""
+    return Account.objects.filter(code=f"{Kind.PAYABLE}:{pool.pk}:{party_id}").first()
+
+
 def credited(pool: Pool, party: Party) -> Account:
     """Return the account of what the contract has credited to a party and not yet paid out."""
     return open_account(Kind.CREDITED, pool=pool, party=party, subject=f"{pool.pk}:{party.pk}")

@@ -46,21 +46,19 @@ def send(
     """
     require_payable_amount(amount_micros)
     session = sessions.reread(session_id)
-    party = _party(party_id)
-    payable = ledger.payable(session.pool, party)
+    payable = _payable(session, party_id)
+    # The session was read before the lock. One that is closed meanwhile has been swept empty under the same lock, so it
+    # cannot pay either way.
     account = ledger.lock([session.account, payable])[session.account_id]
-    earlier = (
-        Payment.objects.filter(session=session, idempotency_key=idempotency_key).select_related("session__pool").first()
-    )
+    earlier = Payment.objects.filter(session=session, idempotency_key=idempotency_key).first()
     if earlier is not None:
         if bytes(earlier.request_hash) != request_hash:
             raise IdempotencyConflict(idempotency_key)
         return Sent(earlier, replayed=True)
-    session = sessions.reread(session_id)
     sessions.authorise(session=session, account=account, to=to, amount_micros=amount_micros, now=now)
     payment = owe(
         session=session,
-        party=party,
+        party=Party(pk=party_id),
         source=account,
         payable=payable,
         to=to,
@@ -159,9 +157,13 @@ def require_payable_amount(amount_micros: int) -> None:
         raise InvalidInput("amount", f"must be at most {limit}", f'"{limit}" or less')
 
 
-def _party(party_id: UUID) -> Party:
+def _payable(session: Session, party_id: UUID) -> Account:
+    """Return the account of what the pool owes a party; only the first payment to it has to look the party up."""
+    known = ledger.find_payable(session.pool, party_id)
+    if known is not None:
+        return known
     try:
-        return Party.objects.get(pk=party_id)
+        return ledger.payable(session.pool, Party.objects.get(pk=party_id))
     except Party.DoesNotExist:
         raise NotFound("There is no such recipient.") from None
 

@@ -86,10 +86,13 @@ def top_up(*, pool: Pool, amount_micros: int, now: datetime) -> ChainAction:
 @transaction.atomic
 def close(*, pool: Pool, now: datetime) -> Pool:
     """Take no more spending: sessions end now, what is owed lands on chain, and then the rest goes back to the payer."""
+    # The pool's own account is older than its sessions', so this is still primary-key order; and while it is locked no
+    # session can open that the list would miss.
+    ledger.lock([ledger.free(pool)])
     open_sessions = list(
         Session.objects.filter(pool=pool, status=Session.Status.OPEN).select_related("account", "pool")
     )
-    ledger.lock([ledger.free(pool), *(session.account for session in open_sessions)])
+    ledger.lock(session.account for session in open_sessions)
     pool = _locked(pool)
     if pool.status in (Pool.Status.CLOSING, Pool.Status.CLOSED):
         return pool
@@ -177,9 +180,9 @@ def providers_allowed(pool: Pool, *, addresses: Sequence[str], at: datetime) -> 
 
 def close_requested(pool: Pool, *, reclaimable_at: datetime, at: datetime) -> None:
     """Mirror CloseRequested. A payer may do it past us, so the pool stops taking spending here too."""
-    Pool.objects.filter(pk=pool.pk).update(close_requested_at=at, reclaimable_at=reclaimable_at)
     if pool.status == Pool.Status.OPEN:
-        close(pool=pool, now=at)
+        close(pool=pool, now=at)  # accounts before the pool's row, as everywhere
+    Pool.objects.filter(pk=pool.pk).update(close_requested_at=at, reclaimable_at=reclaimable_at)
 
 
 def reclaimed(pool: Pool, *, amount_micros: int, ref: str, at: datetime) -> None:
