@@ -6,6 +6,7 @@ surrogate pair; PostgreSQL then fails on some of them, and a signature or a hash
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Never
 
@@ -17,6 +18,10 @@ from marketplace.api.errors import Problem, invalid
 
 SAFE_INTEGER: Final = 2**53
 """Beyond it, readers that keep numbers as IEEE 754 doubles see another number (RFC 8259, section 6)."""
+
+_BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+"""A whole string, ended or not, or one bracket. Possessive: no text makes it look at a character twice."""
+_STEPS: Final = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 class StrictJSONParser(BaseParser):
@@ -57,6 +62,7 @@ def read(raw: bytes) -> dict[str, Any]:
         raise _invalid(f"byte {error.start} is not UTF-8") from None
     if text.startswith("\ufeff"):
         raise _invalid("it begins with a byte order mark")
+    _check_depth(text)
     try:
         value = json.loads(
             text,
@@ -65,8 +71,6 @@ def read(raw: bytes) -> dict[str, Any]:
             parse_float=_float,
             parse_int=_integer,
         )
-    except RecursionError:
-        raise _too_deep() from None
     except json.JSONDecodeError as error:
         raise _invalid(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     _check(value)
@@ -78,6 +82,21 @@ def read(raw: bytes) -> dict[str, Any]:
 def canonical(value: object) -> bytes:
     """Return JSON in one form whatever the order of keys and the spacing were: what a request hash is taken over."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def _check_depth(text: str) -> None:
+    """Refuse deep nesting before it is parsed.
+
+    Parsing recurses in C. Python's own limit does not protect it: a library may have raised that (py_ecc, which comes with
+    web3, does), and then a deep document ends the process.
+    """
+    if text.count("[") + text.count("{") <= settings.API_MAX_JSON_DEPTH:
+        return
+    depth = 0
+    for mark in _BRACKETS.finditer(text):
+        depth += _STEPS.get(mark[0], 0)
+        if depth > settings.API_MAX_JSON_DEPTH:
+            raise _too_deep()
 
 
 def _check(value: object) -> None:

@@ -1,10 +1,14 @@
 """Malformed input over every endpoint that takes any: refused with what is wrong, never a fault, nothing changed."""
 
 import json
+import sys
+import time
 
 import pytest
 
+from marketplace.api import parsing
 from marketplace.api.endpoint import rules_of
+from marketplace.api.errors import Problem
 from marketplace.api.urls import endpoints
 from marketplace.models import Agent, ApiKey, Task
 from tests.marketplace.conftest import World
@@ -268,3 +272,27 @@ def test_what_is_unusual_but_right_is_kept_as_it_came(world: World) -> None:
     assert world.a.by_session.get(f"/v1/payments/{paid.json['id']}").json["metadata"] == paid.json["metadata"]
     assert paid.json["metadata"]["emoji"] == paid.json["metadata"]["pair"] == "🦆"
     assert paid.json["metadata"]["int"] == 2**53
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'[{"a":'])
+def test_deep_nesting_is_refused_even_where_a_library_has_lifted_pythons_own_limit(opening: bytes) -> None:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)
+    try:
+        with pytest.raises(Problem, match="nested deeper than 32 levels"):
+            parsing.read(b'{"metadata": ' + opening * 40_000)
+    finally:
+        sys.setrecursionlimit(before)
+
+
+def test_brackets_inside_strings_are_no_nesting() -> None:
+    text = "[{" * 5_000 + '"' + "\\"
+    assert parsing.read(json.dumps({"metadata": {text: text}}).encode()) == {"metadata": {text: text}}
+
+
+@pytest.mark.parametrize("tail", ["", '"', "\\", '\\"', '"' * 100_000, '\\"' * 100_000, "\\" * 100_001, '"[' * 60_000])
+def test_no_text_makes_the_depth_slow_to_see(tail: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(Problem):
+        parsing.read(('{"a": ' + '"' + "[" * 40 + tail).encode())
+    assert time.monotonic() - begun < 1
