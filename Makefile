@@ -46,7 +46,7 @@ check: .venv/.ready node_modules/.ready ## Style, types, import law, migrations,
 	$(AS_IN_PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
 	$(PY) -m escrow.chain.compiler --check
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
-	.venv/bin/compose-lint --quiet docker-compose.yml
+	.venv/bin/compose-lint check --quiet --strict-config --fail-on medium --skip-suppressed docker-compose.yml
 	.venv/bin/hadolint Dockerfile
 	$(PY) .ci/locks.py
 	@echo "All checks passed."
