@@ -97,6 +97,15 @@ def mint_test_usdc(to: str, amount: int) -> bytes:
     return codec("TestUSDC").call("mint", to, amount)
 
 
+def transfer_with_authorization(
+    from_: str, to: str, value: int, valid_after: int, valid_before: int, nonce: bytes, signature: bytes
+) -> bytes:
+    """A payment on chain by itself; `signature` is `from_`'s over `wire.transfer_authorization_digest`."""
+    return codec("TestUSDC").call(
+        "transferWithAuthorization", from_, to, value, valid_after, valid_before, nonce, signature
+    )
+
+
 # ---------------------------------------------------------------------- views
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "receive_authorization_digest",
     "request_close_digest",
     "top_up_nonce",
+    "transfer_authorization_digest",
     "verify_proof",
 ]
 
@@ -248,6 +249,19 @@ def receive_authorization_digest(
     token: Domain, *, from_: str, to: str, value: int, valid_after: int, valid_before: int, nonce: bytes
 ) -> bytes:
     """What the payer signs so that `to`, and only `to`, may pull `value` (ERC-3009 receiveWithAuthorization)."""
+    return _authorization(token, "Receive", from_, to, value, valid_after, valid_before, nonce)
+
+
+def transfer_authorization_digest(
+    token: Domain, *, from_: str, to: str, value: int, valid_after: int, valid_before: int, nonce: bytes
+) -> bytes:
+    """What a payer signs so that anybody may move `value` to `to` (ERC-3009 transferWithAuthorization)."""
+    return _authorization(token, "Transfer", from_, to, value, valid_after, valid_before, nonce)
+
+
+def _authorization(
+    token: Domain, verb: str, from_: str, to: str, value: int, valid_after: int, valid_before: int, nonce: bytes
+) -> bytes:
     words = b"".join(
         (
             address_word(from_),
@@ -260,7 +274,7 @@ def receive_authorization_digest(
     )
     return _digest(
         token,
-        "ReceiveWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,"
+        f"{verb}WithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,"
         "bytes32 nonce)",
         words,
     )
