@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.db.models import Count, Q, QuerySet, Sum
+from django.utils import timezone
 
 from escrow import money, pools, reconcile
 from escrow.chain.client import ChainClient
@@ -25,7 +26,7 @@ def collect(played: Played, prices: Prices, brief: Path) -> dict[str, Any]:
     """Return the report. Its `problems` are empty exactly when the money is where it should be."""
     client, pool = chain_client(), Pool.objects.get(pk=played.buyer.pool.pk)
     review, payments = played.review, Payment.objects.filter(pool=pool)
-    books = reconcile.reconcile(client=client)
+    books = reconcile.reconcile(client=client, now=timezone.now())
     actions = [_action(action) for action in ChainAction.objects.filter(pool=pool).order_by("pk")]
     providers = [_provider(client, name, provider, pool) for name, provider in played.sellers.items()]
     document: dict[str, Any] = {
@@ -53,6 +54,7 @@ def collect(played: Played, prices: Prices, brief: Path) -> dict[str, Any]:
         "chain_actions": actions,
         "reconciled": books.equal and not books.in_flight,
         "books": books.document(),
+        "worker_kills": played.worker_kills,
         "seconds": played.seconds,
     }
     document |= _gas(document, payments.exclude(status=Status.REFUNDED).count(), transfer_gas(client), prices)

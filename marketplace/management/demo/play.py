@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import Final
@@ -57,7 +57,8 @@ class Played:
     review: ReviewResult
     admin: str
     password: str
-    seconds: dict[str, float] = field(default_factory=dict)
+    worker_kills: int
+    seconds: dict[str, float]
 
 
 class Play:
@@ -67,6 +68,7 @@ class Play:
         """Take the stack, and who is told how far it is."""
         self.stack, self.progress, self.kill_worker = stack, progress, kill_worker
         self.seconds: dict[str, float] = {}
+        self.kills = 0
 
     def run(self, *, files: int, path: Path | None) -> Played:
         """Play it all; return when the pool is closed and everybody has their money. Raises StackError."""
@@ -85,7 +87,7 @@ class Play:
             self._rule(review, sellers["sloppy"])
         with self._timed("closing"):
             self._close(buyer)
-        return Played(sellers, buyer, review, ADMIN, password, self.seconds)
+        return Played(sellers, buyer, review, ADMIN, password, self.kills, self.seconds)
 
     async def _review(self, buyer: Buyer, files: int, path: Path | None) -> ReviewResult:
         async with Client(buyer.session_key, base_url=self.stack.urls.web) as client:
@@ -99,6 +101,7 @@ class Play:
     def _kill_worker(self) -> None:
         if "worker" in self.stack.supervisor.children:
             self.stack.kill("worker")
+            self.kills += 1
 
     def _rule(self, review: ReviewResult, seller: Provider) -> None:
         """The provider answers with its own key, and the admin rules as its page in the admin does."""
@@ -119,13 +122,12 @@ class Play:
         """Close the pool as its payer, and watch the chain do the rest."""
         with SyncClient(buyer.payer_key, base_url=self.stack.urls.web) as client:
             client.pools.close(str(buyer.pool.pk))
-        deadline, kills = time.monotonic() + PATIENCE, int(self.kill_worker)
+        deadline = time.monotonic() + PATIENCE
         while not self._closed(buyer.pool):
             self.stack.supervisor.check()
             if time.monotonic() > deadline:
                 raise StackError(f"The pool is not closed after {PATIENCE:.0f} s.\n{_state(buyer.pool)}")
-            if kills and Batch.objects.filter(pool=buyer.pool).exists():
-                kills = 0
+            if self.kill_worker and self.kills < 2 and Batch.objects.filter(pool=buyer.pool).exists():
                 self._kill_worker()
                 self.stack.restart("worker")
             time.sleep(_POLL_SECONDS)
