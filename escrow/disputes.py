@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
 from escrow import events, holds, intents, invoices, ledger, lifecycle, money, payments, sessions
 from escrow.errors import InvalidInput, StateConflict
@@ -55,6 +55,8 @@ def open_for_payment(*, payment: Payment, amount_micros: int, reason: str, now: 
     ledger.lock([payable])
     related = Payment.objects.select_related("session__account", "session__pool", "party", "pool")
     payment = related.select_for_update(no_key=True, of=("self",)).get(pk=payment.pk)
+    if payment.kind == Payment.Kind.RULING:
+        raise StateConflict("payment", payment.status, "The payment carries out a ruling, and a ruling is final.")
     if payment.status == Payment.Status.SETTLED:
         return _open_on_chain(payment, amount_micros, reason, now)
     if payment.status != Payment.Status.PAYABLE:
@@ -92,10 +94,8 @@ def rule(*, dispute: Dispute, to_provider_bps: int, reason: str, ruled_by: str, 
     _require_text("reason", reason)
     if not 0 <= to_provider_bps <= money.BASIS_POINTS:
         raise InvalidInput("to_provider_bps", "must be 0 to 10000", "7000 for 70 % to the provider")
+    dispute = _locked_with_accounts(dispute)
     session = dispute.session
-    payable = ledger.payable(session.pool, dispute.party)
-    ledger.lock([dispute.account, payable, session.account, ledger.free(session.pool)])
-    dispute = _locked(dispute)
     to_provider = money.share(dispute.amount_micros, to_provider_bps)
     ruling = {
         "to_provider_bps": to_provider_bps,
@@ -109,35 +109,50 @@ def rule(*, dispute: Dispute, to_provider_bps: int, reason: str, ruled_by: str, 
         intents.record(ChainAction.Kind.RESOLVE, dedupe_key=key, pool=session.pool, subject_id=dispute.pk)
         return dispute
     lifecycle.move(dispute, Status.RULED, ruled_at=now, **ruling)
-    _split(dispute, payable, to_provider)
+    _split(dispute, ledger.payable(session.pool, dispute.party), to_provider)
     _tell(dispute, "dispute.ruled", to_provider=money.render(to_provider))
     return dispute
 
 
 def rule_by_silence(*, now: datetime, limit: int) -> int:
     """Rule what nobody answered or ruled in time, and dispute rejections that nobody took back; return how many."""
-    silent = "Nobody took the rejection back in time. The buyer's reason: "
-    rejected = Invoice.objects.filter(status=Invoice.Status.REJECTED, review_by__lte=now).order_by("review_by")[:limit]
-    for invoice in rejected:
-        open_for_invoice(invoice=invoice, reason=silent + invoice.reason, now=now)
-    off_chain = Dispute.objects.filter(on_chain=False).select_related(
-        "session__pool", "session__account", "account", "party"
-    )
-    unanswered = off_chain.filter(status=Status.OPEN, answer_by__lte=now)[:limit]
-    for dispute in unanswered:
-        reason = "The provider did not answer in time, so the money goes back."
-        rule(dispute=dispute, to_provider_bps=0, reason=reason, ruled_by=SILENCE, now=now)
-    unruled = off_chain.filter(status=Status.ANSWERED, rule_by__lte=now)[:limit]
-    for dispute in unruled:
-        reason = "Nobody ruled in time, so the money is split evenly."
-        rule(dispute=dispute, to_provider_bps=money.BASIS_POINTS // 2, reason=reason, ruled_by=SILENCE, now=now)
-    return len(rejected) + len(unanswered) + len(unruled) + _time_out_on_chain(now, limit)
+    lost = Q(session__pool__status=Pool.Status.CLOSED)  # reclaimed past us: nothing is left to decide on
+    rejected = Invoice.objects.filter(status=Invoice.Status.REJECTED, review_by__lte=now).exclude(lost)
+    done = sum(_dispute_if_silent(invoice, now) for invoice in rejected.order_by("review_by")[:limit])
+    off_chain = Dispute.objects.filter(on_chain=False).exclude(lost)
+    unanswered = off_chain.filter(status=Status.OPEN, answer_by__lte=now)
+    unruled = off_chain.filter(status=Status.ANSWERED, rule_by__lte=now)
+    done += sum(_rule_if_silent(dispute, now) for dispute in [*unanswered[:limit], *unruled[:limit]])
+    return done + _time_out_on_chain(now, limit)
+
+
+@transaction.atomic
+def _dispute_if_silent(invoice: Invoice, now: datetime) -> bool:
+    invoice = invoices.locked(invoice)
+    if invoice.status != Invoice.Status.REJECTED:
+        return False  # somebody spoke while the sweep came to it
+    reason = "Nobody took the rejection back in time. The buyer's reason: " + invoice.reason
+    open_for_invoice(invoice=invoice, reason=reason, now=now)
+    return True
+
+
+@transaction.atomic
+def _rule_if_silent(dispute: Dispute, now: datetime) -> bool:
+    seen = dispute.status
+    dispute = _locked_with_accounts(dispute)
+    if dispute.status != seen:
+        return False  # somebody spoke while the sweep came to it
+    bps, reason = 0, "The provider did not answer in time, so the money goes back."
+    if seen == Status.ANSWERED:
+        bps, reason = money.BASIS_POINTS // 2, "Nobody ruled in time, so the money is split evenly."
+    rule(dispute=dispute, to_provider_bps=bps, reason=reason, ruled_by=SILENCE, now=now)
+    return True
 
 
 def _time_out_on_chain(now: datetime, limit: int) -> int:
     """Ask the contract for its default where the arbiter stayed silent for its 14 days."""
     waiting = Dispute.objects.filter(
-        on_chain=True, status__in=[Status.OPEN, Status.ANSWERED], created_at__lte=now - ON_CHAIN_TIMEOUT
+        on_chain=True, status__in=[Status.OPEN, Status.ANSWERED, Status.RULING], created_at__lte=now - ON_CHAIN_TIMEOUT
     )
     overdue = list(waiting.select_related("session__pool")[:limit])
     for dispute in overdue:
@@ -233,7 +248,7 @@ def _split(dispute: Dispute, payable: Account, to_provider: int) -> None:
             amount_micros=to_provider,
             kind=Payment.Kind.RULING,
             reason=Reason.RULING,
-            idempotency_key=f"ruling:{dispute.pk}",
+            idempotency_key=f"ruling {dispute.pk}",  # no caller's key has a space in it
             remaining_micros=ledger.balance(session.account),
         )
         dispute.save(update_fields=["ruled_payment"])
@@ -254,6 +269,14 @@ def _locked(dispute: Dispute) -> Dispute:
         "session__pool", "session__account", "party", "account", "invoice", "payment"
     )
     return related.select_for_update(no_key=True, of=("self",)).get(pk=dispute.pk)
+
+
+def _locked_with_accounts(dispute: Dispute) -> Dispute:
+    """Return a dispute as it is now, locked after the accounts that a ruling moves money between."""
+    session = dispute.session
+    payable = ledger.payable(session.pool, dispute.party)
+    ledger.lock([dispute.account, payable, session.account, ledger.free(session.pool)])
+    return _locked(dispute)
 
 
 def _require_text(field: str, text: str) -> None:

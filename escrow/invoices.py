@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 
 from escrow import events, holds, ledger, lifecycle, money
 from escrow.errors import DuplicateInvoice, StateConflict
-from escrow.models import Hold, Invoice, Payment
+from escrow.models import Hold, Invoice, Payment, Pool
 
 
 @transaction.atomic
@@ -67,7 +67,7 @@ def approve(*, invoice: Invoice, now: datetime) -> Invoice:
         hold=invoice.hold,
         amount_micros=invoice.amount_micros,
         kind=Payment.Kind.INVOICE,
-        idempotency_key=f"invoice:{invoice.pk}",
+        idempotency_key=f"invoice {invoice.pk}",  # no caller's key has a space in it
     )
     invoice.save(update_fields=["payment"])
     _tell(invoice, "invoice.approved")
@@ -98,10 +98,18 @@ def withdraw(*, invoice: Invoice, now: datetime) -> Invoice:
 
 def approve_by_silence(*, now: datetime, limit: int) -> int:
     """Approve submitted invoices whose review window has ended; return how many there were."""
-    due = Invoice.objects.filter(status=Invoice.Status.SUBMITTED, review_by__lte=now).order_by("review_by")[:limit]
-    for invoice in due:
-        approve(invoice=invoice, now=now)
-    return len(due)
+    waiting = Invoice.objects.filter(status=Invoice.Status.SUBMITTED, review_by__lte=now)
+    due = waiting.exclude(session__pool__status=Pool.Status.CLOSED).order_by("review_by")[:limit]
+    return sum(_approve_if_silent(invoice, now) for invoice in due)
+
+
+@transaction.atomic
+def _approve_if_silent(invoice: Invoice, now: datetime) -> bool:
+    invoice = locked(invoice)
+    if invoice.status != Invoice.Status.SUBMITTED:
+        return False  # somebody spoke while the sweep came to it
+    approve(invoice=invoice, now=now)
+    return True
 
 
 def locked(invoice: Invoice) -> Invoice:

@@ -13,7 +13,7 @@ from django.db import transaction
 from escrow import events, ledger, lifecycle, money, sessions
 from escrow.errors import AlreadyRedeemed, IdempotencyConflict, InvalidInput, NotFound, StateConflict
 from escrow.ledger import Move
-from escrow.models import Account, Party, Payment, Reason, Session
+from escrow.models import Account, Party, Payment, Pool, Reason, Session
 
 MAX_PAYMENT_MICROS = 2**40 - 1
 """A record of a batch carries its amount in 40 bits, so no single debt may be larger: about 1.1 million USDC."""
@@ -110,11 +110,14 @@ def owe(
 def redeem(*, payment: Payment, party_id: UUID, request_hash: str, now: datetime) -> Payment:
     """Bind a payment to the one request that it buys; the same request again is a retry.
 
-    Raises NotFound for another party's payment, AlreadyRedeemed for another request, StateConflict for a refunded payment.
+    Raises NotFound for another party's payment, AlreadyRedeemed for another request, and StateConflict for a payment that
+    was refunded, or that is for finished work and so has bought its worth already.
     """
     payment = _locked(payment)
     if payment.party_id != party_id:
         raise NotFound("There is no such payment to this provider.")
+    if payment.kind != Payment.Kind.CALL:
+        raise StateConflict("payment", payment.status, "The payment is for finished work; it buys no call.")
     if payment.status in (Payment.Status.REFUNDED, Payment.Status.DISPUTED):
         raise StateConflict("payment", payment.status, f"The payment is {payment.status}; it buys nothing any more.")
     if payment.redeemed_hash == request_hash:
@@ -143,6 +146,9 @@ def refund(*, payment: Payment, reason: str, now: datetime) -> Payment:
     if payment.status != Payment.Status.PAYABLE:
         detail = f"The payment is {payment.status}; only a payable one can be refunded. A settled one can be disputed."
         raise StateConflict("payment", payment.status, detail)
+    if payment.pool.status == Pool.Status.CLOSED:
+        detail = "The pool is closed; what it still owed left it with the rest."
+        raise StateConflict("pool", payment.pool.status, detail)
     target = sessions.return_account(sessions.reread(payment.session_id))
     lifecycle.move(payment, Payment.Status.REFUNDED, reason=reason)
     ledger.post([Move(locked[source.pk], target, payment.amount_micros, Reason.REFUND, str(payment.pk))])
