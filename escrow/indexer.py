@@ -148,6 +148,8 @@ def _(event: chain.BatchSettled, pool: Pool, where: Place) -> None:
     batch = Batch.objects.select_related("account", "pool").filter(pool=pool, first_seq=event.first_seq).first()
     if batch is None or batch.root != f"0x{event.root.hex()}" or batch.status != Batch.Status.SIGNED:
         raise Unexplained(f"Batch {event.first_seq} of {pool} settled on chain, and is not one that we wait for.")
+    if (batch.records.count(), _total(batch)) != (event.count, event.total):
+        raise Unexplained(f"{batch} settled on chain with other records than ours.")
     _credit(batch, where)
 
 
@@ -186,6 +188,10 @@ def _(event: chain.DisputeResolved, pool: Pool, where: Place) -> None:
         ref=where.ref,
         at=where.at,
     )
+
+
+def _total(batch: Batch) -> int:
+    return sum(record.amount_micros for record in batch.records.all())
 
 
 def _credit(batch: Batch, where: Place) -> None:

@@ -13,6 +13,8 @@ from escrow import lifecycle
 from escrow.errors import StateConflict
 from escrow.models import ChainAction, Pool
 
+MAX_TURNS: Final = 3
+"""Chain transactions that may revert for one cause before it waits for a person: each costs gas."""
 GIVEN_UP: Final = (ChainAction.Kind.OPEN_POOL, ChainAction.Kind.DISPUTE)
 """The kinds whose parking has been told as a failure, so that nobody waits for them any more."""
 
@@ -25,14 +27,25 @@ def record(
     subject_id: UUID | None = None,
     params: Mapping[str, object] | None = None,
 ) -> ChainAction:
-    """Record a chain action in the caller's database transaction; the same key twice is the same action."""
-    action, created = ChainAction.objects.get_or_create(
-        dedupe_key=dedupe_key,
-        defaults={"kind": kind, "pool": pool, "subject_id": subject_id, "params": dict(params or {})},
-    )
+    """Record a chain action in the caller's database transaction; the same key twice is the same action.
+
+    Only an action that reverted on chain, whose nonce is spent, is followed by another under the same key.
+    """
+    action, created = _once(dedupe_key, kind, pool, subject_id, params)
+    for turn in range(1, MAX_TURNS):
+        if action.status != ChainAction.Status.REVERTED:
+            break
+        action, created = _once(f"{dedupe_key}#{turn}", kind, pool, subject_id, params)
     if created:
         transaction.on_commit(_nudge, robust=True)
     return action
+
+
+def _once(
+    key: str, kind: str, pool: Pool | None, subject_id: UUID | None, params: Mapping[str, object] | None
+) -> tuple[ChainAction, bool]:
+    fields = {"kind": kind, "pool": pool, "subject_id": subject_id, "params": dict(params or {})}
+    return ChainAction.objects.get_or_create(dedupe_key=key, defaults=fields)
 
 
 @transaction.atomic

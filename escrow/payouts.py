@@ -3,7 +3,17 @@
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import DateTimeField, DurationField, Exists, ExpressionWrapper, F, Min, OuterRef, Q, QuerySet
+from django.db.models import (
+    DateTimeField,
+    DurationField,
+    Exists,
+    ExpressionWrapper,
+    F,
+    OuterRef,
+    QuerySet,
+    Subquery,
+    Sum,
+)
 from django.db.models.functions import Coalesce
 
 from escrow import events, intents, ledger, money
@@ -56,28 +66,26 @@ def fees_withdrawn(*, amount_micros: int, ref: str) -> None:
 
 
 def _matured(now: datetime) -> "QuerySet[Account]":
-    """Return credited accounts in which something has waited for two whole hold windows since the last payout.
+    """Return credited accounts with something in them that came in two whole hold windows ago or earlier.
 
-    The contract lets a credit go after one to two windows; after two it certainly does.
+    The contract lets a credit go after one to two windows; after two it certainly does. What has left since is taken
+    from the oldest first, as the contract does.
     """
-    last_payout = (
-        Transfer.objects.filter(sender=OuterRef(OuterRef("pk")), reason=Reason.PAYOUT).order_by("-pk").values("pk")[:1]
+    windows = ExpressionWrapper(
+        F("receiver__pool__dispute_window_seconds") * timedelta(seconds=2), output_field=DurationField()
     )
-    since = (
-        Transfer.objects.filter(receiver=OuterRef("pk"), pk__gt=Coalesce(last_payout, 0))
+    ripe = (
+        Transfer.objects.filter(receiver=OuterRef("pk"))
+        .annotate(ripe_at=ExpressionWrapper(F("created_at") + windows, output_field=DateTimeField()))
+        .filter(ripe_at__lte=now)
         .order_by()
         .values("receiver")
-        .annotate(first=Min("created_at"))
-        .values("first")
+        .annotate(micros=Sum("amount_micros"))
+        .values("micros")
     )
-    windows = ExpressionWrapper(F("pool__dispute_window_seconds") * timedelta(seconds=2), output_field=DurationField())
     moving = ChainAction.objects.filter(
         kind=ChainAction.Kind.WITHDRAW, pool=OuterRef("pool"), subject_id=OuterRef("party")
     ).exclude(status__in=[ChainAction.Status.FINAL, ChainAction.Status.REVERTED, ChainAction.Status.PARKED])
-    full = Account.objects.filter(kind=Kind.CREDITED, received_micros__gt=F("sent_micros")).select_related(
-        "pool", "party"
-    )
-    waiting = full.annotate(
-        matures_at=ExpressionWrapper(Coalesce(since, F("pool__created_at")) + windows, output_field=DateTimeField())
-    )
-    return waiting.filter(Q(matures_at__lte=now) & ~Exists(moving)).order_by("pk")
+    full = Account.objects.filter(kind=Kind.CREDITED, received_micros__gt=F("sent_micros"))
+    due = full.annotate(ripe_micros=Coalesce(Subquery(ripe), 0)).filter(ripe_micros__gt=F("sent_micros"))
+    return due.filter(~Exists(moving)).select_related("pool", "party").order_by("pk")

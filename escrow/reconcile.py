@@ -78,16 +78,18 @@ class Report:
         }
 
 
-def reconcile(*, client: ChainClient, pool_id: UUID | None = None) -> Report:
+def reconcile(*, client: ChainClient, now: datetime, pool_id: UUID | None = None) -> Report:
     """Compare every pool (or one) with the contract as of the indexer's block. Raises ChainError when it cannot be asked."""
     with transaction.atomic():
         with connection.cursor() as sql:
             sql.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        return _compare(client, pool_id)
+        return _compare(client, now, pool_id)
 
 
-def _compare(client: ChainClient, pool_id: UUID | None) -> Report:
-    cursor = ChainCursor.objects.get(chain_id=settings.CHAIN_ID, contract_address=settings.ESCROW_ADDRESS)
+def _compare(client: ChainClient, now: datetime, pool_id: UUID | None) -> Report:
+    cursor = ChainCursor.objects.filter(chain_id=settings.CHAIN_ID, contract_address=settings.ESCROW_ADDRESS).first()
+    if cursor is None:
+        return Report(0, now, 0, 0, 0, alarms=["The indexer has not read the chain yet; is the worker running?"])
     chosen = Pool.objects.filter(pool_key__isnull=False, contract_address=settings.ESCROW_ADDRESS).order_by("pk")
     if pool_id is not None:
         chosen = chosen.filter(pk=pool_id)

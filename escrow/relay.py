@@ -16,7 +16,7 @@ from django.db.models import F, QuerySet
 
 from escrow import disputes, intents, lifecycle, pools, signing
 from escrow.chain.client import ChainClient, Fees, Receipt
-from escrow.chain.errors import ChainError, ChainRefused, ChainReverted, ChainUnavailable
+from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable
 from escrow.chain.outcomes import SendOutcome
 from escrow.chain.signer import Keyring, Signer, TransactionFields
 from escrow.models import Attempt, ChainAction, SignerNonce
@@ -33,6 +33,8 @@ BUMP_PERCENT: Final = 13
 MAX_REPLACEMENTS: Final = 12
 """1.13 to the twelfth is 4.3 times the first fee: more than that is a person's decision."""
 MAX_WAIT_SECONDS: Final = 60
+NONCE_DEPTH: Final = 5
+"""Blocks that must stand on a nonce before it counts as used by somebody else."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,19 @@ class Relay:
         nonces = self._nonces(signer)
         if nonces.stopped_reason:
             return False
+        if signing.moot(action):
+            lifecycle.move(action, Status.PARKED, error="It is not needed any more.")
+            return True
         try:
             calldata = signing.calldata(action, Signatory(self.client, self.keyring), self.now)
             gas = self.client.estimate_gas(signer.address, settings.ESCROW_ADDRESS, calldata)
-        except (ChainReverted, ChainRefused) as error:
+        except (ChainReverted, ChainRefused, ValueError) as error:
             return self._put_off(action, error)
         gas += gas * GAS_MARGIN_PERCENT // 100
+        fees = self.client.fees()
         with transaction.atomic():
             nonces = SignerNonce.objects.select_for_update(no_key=True).get(pk=nonces.pk)
-            attempt = self._attempt(action, signer, nonces.next_nonce, gas, calldata, self.client.fees())
+            attempt = self._attempt(action, signer, nonces.next_nonce, gas, calldata, fees)
             SignerNonce.objects.filter(pk=nonces.pk).update(next_nonce=F("next_nonce") + 1)
             lifecycle.move(
                 action,
@@ -119,7 +125,7 @@ class Relay:
         first = self.client.nonce(signer.address, "latest")
         return SignerNonce.objects.create(chain_id=settings.CHAIN_ID, address=signer.address, next_nonce=first)
 
-    def _put_off(self, action: ChainAction, error: ChainError) -> bool:
+    def _put_off(self, action: ChainAction, error: Exception) -> bool:
         """The contract refuses it as things are: try later, then park it. Nothing was signed, no nonce is used."""
         attempts = action.attempts + 1
         if attempts >= settings.RELAY_MAX_ATTEMPTS:
@@ -145,7 +151,7 @@ class Relay:
         retry_at = self.now + timedelta(seconds=settings.RELAY_RETRY_SECONDS)
         if result.outcome in (SendOutcome.OK, SendOutcome.ALREADY_KNOWN):
             if action.status == Status.SIGNED:
-                lifecycle.move(action, Status.BROADCAST, next_at=self.now)
+                lifecycle.move(action, Status.BROADCAST, next_at=retry_at)
                 return True
             return False
         detail = f"{result.outcome.value}: {result.detail}"
@@ -156,7 +162,12 @@ class Relay:
 
     def _check_nonce(self, action: ChainAction) -> bool:
         """The nonce is used and none of our hashes has a receipt: another program has our key. Stop and say so."""
-        confirmed = self.client.nonce(action.signer_address, "latest")
+        head = self.client.block("latest")
+        if head is None:
+            return False
+        # Not at the head: a node may know a nonce a moment before it has the receipt.
+        settled = max(head.number - NONCE_DEPTH, 0)
+        confirmed = self.client.nonce(action.signer_address, settled)
         if action.nonce is None or confirmed <= action.nonce or self._receipt(action) is not None:
             return False
         reason = f"Nonce {action.nonce} was used by a chain transaction that is none of ours."

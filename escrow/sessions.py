@@ -5,12 +5,12 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet, Sum
 
 from escrow import events, ledger, lifecycle, money, policy
 from escrow.errors import NotFound, StateConflict
 from escrow.ledger import Move
-from escrow.models import Account, Hold, Party, Pool, Reason, Session, Transfer
+from escrow.models import Account, Hold, Party, Payment, Pool, Reason, Session, Transfer
 from escrow.policy import Policy
 
 
@@ -121,11 +121,26 @@ def balances(session: Session) -> SessionBalances:
         for hold in Hold.objects.filter(session=session, status=Hold.Status.HELD).select_related("account")
     )
     remaining = account.balance_micros
-    returned = 0
     if session.status == Session.Status.CLOSED:
-        closing = Transfer.objects.filter(sender=account, reason=Reason.SESSION_CLOSE, ref=str(session.pk)).first()
-        returned = closing.amount_micros if closing else 0
-    return SessionBalances(budget=budget, spent=budget - remaining - held - returned, held=held, remaining=remaining)
+        return SessionBalances(budget=budget, spent=_owed(session), held=held, remaining=remaining)
+    return SessionBalances(budget=budget, spent=budget - remaining - held, held=held, remaining=remaining)
+
+
+def close_expired(*, now: datetime, limit: int) -> int:
+    """Close sessions whose time is over, so that what they have left is the pool's again; return how many."""
+    over = Session.objects.filter(status=Session.Status.OPEN, expires_at__lte=now).select_related("pool", "account")
+    expired = list(over.order_by("expires_at")[:limit])
+    for session in expired:
+        close(session=session, now=now)
+    return len(expired)
+
+
+def _owed(session: Session) -> int:
+    """Return what a closed session has spent: its debts, and what is in dispute. The rest went back to the pool."""
+    gone = [Payment.Status.REFUNDED, Payment.Status.DISPUTED]
+    debts = Payment.objects.filter(session=session).exclude(status__in=gone).aggregate(s=Sum("amount_micros"))["s"] or 0
+    waiting = Account.objects.filter(kind=Account.Kind.DISPUTE, dispute__session=session)
+    return debts + (waiting.aggregate(s=Sum(F("received_micros") - F("sent_micros")))["s"] or 0)
 
 
 def ledger_of(session: Session) -> "QuerySet[Transfer]":

@@ -225,12 +225,12 @@ def _by_party(lines: Iterable[Line]) -> list[tuple[Party, list[Line]]]:
 
 
 def _allow(pool: Pool, parties: Iterable[Party], batch: Batch) -> None:
-    """Put parties that the pool has not paid before on its allow-list, with the payer's signature."""
-    known = set(PoolProvider.objects.filter(pool=pool).values_list("party", flat=True))
-    fresh = sorted((party for party in parties if party.pk not in known), key=lambda party: party.pk)
+    """Put parties that the chain does not allow yet on the pool's allow-list, with the payer's signature."""
+    allowed = set(PoolProvider.objects.filter(pool=pool, allowed_at__isnull=False).values_list("party", flat=True))
+    fresh = sorted((party for party in parties if party.pk not in allowed), key=lambda party: party.pk)
     if not fresh:
         return
-    PoolProvider.objects.bulk_create(PoolProvider(pool=pool, party=party) for party in fresh)
+    PoolProvider.objects.bulk_create((PoolProvider(pool=pool, party=party) for party in fresh), ignore_conflicts=True)
     params = {"parties": [str(party.pk) for party in fresh], "nonce": str(batch.pk)}
     intents.record(ChainAction.Kind.ALLOW_PROVIDERS, dedupe_key=f"allow:{batch.pk}", pool=pool, params=params)
 

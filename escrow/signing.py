@@ -56,6 +56,13 @@ def calldata(action: ChainAction, by: Signatory, now: datetime) -> bytes:
     return _BUILDERS[Kind(action.kind)](action, by, now)
 
 
+def moot(action: ChainAction) -> bool:
+    """Return whether an action has nothing left to do: its batch has landed or was voided, its pool is past opening."""
+    if action.kind == Kind.SETTLE:
+        return not Batch.objects.filter(pk=_subject(action), status=Batch.Status.SIGNED).exists()
+    return action.kind == Kind.OPEN_POOL and _pool(action).status != Pool.Status.OPENING
+
+
 def terms_of(pool: Pool, by: Signatory) -> Terms:
     """Return the terms of a pool, bound to it the first time they are asked for."""
     if pool.terms is None:

@@ -10,7 +10,7 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from escrow import disputes, events, indexer, invoices, payouts, pools, reconcile, settlement
+from escrow import disputes, events, indexer, invoices, payouts, pools, reconcile, sessions, settlement
 from escrow.chain.client import ChainClient
 from escrow.chain.signer import Keyring, Role
 from escrow.relay import Relay
@@ -65,6 +65,7 @@ def close_sweep() -> None:
 @shared_task(name="escrow.timer_sweep")
 def timer_sweep() -> None:
     """Let silence decide where its time has come."""
+    sessions.close_expired(now=timezone.now(), limit=settings.SWEEP_LIMIT)
     invoices.approve_by_silence(now=timezone.now(), limit=settings.SWEEP_LIMIT)
     disputes.rule_by_silence(now=timezone.now(), limit=settings.SWEEP_LIMIT)
 
@@ -78,7 +79,7 @@ def publish_sweep() -> None:
 @shared_task(name="escrow.reconcile")
 def reconcile_sweep() -> None:
     """Compare the books with the chain, and raise an alarm when they differ."""
-    report = reconcile.reconcile(client=chain_client())
+    report = reconcile.reconcile(client=chain_client(), now=timezone.now())
     for difference in report.differences:
         log.critical("Books and chain differ: %s", difference)
     for alarm in report.alarms:

@@ -79,7 +79,7 @@ class Chain:
         return pools.close_due(now=self.now(), limit=100)
 
     def reconcile(self) -> reconcile.Report:
-        return reconcile.reconcile(client=self.client)
+        return reconcile.reconcile(client=self.client, now=self.now())
 
     def somebody(self) -> LocalSigner:
         """A key of no role, with gas money."""

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.core.management.base import BaseCommand
+from django.utils import timezone
 
 from escrow import money, reconcile
 from escrow.workers import chain_client
@@ -26,7 +27,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Compare, print, and exit with the verdict."""
-        report = reconcile.reconcile(client=chain_client(), pool_id=options["pool"])
+        report = reconcile.reconcile(client=chain_client(), now=timezone.now(), pool_id=options["pool"])
         if options["json"]:
             self.stdout.write(json.dumps(report.document()))
         else:
