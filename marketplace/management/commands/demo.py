@@ -20,8 +20,6 @@ from marketplace.management.stack import ready
 from marketplace.management.stack.stack import Stack
 from marketplace.management.stack.supervisor import StackError
 
-FIRST_PORT = 8000
-
 
 class Command(BaseCommand):
     """`manage.py demo`: a code review by hired agents, paid, disputed, settled, refunded and reconciled."""
@@ -36,7 +34,7 @@ class Command(BaseCommand):
         parser.add_argument("--out", type=Path, help="where the brief is written (default: review-brief-<time>.md)")
         parser.add_argument("--once", action="store_true", help="end after the report")
         parser.add_argument("--json", action="store_true", help="print the report as one JSON object, and end")
-        parser.add_argument("--port", type=int, help=f"of the web; default: {FIRST_PORT}, or the next free one")
+        parser.add_argument("--port", type=int, help="of the web (default: any free one)")
         parser.add_argument("--kill-worker", action="store_true", help="kill the worker twice on the way")
         parser.add_argument("--eth-price", type=Decimal, default=ETH_DOLLARS, help="dollars an ether, for the costs")
         parser.add_argument("--gas-price", type=Decimal, default=GAS_GWEI, help="gwei a gas, for the costs")
@@ -49,7 +47,7 @@ class Command(BaseCommand):
         if path is not None and not path.exists():
             raise CommandError(f"--path {path} does not exist.")
         try:
-            port = ready.free_port(options["port"], tries=1) if options["port"] else ready.free_port(FIRST_PORT)
+            port = ready.free_port(options["port"], tries=1) if options["port"] else 0
             console.print("Starting a market of your own ...")
             with Stack(port=port, settings=SETTINGS, report=lambda line: console.print(f"  {line}")) as stack:
                 self._run(stack, console, options)
