@@ -25,9 +25,9 @@ class Market:
     home: Path
 
     def pid(self, words: str) -> int:
-        """Return the only process in this market with these words on its command line."""
-        found = subprocess.run(["pgrep", "-f", words], capture_output=True, text=True, check=True).stdout.split()
-        [pid] = [pid for pid in found if str(self.home) in Path(f"/proc/{pid}/environ").read_text(encoding="utf-8")]
+        """Return the only child of this market with these words on its command line."""
+        command = ["pgrep", "-P", str(self.process.pid), "-f", words]
+        [pid] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         return int(pid)
 
 
