@@ -58,7 +58,7 @@ def collect(played: Played, prices: Prices, brief: Path) -> dict[str, Any]:
         "seconds": played.seconds,
     }
     document |= _gas(document, payments.exclude(status=Status.REFUNDED).count(), transfer_gas(client), prices)
-    return document | {"problems": _problems(document)}
+    return document | {"problems": problems_of(document)}
 
 
 def _unexplained(payments: "QuerySet[Payment]", played: Played) -> list[str]:
@@ -188,7 +188,8 @@ def _gas(document: dict[str, Any], settled: int, single: int, prices: Prices) ->
     }
 
 
-def _problems(document: dict[str, Any]) -> list[str]:
+def problems_of(document: dict[str, Any]) -> list[str]:
+    """Return, in words, whatever is not as it should be with the money."""
     problems = [f"the books differ: {one}" for one in document["books"]["differences"] + document["books"]["alarms"]]
     problems += [f"still on its way: {one}" for one in document["books"]["in_flight"]]
     problems += [f"payment {one} is unexplained" for one in document["payments"]["unexplained"]]
