@@ -131,9 +131,9 @@ def void_expired(*, limit: int) -> int:
     cursor = ChainCursor.objects.filter(chain_id=settings.CHAIN_ID, contract_address=settings.ESCROW_ADDRESS).first()
     if cursor is None or cursor.stopped_reason:
         return 0
-    late = Batch.objects.filter(status=Batch.Status.SIGNED, deadline__lt=cursor.block_time).select_related(
-        "pool", "account"
-    )
+    late = Batch.objects.filter(status=Batch.Status.SIGNED, deadline__lt=cursor.block_time)
+    # A pool that was reclaimed past us took what was settling with it: there is nothing to give back.
+    late = late.exclude(pool__status=Pool.Status.CLOSED).select_related("pool", "account")
     expired = list(late.order_by("deadline")[:limit])
     for batch in expired:
         void(batch=batch)
