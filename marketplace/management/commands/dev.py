@@ -8,11 +8,11 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 
-from marketplace.management.stack import ready, sample
+from marketplace.management.stack import sample
 from marketplace.management.stack.stack import Stack
 from marketplace.management.stack.supervisor import StackError
 
-FIRST_PORT = 8000
+FIRST_PORT, PORT_TRIES = 8000, 20
 DEPOSIT, BUDGET = "100.00", "25.00"
 POLICY = {"max_per_tx": "5.00", "allowed_recipients": ["*.acme.dev"]}
 
@@ -51,9 +51,11 @@ class Command(BaseCommand):
         """Start, seed, tell, and stay."""
         console = Console(stderr=True, highlight=False)
         try:
-            chosen = ready.free_port(port, tries=1) if port else ready.free_port(FIRST_PORT)
             console.print("Starting a market of your own ...")
-            with Stack(port=chosen, report=lambda line: console.print(f"  {line}")) as stack:
+            tries = 1 if port else PORT_TRIES
+            with Stack(
+                port=port or FIRST_PORT, port_tries=tries, report=lambda line: console.print(f"  {line}")
+            ) as stack:
                 self._seed(stack, console)
                 stack.watch()
         except StackError as error:

@@ -1,4 +1,4 @@
-"""Ways to know that a child is ready: what it says, or what it answers."""
+"""Ways to know that a child is ready: what it says, or what it answers; and ports for it to answer at."""
 
 import contextlib
 import socket
@@ -32,12 +32,45 @@ def answers(url: str) -> Ready:
     return ready
 
 
-def free_port(first: int = 0, tries: int = 20) -> int:
-    """Return a port on 127.0.0.1 that nobody listens to: any for 0, else `first` or the next free one after it."""
-    for port in range(first, first + tries) if first else [0]:
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
+def claim(port: int) -> socket.socket:
+    """Hold a port for a server of ours: it can bind beside us (SO_REUSEPORT), and no other stack's probe finds it free."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("127.0.0.1", port))
+    return held
+
+
+def free_port() -> int:
+    """Return a port on 127.0.0.1 that nobody listens to now."""
+    with reserve() as held:
+        return port_of(held)
+
+
+def reserve(first: int = 0, tries: int = 1) -> socket.socket:
+    """Hold a port on 127.0.0.1 against other stacks: any free one for 0, else `first` or the next free one.
+
+    Only a server that shares its port with us (SO_REUSEPORT, as granian does) can listen there while it is held; without
+    that, two stacks that start at once would take the same port, and each would find the other's web ready.
+    """
+    for port in range(first, first + tries):
+        with contextlib.suppress(OSError):
+            if port:
+                _probe(port)
+            held = socket.socket()
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.bind(("127.0.0.1", port))
+            return held
     taken = f"Port {first} is" if tries == 1 else f"Ports {first} to {first + tries - 1} are"
     raise StackError(f"{taken} taken by other programs. Choose another with --port, or end what listens there.")
+
+
+def port_of(held: socket.socket) -> int:
+    """Return the port that a socket holds."""
+    return int(held.getsockname()[1])
+
+
+def _probe(port: int) -> None:
+    """Raise OSError when anybody listens to a port or holds it; connections that are closing do not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))

@@ -23,6 +23,8 @@ from marketplace.management.stack.stack import Stack
 from marketplace.management.stack.supervisor import StackError
 from marketplace.models import Payer, Provider, Scope, Terms
 
+SELLERS_NICENESS: Final = 10
+"""In the world the sellers have machines of their own; here their work must not slow the market down."""
 OPEN_SECONDS: Final = 30.0
 """How long the worker may take to open a pool on a local chain; it takes under two."""
 
@@ -49,6 +51,7 @@ def start_specialists(stack: Stack) -> dict[str, Provider]:
         [sys.executable, "-m", "examples.specialists"],
         env={"AGENTMARKET_URL": stack.urls.web, **own},
         ready=lambda child: len(_announced(child.output())) == len(SPECIALISTS),
+        niceness=SELLERS_NICENESS,
     )
     for line in _announced(child.output()):
         _register(SPECIALISTS[line["name"]], providers[line["name"]], line["url"])

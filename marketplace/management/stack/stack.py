@@ -34,7 +34,8 @@ COMMON: Final = {
 WEB_WORKERS: Final = 2
 WORKER_THREADS: Final = 4
 """One process: forked workers cost 100 MB each. In production they are forked, for their hard time limits."""
-
+BACKGROUND: Final = 5
+"""The niceness of workers here: on one machine they must not take the cores from the web while it answers a payment."""
 WATCH_SECONDS: Final = 0.5
 
 
@@ -67,12 +68,13 @@ class Stack:
         self,
         *,
         port: int = 0,
+        port_tries: int = 1,
         settings: Mapping[str, str] | None = None,
         report: Callable[[str], None] = lambda _: None,
         block_seconds: float = anvil.BLOCK_SECONDS,
     ) -> None:
-        """Take the web's port (0: any free one), more variables for every process, and a place for progress lines."""
-        self._port = port
+        """Take the web's port (0: any; else it or the next free one), variables for every process, a place for reports."""
+        self._wanted = port, port_tries
         self._report = report
         self._block_seconds = block_seconds
         self._exits = ExitStack()
@@ -83,8 +85,10 @@ class Stack:
     def __enter__(self) -> Self:
         """Start everything, in the order of need."""
         with ExitStack() as exits:
+            self._port = ready.port_of(exits.enter_context(ready.reserve(*self._wanted)))
             exits.enter_context(signals.orderly_end())
             self.home = exits.enter_context(Home())
+            self._claims = exits.enter_context(ExitStack())
             self.supervisor = Supervisor(self.home)
             exits.callback(self.supervisor.close)
             exits.callback(signals.hold_off)
@@ -104,10 +108,11 @@ class Stack:
         ready: Ready | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float = 30.0,
+        niceness: int = 0,
     ) -> Child:
         """Start another process with the stack's environment, in the project's directory."""
         environment = {**os.environ, **self.environment, **(env or {})}
-        child = self.supervisor.start(Service(name, argv, environment, ROOT))
+        child = self.supervisor.start(Service(name, argv, environment, ROOT, niceness=niceness))
         if ready:
             self._ready[name] = ready
             self.supervisor.wait(child, ready, timeout)
@@ -157,7 +162,7 @@ class Stack:
         if not database:
             database = postgres.start(self.supervisor)
             self.environment |= {name: secrets.token_urlsafe(48) for name in ("SECRET_KEY", "API_KEY_PEPPER")}
-        self._port = ready.free_port(self._port)
+        self._claims.enter_context(ready.claim(self._port))  # granian would share a port with another stack's granian
         self.urls = Urls(f"http://127.0.0.1:{self._port}", database, redis, rpc)
         self.environment |= {"DATABASE_URL": database, "REDIS_URL": redis, "RPC_URL": rpc, "PUBLIC_URL": self.urls.web}
 
@@ -181,7 +186,8 @@ class Stack:
     def _start_celery(self, name: str, *options: str) -> Child:
         self._ready[name] = ready.says(" ready.") if name == "worker" else ready.says("is starting")
         app = "marketplace" if name == "worker" else "marketplace.celery:clock"
-        return self.spawn(name, [sys.executable, "-m", "celery", "-A", app, name, "-l", "INFO", *options])
+        argv = [sys.executable, "-m", "celery", "-A", app, name, "-l", "INFO", *options]
+        return self.spawn(name, argv, niceness=BACKGROUND)
 
     def _say(self, begun: float, text: str) -> None:
         self._report(f"{time.monotonic() - begun:5.1f} s  {text}")

@@ -41,6 +41,8 @@ class Service:
     cwd: Path
     stop_signal: signal.Signals = signal.SIGTERM
     user: str | None = None
+    niceness: int = 0
+    """Above 0 for work that must not slow a payment down while cores are scarce."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Supervisor:
                 env=dict(service.env),
                 cwd=service.cwd,
                 start_new_session=True,
-                preexec_fn=partial(_die_with_parent, service.stop_signal),  # noqa: PLW1509 - one C call, no locks
+                preexec_fn=partial(_prepare, service),  # noqa: PLW1509 - two C calls, no locks
                 **become(service.user),
             )
             child = self.children[service.name] = Child(service, process, log, out.tell())
@@ -133,9 +135,11 @@ def become(user: str | None) -> dict[str, Any]:
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
 
 
-def _die_with_parent(number: signal.Signals) -> None:
+def _prepare(service: Service) -> None:
     if _LIBC is not None:
-        _LIBC.prctl(PR_SET_PDEATHSIG, number)
+        _LIBC.prctl(PR_SET_PDEATHSIG, service.stop_signal)
+    if service.niceness:
+        os.nice(service.niceness)
 
 
 def _obituary(child: Child, what: str) -> str:
