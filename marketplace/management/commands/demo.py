@@ -16,7 +16,6 @@ from agentmarket import AgentMarketError
 from marketplace.management.demo import display, facts
 from marketplace.management.demo.gas import ETH_DOLLARS, GAS_GWEI, Prices
 from marketplace.management.demo.play import SETTINGS, Play
-from marketplace.management.stack import ready
 from marketplace.management.stack.stack import Stack
 from marketplace.management.stack.supervisor import StackError
 
@@ -47,9 +46,8 @@ class Command(BaseCommand):
         if path is not None and not path.exists():
             raise CommandError(f"--path {path} does not exist.")
         try:
-            port = ready.free_port(options["port"], tries=1) if options["port"] else 0
             console.print("Starting a market of your own ...")
-            with Stack(port=port, settings=SETTINGS, report=lambda line: console.print(f"  {line}")) as stack:
+            with Stack(port=options["port"] or 0, settings=SETTINGS, report=lambda line: console.print(f"  {line}")) as stack:
                 self._run(stack, console, options)
         except (StackError, AgentMarketError, ValueError) as error:
             raise CommandError(f"{error}") from error

@@ -32,14 +32,6 @@ def answers(url: str) -> Ready:
     return ready
 
 
-def claim(port: int) -> socket.socket:
-    """Hold a port for a server of ours: it can bind beside us (SO_REUSEPORT), and no other stack's probe finds it free."""
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.bind(("127.0.0.1", port))
-    return held
-
-
 def free_port() -> int:
     """Return a port on 127.0.0.1 that nobody listens to now."""
     with reserve() as held:
@@ -55,11 +47,8 @@ def reserve(first: int = 0, tries: int = 1) -> socket.socket:
     for port in range(first, first + tries):
         with contextlib.suppress(OSError):
             if port:
-                _probe(port)
-            held = socket.socket()
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            held.bind(("127.0.0.1", port))
-            return held
+                _bind(port, socket.SO_REUSEADDR).close()
+            return _bind(port, socket.SO_REUSEPORT)
     taken = f"Port {first} is" if tries == 1 else f"Ports {first} to {first + tries - 1} are"
     raise StackError(f"{taken} taken by other programs. Choose another with --port, or end what listens there.")
 
@@ -69,8 +58,16 @@ def port_of(held: socket.socket) -> int:
     return int(held.getsockname()[1])
 
 
-def _probe(port: int) -> None:
-    """Raise OSError when anybody listens to a port or holds it; connections that are closing do not count."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
+def _bind(port: int, option: int) -> socket.socket:
+    """Return a socket at a port; raise OSError when anybody listens to it or, but for SO_REUSEPORT, holds it.
+
+    With SO_REUSEADDR connections that are still closing do not count.
+    """
+    bound = socket.socket()
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, option, 1)
+        bound.bind(("127.0.0.1", port))
+    except OSError:
+        bound.close()
+        raise
+    return bound

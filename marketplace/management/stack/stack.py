@@ -31,7 +31,7 @@ COMMON: Final = {
     "PYTHONUNBUFFERED": "1",
     "CELERY_SKIP_CHECKS": "1",  # they would load the whole API into the worker; `make check` runs them
 }
-WEB_WORKERS: Final = 2
+WEB_WORKERS: Final = 1
 WORKER_THREADS: Final = 4
 """One process: forked workers cost 100 MB each. In production they are forked, for their hard time limits."""
 BACKGROUND: Final = 5
@@ -88,7 +88,6 @@ class Stack:
             self._port = ready.port_of(exits.enter_context(ready.reserve(*self._wanted)))
             exits.enter_context(signals.orderly_end())
             self.home = exits.enter_context(Home())
-            self._claims = exits.enter_context(ExitStack())
             self.supervisor = Supervisor(self.home)
             exits.callback(self.supervisor.close)
             exits.callback(signals.hold_off)
@@ -162,7 +161,6 @@ class Stack:
         if not database:
             database = postgres.start(self.supervisor)
             self.environment |= {name: secrets.token_urlsafe(48) for name in ("SECRET_KEY", "API_KEY_PEPPER")}
-        self._claims.enter_context(ready.claim(self._port))  # granian would share a port with another stack's granian
         self.urls = Urls(f"http://127.0.0.1:{self._port}", database, redis, rpc)
         self.environment |= {"DATABASE_URL": database, "REDIS_URL": redis, "RPC_URL": rpc, "PUBLIC_URL": self.urls.web}
 
