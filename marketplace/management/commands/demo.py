@@ -47,7 +47,9 @@ class Command(BaseCommand):
             raise CommandError(f"--path {path} does not exist.")
         try:
             console.print("Starting a market of your own ...")
-            with Stack(port=options["port"] or 0, settings=SETTINGS, report=lambda line: console.print(f"  {line}")) as stack:
+            with Stack(
+                port=options["port"] or 0, settings=SETTINGS, report=lambda line: console.print(f"  {line}")
+            ) as stack:
                 self._run(stack, console, options)
         except (StackError, AgentMarketError, ValueError) as error:
             raise CommandError(f"{error}") from error
