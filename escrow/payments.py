@@ -46,10 +46,11 @@ def send(
     """
     require_payable_amount(amount_micros)
     session = sessions.reread(session_id)
-    payable = _payable(session, party_id)
     # The session was read before the lock. One that is closed meanwhile has been swept empty under the same lock, so it
     # cannot pay either way.
-    account = ledger.lock([session.account, payable])[session.account_id]
+    account, payable = ledger.lock_for_payment(session.account, session.pool, party_id)
+    if payable is None:  # a new account is younger than the session's, so the order of locks holds
+        payable = ledger.payable(session.pool, _party(party_id))
     earlier = Payment.objects.filter(session=session, idempotency_key=idempotency_key).first()
     if earlier is not None:
         if bytes(earlier.request_hash) != request_hash:
@@ -163,13 +164,9 @@ def require_payable_amount(amount_micros: int) -> None:
         raise InvalidInput("amount", f"must be at most {limit}", f'"{limit}" or less')
 
 
-def _payable(session: Session, party_id: UUID) -> Account:
-    """Return the account of what the pool owes a party; only the first payment to it has to look the party up."""
-    known = ledger.find_payable(session.pool, party_id)
-    if known is not None:
-        return known
+def _party(party_id: UUID) -> Party:
     try:
-        return ledger.payable(session.pool, Party.objects.get(pk=party_id))
+        return Party.objects.get(pk=party_id)
     except Party.DoesNotExist:
         raise NotFound("There is no such recipient.") from None
 
