@@ -164,8 +164,9 @@ def bill(
 ) -> Invoice:
     """Invoice a session for an agent's work: for its task there, or for anything the two have agreed on.
 
-    Without a task the money is set aside at once, so the session's policy has to name the agent among its allowed
-    recipients: a policy that is silent about recipients opens a session to its own payments, not to everybody's claims.
+    Without a task the money is set aside at once, and silence approves the invoice. So the session's policy has to name
+    this very agent among its allowed recipients: a policy without recipients, or with a wildcard under which anybody can
+    register, opens a session to its own payments, not to everybody's claims.
     """
     agent = agents.find(uri=agent_uri)
     if agent.provider_id != provider.pk:
@@ -245,10 +246,11 @@ def _invoice_of(task: Task) -> Invoice:
 
 
 def _require_named(session: Session, agent: Agent) -> None:
-    named = session.policy.get("allowed_recipients", [])
-    if not any(matches(pattern, agent.uri) for pattern in named):
-        detail = f"An invoice without a task needs {agent.uri} among the allowed recipients of the session's policy."
-        raise PolicyDenied("allowed_recipients", detail, limit=named, would_allow=named or None)
+    listed = session.policy.get("allowed_recipients", [])
+    named = [pattern for pattern in listed if "*" not in pattern]
+    if not any(matches(name, agent.uri) for name in named):
+        detail = f"An invoice without a task needs {agent.uri} among the policy's allowed recipients, by name."
+        raise PolicyDenied("allowed_recipients", detail, limit=listed, would_allow=named or None)
 
 
 def _tell(task: Task, type: str) -> None:

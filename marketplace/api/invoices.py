@@ -19,7 +19,7 @@ class Invoices(Endpoint):
         """Invoice a session, for a task of yours in it or for what you have agreed on with its owner.
 
         Without a task the money is set aside at once; the session's policy has to name the agent among its allowed
-        recipients.
+        recipients, and a wildcard is not enough.
         """
         body = call.body
         invoice = tasks.bill(

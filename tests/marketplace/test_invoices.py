@@ -12,8 +12,8 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def opened(world: World) -> dict[str, str]:
-    """Return a session of buyer A that allows acme.dev, 10 USDC."""
-    body = {"budget": "10.00", "policy": {"allowed_recipients": ["*.acme.dev"]}}
+    """Return a session of buyer A that allows lint.acme.dev by name, 10 USDC."""
+    body = {"budget": "10.00", "policy": {"allowed_recipients": ["*.example.dev", "lint.acme.dev"]}}
     return dict(world.a.by_payer.post("/v1/sessions", body).json)
 
 
@@ -44,6 +44,19 @@ def test_a_session_whose_policy_does_not_name_the_agent_cannot_be_invoiced(world
         stranger = world.two.by_provider.post("/v1/invoices", other)
     assert (unnamed.status, unnamed.json["rule"]) == (403, "allowed_recipients")
     assert (stranger.status, stranger.json["rule"]) == (403, "allowed_recipients")
+
+
+def test_a_wildcard_does_not_name_an_agent(world: World, unmoved) -> None:
+    body = {"budget": "10.00", "policy": {"allowed_recipients": ["*.acme.dev", "agent://check.example.dev"]}}
+    session = world.a.by_payer.post("/v1/sessions", body).json
+    paid = Caller(session["api_key"]).post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.01"})
+    assert paid.status == 201  # the session may pay it; it may not help itself
+    with unmoved():
+        answer = world.one.by_provider.post("/v1/invoices", claim(session))
+    assert (answer.status, answer.json["rule"]) == (403, "allowed_recipients")
+    assert answer.json["would_allow"] == ["agent://check.example.dev"]
+    named = world.two.by_provider.post("/v1/invoices", claim(session, agent="agent://check.example.dev"))
+    assert named.status == 201
 
 
 def test_a_provider_invoices_for_its_own_agents_only(world: World, opened, unmoved) -> None:
