@@ -118,11 +118,12 @@ def rule_by_silence(*, now: datetime, limit: int) -> int:
     """Rule what nobody answered or ruled in time, and dispute rejections that nobody took back; return how many."""
     lost = Q(session__pool__status=Pool.Status.CLOSED)  # reclaimed past us: nothing is left to decide on
     rejected = Invoice.objects.filter(status=Invoice.Status.REJECTED, review_by__lte=now).exclude(lost)
-    done = sum(_dispute_if_silent(invoice, now) for invoice in rejected.order_by("review_by")[:limit])
+    overdue = rejected.order_by("review_by")[:limit]
+    done = lifecycle.sweep(overdue, lambda invoice: _dispute_if_silent(invoice, now))
     off_chain = Dispute.objects.filter(on_chain=False).exclude(lost)
     unanswered = off_chain.filter(status=Status.OPEN, answer_by__lte=now)
     unruled = off_chain.filter(status=Status.ANSWERED, rule_by__lte=now)
-    done += sum(_rule_if_silent(dispute, now) for dispute in [*unanswered[:limit], *unruled[:limit]])
+    done += lifecycle.sweep([*unanswered[:limit], *unruled[:limit]], lambda dispute: _rule_if_silent(dispute, now))
     return done + _time_out_on_chain(now, limit)
 
 

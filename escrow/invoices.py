@@ -100,7 +100,7 @@ def approve_by_silence(*, now: datetime, limit: int) -> int:
     """Approve submitted invoices whose review window has ended; return how many there were."""
     waiting = Invoice.objects.filter(status=Invoice.Status.SUBMITTED, review_by__lte=now)
     due = waiting.exclude(session__pool__status=Pool.Status.CLOSED).order_by("review_by")[:limit]
-    return sum(_approve_if_silent(invoice, now) for invoice in due)
+    return lifecycle.sweep(due, lambda invoice: _approve_if_silent(invoice, now))
 
 
 @transaction.atomic

@@ -1,11 +1,15 @@
 """Moves between statuses. Lives here: the only code that writes a ``status``. What a status means lives with the models."""
 
-from collections.abc import Mapping, Set
-from typing import Any, ClassVar, Protocol
+import logging
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from django.db.models import QuerySet
 
 from escrow.errors import StateConflict
+
+log = logging.getLogger(__name__)
+Row = TypeVar("Row")
 
 
 class Stateful(Protocol):
@@ -43,3 +47,17 @@ def move_all(rows: "QuerySet[Any]", *, frm: str, to: str, **changes: Any) -> int
     if to not in rows.model.MOVES[frm]:
         raise ValueError(f"{rows.model.__name__} cannot move from {frm} to {to}")
     return rows.filter(status=frm).update(status=to, **changes)
+
+
+def sweep(rows: Iterable[Row], step: Callable[[Row], object]) -> int:
+    """Take a step with each row; return how many steps did something. A row that fails is logged and left for later.
+
+    One bad row must not keep the others waiting, whatever is wrong with it.
+    """
+    done = 0
+    for row in rows:
+        try:
+            done += bool(step(row))
+        except Exception:
+            log.exception("%s is left for a later sweep", row)
+    return done

@@ -13,7 +13,7 @@ from django.db import transaction
 from escrow import events, ledger, lifecycle, money, sessions
 from escrow.errors import AlreadyRedeemed, IdempotencyConflict, InvalidInput, NotFound, StateConflict
 from escrow.ledger import Move
-from escrow.models import Account, Party, Payment, Pool, Reason, Session
+from escrow.models import Account, Dispute, Party, Payment, Pool, Reason, Session
 
 MAX_PAYMENT_MICROS = 2**40 - 1
 """A record of a batch carries its amount in 40 bits, so no single debt may be larger: about 1.1 million USDC."""
@@ -127,6 +127,8 @@ def redeem(*, payment: Payment, party_id: UUID, request_hash: str, now: datetime
         raise AlreadyRedeemed(
             "payment", payment.status, "The payment has bought another request; each request needs its own."
         )
+    if Dispute.objects.filter(payment=payment).exclude(status=Dispute.Status.FAILED).exists():
+        raise StateConflict("payment", payment.status, "The payment is disputed; it buys nothing any more.")
     payment.redeemed_hash, payment.redeemed_at = request_hash, now
     payment.save(update_fields=["redeemed_hash", "redeemed_at"])
     return payment

@@ -16,7 +16,7 @@ from django.db.models import (
 )
 from django.db.models.functions import Coalesce
 
-from escrow import events, intents, ledger, money
+from escrow import events, intents, ledger, lifecycle, money
 from escrow.ledger import Move
 from escrow.models import Account, ChainAction, Party, Pool, Reason, Transfer
 
@@ -25,15 +25,17 @@ Kind = Account.Kind
 
 def pay_due(*, now: datetime, limit: int) -> int:
     """Plan a withdrawal for each credit whose hold window has ended; return how many were planned."""
-    due = list(_matured(now)[:limit])
-    for account in due:
-        pool, party = account.pool, account.party
-        if pool is None or party is None:
-            continue
-        done = Transfer.objects.filter(sender=account, reason=Reason.PAYOUT).count()
-        key = f"withdraw:{pool.pk}:{party.pk}:{done}"
-        intents.record(ChainAction.Kind.WITHDRAW, dedupe_key=key, pool=pool, subject_id=party.pk)
-    return len(due)
+    return lifecycle.sweep(_matured(now)[:limit], _plan)
+
+
+def _plan(account: Account) -> bool:
+    pool, party = account.pool, account.party
+    if pool is None or party is None:
+        raise ValueError(f"{account} is credited to nobody")
+    done = Transfer.objects.filter(sender=account, reason=Reason.PAYOUT).count()
+    key = f"withdraw:{pool.pk}:{party.pk}:{done}"
+    intents.record(ChainAction.Kind.WITHDRAW, dedupe_key=key, pool=pool, subject_id=party.pk)
+    return True
 
 
 def pay_fees(*, now: datetime) -> bool:
@@ -69,7 +71,7 @@ def _matured(now: datetime) -> "QuerySet[Account]":
     """Return credited accounts with something in them that came in two whole hold windows ago or earlier.
 
     The contract lets a credit go after one to two windows; after two it certainly does. What has left since is taken
-    from the oldest first, as the contract does.
+    from the oldest first, as the contract does. A parked withdrawal waits for a person, and keeps nobody else waiting.
     """
     windows = ExpressionWrapper(
         F("receiver__pool__dispute_window_seconds") * timedelta(seconds=2), output_field=DurationField()
@@ -85,7 +87,7 @@ def _matured(now: datetime) -> "QuerySet[Account]":
     )
     moving = ChainAction.objects.filter(
         kind=ChainAction.Kind.WITHDRAW, pool=OuterRef("pool"), subject_id=OuterRef("party")
-    ).exclude(status__in=[ChainAction.Status.FINAL, ChainAction.Status.REVERTED, ChainAction.Status.PARKED])
+    ).exclude(status__in=[ChainAction.Status.FINAL, ChainAction.Status.REVERTED])
     full = Account.objects.filter(kind=Kind.CREDITED, received_micros__gt=F("sent_micros"))
     due = full.annotate(ripe_micros=Coalesce(Subquery(ripe), 0)).filter(ripe_micros__gt=F("sent_micros"))
     return due.filter(~Exists(moving)).select_related("pool", "party").order_by("pk")

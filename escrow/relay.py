@@ -6,6 +6,7 @@ the node. One relay works for a chain at a time, under an advisory lock of Postg
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -65,7 +66,7 @@ class Relay:
         )
         changed = 0
         for action in due[: settings.RELAY_BATCH]:
-            changed += self._sign(action)
+            changed += self._each(self._sign, action)
         return changed
 
     def _sign(self, action: ChainAction) -> bool:
@@ -180,7 +181,18 @@ class Relay:
     # --- broadcast -> mined -> final ---------------------------------------------------------------------------------
     def _confirm_all(self) -> int:
         flying = ChainAction.objects.filter(status__in=ChainAction.IN_FLIGHT).select_related("pool").order_by("nonce")
-        return sum(self._follow(action) for action in flying[: settings.SWEEP_LIMIT])
+        return sum(self._each(self._follow, action) for action in flying[: settings.SWEEP_LIMIT])
+
+    @staticmethod
+    def _each(step: Callable[[ChainAction], bool], action: ChainAction) -> bool:
+        """One action that fails in a way nobody thought of must not keep the others waiting; a chain that is away does."""
+        try:
+            return step(action)
+        except ChainUnavailable:
+            raise
+        except Exception:
+            log.exception("Chain action %s (%s) is left for a later sweep", action.pk, action.kind)
+            return False
 
     def _follow(self, action: ChainAction) -> bool:
         if action.status == Status.MINED:

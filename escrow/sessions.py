@@ -114,7 +114,8 @@ def return_account(session: Session) -> Account:
 
 def balances(session: Session) -> SessionBalances:
     """Return what a session was given, has paid, has set aside and has left."""
-    account = Account.objects.get(pk=session.account_id)
+    session = reread(session.pk)
+    account = session.account
     budget = ledger.budget_of(account)
     held = sum(
         hold.account.balance_micros
@@ -129,10 +130,7 @@ def balances(session: Session) -> SessionBalances:
 def close_expired(*, now: datetime, limit: int) -> int:
     """Close sessions whose time is over, so that what they have left is the pool's again; return how many."""
     over = Session.objects.filter(status=Session.Status.OPEN, expires_at__lte=now).select_related("pool", "account")
-    expired = list(over.order_by("expires_at")[:limit])
-    for session in expired:
-        close(session=session, now=now)
-    return len(expired)
+    return lifecycle.sweep(over.order_by("expires_at")[:limit], lambda session: close(session=session, now=now))
 
 
 def _owed(session: Session) -> int:

@@ -58,17 +58,21 @@ def settle_due(*, authorizer: Signer, now: datetime) -> int:
     with intents.exclusively("escrow.settlement") as free:
         if not free:
             return 0
-        return sum(settle(pool=pool, authorizer=authorizer, now=now) is not None for pool in due(now))
+        return lifecycle.sweep(due(now), lambda pool: settle(pool=pool, authorizer=authorizer, now=now))
 
 
 def due(now: datetime) -> list[Pool]:
     """Return pools that owe enough, or have owed for long enough, or are on their way out."""
     aged = now - timedelta(seconds=settings.SETTLE_MAX_AGE)
+    able = Pool.objects.filter(status__in=[Pool.Status.OPEN, Pool.Status.CLOSING], expires_at__gt=now).exclude(
+        reclaimable_at__lte=now
+    )
     owing = (
-        Payment.objects.filter(status=Payment.Status.PAYABLE, pool__status__in=[Pool.Status.OPEN, Pool.Status.CLOSING])
+        Payment.objects.filter(status=Payment.Status.PAYABLE, pool__in=able)
         .values("pool")
         .annotate(owed=Sum("amount_micros"), oldest=Min("created_at"))
         .filter(Q(owed__gte=settings.SETTLE_MIN_MICROS) | Q(oldest__lte=aged) | Q(pool__status=Pool.Status.CLOSING))
+        .order_by("oldest")
     )
     return list(Pool.objects.filter(pk__in=[row["pool"] for row in owing[: settings.SWEEP_LIMIT]]))
 
@@ -79,8 +83,8 @@ def settle(*, pool: Pool, authorizer: Signer, now: datetime) -> Batch | None:
     deadline = min(now + timedelta(seconds=settings.SETTLE_DEADLINE), _end_of(pool) - timedelta(seconds=1))
     if deadline <= now:
         return None
-    ledger.lock(_owing(pool))
-    lines = _lines(pool)
+    locked = ledger.lock(_owing(pool))
+    lines = _lines(pool, [account.party_id for account in locked.values()])
     if not lines:
         return None
     pool = Pool.objects.select_for_update(no_key=True).get(pk=pool.pk)
@@ -104,7 +108,7 @@ def settle(*, pool: Pool, authorizer: Signer, now: datetime) -> Batch | None:
 
 
 @transaction.atomic
-def void(*, batch: Batch) -> None:
+def void(*, batch: Batch) -> Batch:
     """Give the debts of a batch that can no longer land back to what is payable."""
     records = list(batch.records.select_related("party"))
     back = [ledger.payable(batch.pool, record.party) for record in records]
@@ -120,6 +124,7 @@ def void(*, batch: Batch) -> None:
         [Move(batch.account, account, micros, Reason.SETTLE_VOID, ref) for account, micros in by_account.values()]
     )
     _tell(batch, "batch.voided", sum(record.amount_micros for record in records))
+    return batch
 
 
 def void_expired(*, limit: int) -> int:
@@ -134,10 +139,7 @@ def void_expired(*, limit: int) -> int:
     late = Batch.objects.filter(status=Batch.Status.SIGNED, deadline__lt=cursor.block_time)
     # A pool that was reclaimed past us took what was settling with it: there is nothing to give back.
     late = late.exclude(pool__status=Pool.Status.CLOSED).select_related("pool", "account")
-    expired = list(late.order_by("deadline")[:limit])
-    for batch in expired:
-        void(batch=batch)
-    return len(expired)
+    return lifecycle.sweep(late.order_by("deadline")[:limit], lambda batch: void(batch=batch))
 
 
 def leaf(*, pool_key: bytes, seq: int, payment: Payment, address: str) -> Leaf:
@@ -188,9 +190,10 @@ def _attach(batch: Batch, lines: Sequence[Line]) -> None:
             raise RuntimeError(f"{len(line.payments) - moved} payments left {batch} while it was made")
 
 
-def _lines(pool: Pool) -> list[Line]:
+def _lines(pool: Pool, parties: Sequence[UUID | None]) -> list[Line]:
+    """Net the debts to the parties whose accounts are locked: another's may be on its way in right now."""
     debts = (
-        Payment.objects.filter(pool=pool, status=Payment.Status.PAYABLE)
+        Payment.objects.filter(pool=pool, status=Payment.Status.PAYABLE, party__in=parties)
         .select_related("party")
         .order_by("created_at", "pk")
     )

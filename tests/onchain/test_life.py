@@ -3,8 +3,11 @@
 from typing import Any
 from uuid import uuid4
 
-from escrow import disputes, ledger, pools
+import pytest
+
+from escrow import disputes, ledger, payments, pools
 from escrow.chain import contract, deploy
+from escrow.errors import StateConflict
 from escrow.models import Batch, ChainAction, Dispute, Party, Payment, Pool
 from tests.onchain.conftest import Chain, books, party
 
@@ -134,3 +137,17 @@ def test_a_party_that_is_new_to_the_pool_is_allowed_first(chain: Chain) -> None:
     assert pool.providers.get(party=newcomer).allowed_at is not None
     assert ledger.balance(ledger.credited(pool, newcomer)) == 30_000
     assert chain.reconcile().exit_code == 0
+
+
+def test_a_disputed_payment_buys_nothing_any_more(chain: Chain) -> None:
+    lint = party("lint")
+    pool = chain.open_pool(1_000_000, providers=(lint,), window=3_600)
+    payment = chain.pay(chain.session(pool, 1_000_000), lint, 100_000)
+    settle_and_land(chain)
+    payment.refresh_from_db()
+    disputes.open_for_payment(payment=payment, amount_micros=100_000, reason="Never asked.", now=chain.now())
+    chain.quiet()
+    with pytest.raises(StateConflict, match="disputed"):
+        payments.redeem(payment=payment, party_id=lint.pk, request_hash="ab" * 32, now=chain.now())
+    payment.refresh_from_db()
+    assert payment.redeemed_hash == ""
