@@ -33,8 +33,8 @@ def move(obj: Stateful, to: str, **changes: Any) -> None:
     name = type(obj).__name__.lower()
     if to not in obj.MOVES[obj.status]:
         raise StateConflict(name, str(obj.status), f"The {name} is {obj.status}; it cannot become {to}.")
-    manager = type(obj)._default_manager  # type: ignore[attr-defined]
-    moved = manager.filter(pk=obj.pk, status=obj.status).update(status=to, **changes)
+    rows = type(obj)._default_manager  # type: ignore[attr-defined]
+    moved = rows.filter(pk=obj.pk, status=obj.status).update(status=to, **changes)
     if moved != 1:
         raise StateConflict(name, str(obj.status), f"The {name} is no longer {obj.status}; read it again.")
     obj.status = to
