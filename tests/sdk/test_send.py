@@ -1,6 +1,8 @@
 """`payment.send`: the promised shape, paid once whatever the network does, and nothing run before it is paid."""
 
 import asyncio
+import socket
+import threading
 from decimal import Decimal
 
 import pytest
@@ -116,6 +118,50 @@ def test_a_refusal_of_the_key_after_a_lost_reply_leaves_the_outcome_unknown(mark
     with pytest.raises(agentmarket.OutcomeUnknown):
         buyer.payment.send(to="agent://a.acme.dev", amount="0.008")
     assert market.charges == ["0.008"]
+
+
+def test_a_gateway_that_gave_up_and_then_a_refused_connection_leave_the_outcome_unknown() -> None:
+    """The market may have charged behind the gateway's 504, whatever the later attempts say."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def answer_once() -> None:
+            connection, _ = listener.accept()
+            listener.close()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 504 Gone\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+        gateway = threading.Thread(target=answer_once)
+        gateway.start()
+        client = SyncClient(PAYER_KEY, base_url=url, retries=QUICK)
+        with client, pytest.raises(agentmarket.OutcomeUnknown) as caught:
+            client.payment.send(to="agent://a.acme.dev", amount="0.008", key="mine")
+        gateway.join()
+    assert isinstance(caught.value.__cause__, agentmarket.Unreachable)
+    assert (caught.value.key, caught.value.outcome) == ("mine", "unknown")
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [[(504, {}), (429, {"Retry-After": "60"})], ["drop_after", (404, {})], [(502, {}), (409, {})]],
+    ids=str,
+)
+def test_a_refusal_that_states_no_outcome_does_not_end_a_doubt(market: Market, buyer: SyncClient, faults: list) -> None:  # type: ignore[type-arg]
+    market.faults.extend(faults)
+    with pytest.raises(agentmarket.OutcomeUnknown) as caught:
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008", key="mine")
+    assert (caught.value.key, caught.value.outcome) == ("mine", "unknown")
+    assert len(market.seen) == len(faults)
+    buyer.payment.send(to="agent://a.acme.dev", amount="0.008", key=caught.value.key)
+    assert market.charges == ["0.008"]
+
+
+def test_a_refusal_by_the_market_itself_ends_a_doubt(market: Market, buyer: SyncClient) -> None:
+    market.faults.append((504, {}))
+    with pytest.raises(agentmarket.InsufficientFunds) as caught:
+        buyer.payment.send(to="agent://a.acme.dev", amount="25.01")
+    assert (caught.value.outcome, market.charged) == ("not_charged", 0)
 
 
 def test_a_market_that_was_never_reached_charged_nothing() -> None:

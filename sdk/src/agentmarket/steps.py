@@ -65,7 +65,7 @@ def exchange(request: Request, retries: Retries) -> Steps[Reply]:
 
     Returns a success, raises the error of a refusal. When money may have moved unseen, the error is OutcomeUnknown.
     """
-    silence: Silence | None = None
+    doubt = False
     attempt = 0
     while True:
         attempt += 1
@@ -77,9 +77,8 @@ def exchange(request: Request, retries: Retries) -> Steps[Reply]:
         if may_repeat(request, outcome):
             delay = retries.delay(attempt, asked=error.retry_after, chance=random.random())  # noqa: S311 - no secret
         if delay is None:
-            raise _verdict(request, error, silence, attempt)
-        if isinstance(outcome, Silence) and outcome.sent:
-            silence = outcome
+            raise _verdict(request, error, attempt, doubt=doubt)
+        doubt = doubt or _may_have_worked(outcome, error)
         yield Pause(delay)
 
 
@@ -131,10 +130,10 @@ def _failure(request: Request, outcome: Reply | Silence) -> errors.AgentMarketEr
 
 
 def _verdict(
-    request: Request, error: errors.AgentMarketError, silence: Silence | None, attempts: int
+    request: Request, error: errors.AgentMarketError, attempts: int, *, doubt: bool
 ) -> errors.AgentMarketError:
     """The error to raise: what is known about the money decides."""
-    if request.key is None or not _in_doubt(error, silence):
+    if request.key is None or not _in_doubt(error, earlier=doubt):
         return error
     unknown = errors.OutcomeUnknown(
         f"{request.method} {request.url}: no certain answer in {attempts} attempts (last: {error.detail.rstrip('.')}). "
@@ -150,9 +149,18 @@ def _verdict(
     return unknown
 
 
-def _in_doubt(error: errors.AgentMarketError, silence: Silence | None) -> bool:
+def _may_have_worked(outcome: Reply | Silence, error: errors.AgentMarketError) -> bool:
+    """If the attempt may have moved money: only a refusal, or no connection at all, says that it did not."""
+    if isinstance(outcome, Silence):
+        return outcome.sent
+    return outcome.status >= 500 and error.outcome != "not_charged"
+
+
+def _in_doubt(error: errors.AgentMarketError, *, earlier: bool) -> bool:
+    """If the last answer leaves the money unknown. An earlier doubt ends only when the market itself states it."""
     if error.status is None:
-        return silence is not None or not isinstance(error, errors.Unreachable)
+        return earlier or not isinstance(error, errors.Unreachable)
+    unstated = error.outcome is None or error.outcome == "unknown"
     if error.status < 500:
-        return silence is not None and error.code in _SAYS_NOTHING
-    return error.outcome is None or error.outcome == "unknown" or silence is not None
+        return earlier and (unstated or error.code in _SAYS_NOTHING)
+    return earlier or unstated
