@@ -1,5 +1,6 @@
 # What a newcomer types. Needs only Python 3.11 or newer (with venv), Node 20 or newer with npm, and make.
-# Everything it makes is inside this folder: .venv/ and node_modules/. A second run finds them there.
+# Everything it makes is inside this folder: .venv/ and node_modules/. A second run finds them there. Only as root, PostgreSQL's
+# binaries are moreover copied once to /var/tmp, where the user that runs them can read them.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
