@@ -47,6 +47,10 @@ def counting(market: Market, **options: Any) -> tuple[Seller, list[Any]]:
     return app, served_requests
 
 
+def paying(payment_id: str) -> dict[str, str]:
+    return {"Agent-Payment": payment_id, "Content-Type": "application/json"}
+
+
 def problem(reply: httpx2.Response) -> tuple[int, str]:
     assert reply.headers["content-type"] == "application/problem+json"
     document = reply.json()
@@ -66,7 +70,7 @@ def test_a_paid_call_is_served(market: Market) -> None:
     work(market, app, scenario)
     assert (requests, market.charges, market.counts()) == ([{"n": 1}], ["0.012"], {"payable": 1})
     [redeem] = market.posts("/redeem")
-    assert redeem.body == {"request_hash": request_hash("POST", "/check", b'{"n":1}')}
+    assert redeem.body == {"request_hash": request_hash(AGENT, "POST", "/check", b'{"n":1}')}
 
 
 def test_unpaid_is_told_how_to_pay(market: Market) -> None:
@@ -158,6 +162,55 @@ def test_a_restarted_seller_still_serves_only_the_request_that_was_paid(market: 
     work(market, app, before)
     work(market, fresh, after)
     assert (requests, fresh_requests, market.charges) == ([{"n": 1}], [{"n": 1}], ["0.012"])
+
+
+def test_an_earned_payment_is_not_refunded_by_another_agent_of_the_provider(market: Market) -> None:
+    app, _ = counting(market)
+    other, other_requests = counting(market, agent="agent://other.acme.dev")
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        earned = (await client.call(AGENT, path="/check", json={"n": 1}, amount="0.012")).payment.id
+        async with served(other) as other_url:
+            reply = await http.post(f"{other_url}/check", content=b'{"n":1}', headers=paying(earned))
+        assert problem(reply) == (402, "payment_insufficient")
+        assert reply.json()["outcome"] == "charged"
+
+    work(market, app, scenario)
+    assert (other_requests, market.charges, market.posts("/refund")) == ([], ["0.012"], [])
+
+
+def test_one_request_to_two_agents_of_a_provider_is_two_requests() -> None:
+    hashes = {request_hash(agent, "POST", "/check", b"{}") for agent in (AGENT, "agent://other.acme.dev")}
+    assert len(hashes) == 2
+
+
+@pytest.mark.parametrize("change", ["dearer", "slower", "broken", "picky"])
+def test_an_earned_payment_is_not_refunded_after_a_restart(market: Market, change: str) -> None:
+    """A seller that forgot its answers is asked again: what it was paid for then was delivered then."""
+    app, _ = counting(market)
+    changed = seller(market)
+
+    @changed.call("/check", price="0.020" if change == "dearer" else "0.012", timeout=0.01)
+    async def check(request: Any) -> None:
+        if change == "picky":
+            raise changed.Unserviceable("not any more")
+        if change == "broken":
+            raise ZeroDivisionError
+        await asyncio.Event().wait()
+
+    earned: list[str] = []
+
+    async def before(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        earned.append((await client.call(AGENT, path="/check", json={"n": 1}, amount="0.012")).payment.id)
+
+    async def after(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        with pytest.raises(agentmarket.CallFailed) as caught:
+            await client.call(AGENT, path="/check", json={"n": 1}, amount="0.012", payment=earned[0])
+        assert (caught.value.refunded, caught.value.outcome) == (False, "charged")
+
+    work(market, app, before)
+    work(market, changed, after)
+    assert (market.charges, market.posts("/refund")) == (["0.012"], [])
 
 
 def test_the_same_request_at_once_is_worked_once(market: Market) -> None:

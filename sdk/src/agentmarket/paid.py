@@ -54,24 +54,37 @@ class PaidCall:
         )
 
     async def serve(self, client: Client, payment_id: str, request_hash: str, document: Any) -> Served:
-        """Redeem the payment for this request, check that it is enough and ours, work, answer."""
+        """Check that the payment is enough and ours, redeem it for this request, work, answer.
+
+        A payment that was redeemed before may have been earned already, so nothing is refunded for it from here. One that
+        goes back is redeemed first too: then nobody else works for it meanwhile.
+        """
         try:
+            seen = await client.payment.get(payment_id)
+            fault, refundable = self._fault(seen), seen.redeemed_at is None
+            if fault is not None and not refundable:
+                return _kept(seen, 402, "payment_insufficient", fault)
             payment = await client.payment.redeem(payment_id, request_hash=request_hash)
         except errors.AgentMarketError as error:
             return Served(_not_redeemed(error), final=False)
-        fault = self._fault(payment)
+
+        async def no(status: int, code: str, detail: str) -> Served:
+            if refundable:
+                return await refuse(client, payment, status, code, detail)
+            return _kept(payment, status, code, detail)
+
         if fault is not None:
-            return await refuse(client, payment, 402, "payment_insufficient", fault)
+            return await no(402, "payment_insufficient", fault)
         try:
             result = await asyncio.wait_for(run(self.function, document), self.timeout)
             return Served(asgi.answer(200, result), final=True)
         except Unserviceable as reason:
-            return await refuse(client, payment, 422, "unserviceable", str(reason) or "This request cannot be served.")
+            return await no(422, "unserviceable", str(reason) or "This request cannot be served.")
         except TimeoutError:
-            return await refuse(client, payment, 504, "took_too_long", f"No result within {self.timeout:g} seconds.")
+            return await no(504, "took_too_long", f"No result within {self.timeout:g} seconds.")
         except Exception:
             log.exception("%s%s failed for payment %s", self.agent, self.path, payment.id)
-            return await refuse(client, payment, 500, "internal", "The agent failed; the fault is on its side.")
+            return await no(500, "internal", "The agent failed; the fault is on its side.")
 
     def _fault(self, payment: Payment) -> str | None:
         if payment.to != self.agent:
@@ -97,21 +110,32 @@ async def run(function: Work, *arguments: Any) -> Any:
 
 
 async def refuse(client: Client, payment: Payment, status: int, code: str, detail: str) -> Served:
-    """Refund first, then say no. A refund that failed is said too, and is tried again with the next request."""
+    """Refund first, then say no. A refund that failed is said too."""
     try:
         await client.payment.refund(payment.id, reason=detail[:500], key=f"refund-{payment.id}")
     except errors.AgentMarketError as error:
         log.warning("payment %s was not refunded: %s", payment.id, error)
-        hint = {"method": "POST", "path": "/v1/disputes", "why": f"have payment {payment.id} looked at"}
-        note = f"{detail} The payment could not be refunded ({error.code})."
-        response = asgi.problem(
-            status, code, note, outcome="charged", payment_id=payment.id, next_actions=[hint], retryable=error.retryable
-        )
-        return Served(response, final=False)
+        note = f"The payment could not be refunded ({error.code})."
+        return _charged(payment, status, code, f"{detail} {note}", retryable=error.retryable)
     response = asgi.problem(
         status, code, detail, outcome="not_charged", refunded_payment_id=payment.id, next_actions=[]
     )
     return Served(response, final=True)
+
+
+def _kept(payment: Payment, status: int, code: str, detail: str) -> Served:
+    if payment.status == "refunded":
+        return Served(asgi.problem(status, code, detail, outcome="not_charged", next_actions=[]), final=False)
+    log.warning("payment %s was used before, so it is not refunded: %s", payment.id, detail)
+    return _charged(payment, status, code, f"{detail} The payment was used before, so it is not refunded by itself.")
+
+
+def _charged(payment: Payment, status: int, code: str, detail: str, *, retryable: bool = False) -> Served:
+    hint = {"method": "POST", "path": "/v1/disputes", "why": f"have payment {payment.id} looked at"}
+    response = asgi.problem(
+        status, code, detail, outcome="charged", payment_id=payment.id, next_actions=[hint], retryable=retryable
+    )
+    return Served(response, final=False)
 
 
 def _not_redeemed(error: errors.AgentMarketError) -> Response:

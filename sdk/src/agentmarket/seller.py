@@ -186,7 +186,7 @@ class Seller:
         except (ValueError, RecursionError):
             return asgi.problem(400, "invalid_json", "The body is not JSON. The payment was not used.")
         client = await self.start()
-        digest = request_hash(scope["method"], asgi.target_of(scope), body)
+        digest = request_hash(self.agent, scope["method"], asgi.target_of(scope), body)
         try:
             return await self._replays.once(
                 payment_id, digest, lambda: paid.serve(client, payment_id, digest, document)

@@ -92,9 +92,9 @@ def encode(value: object) -> bytes:
         raise errors.InvalidRequest(f"This cannot be written as JSON: {error}.", outcome="not_charged") from None
 
 
-def request_hash(method: str, target: str, body: bytes) -> str:
-    """What binds a payment to one request: SHA-256 over method, target and body, 64 hex digits."""
-    return hashlib.sha256(f"{method.upper()}\n{target}\n".encode() + body).hexdigest()
+def request_hash(agent: str, method: str, target: str, body: bytes) -> str:
+    """What binds a payment to one request to one agent: SHA-256 over agent, method, target and body, 64 hex digits."""
+    return hashlib.sha256(f"{agent}\n{method.upper()}\n{target}\n".encode() + body).hexdigest()
 
 
 def read(reply: Reply) -> Any:
