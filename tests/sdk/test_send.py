@@ -3,12 +3,15 @@
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 
 import pytest
 
 import agentmarket
 from agentmarket import Client, Retries, SyncClient
+from agentmarket.resources.payments import policy_document
 
 from .conftest import QUICK, async_buyer, until
 from .stub import PAYER_KEY, Market
@@ -60,6 +63,12 @@ def test_the_sync_client_is_the_same_without_await(market: Market, buyer: SyncCl
     session = buyer.payment.create_session(budget="1.00", policy={"max_per_tx": Decimal("0.5")})
     assert (result.value, result.amount, session.policy) == (42, "0.008000", {"max_per_tx": "0.5"})
     assert session.client().payment.send(to="agent://a.acme.dev", amount="0.4").remaining == "0.60"
+
+
+def test_the_limits_of_a_policy_are_exact_money_and_its_other_rules_are_the_markets() -> None:
+    assert policy_document({"max_total": Decimal("5.0"), "max_per_hour": 7}) == {"max_total": "5.0", "max_per_hour": 7}
+    with pytest.raises(agentmarket.InvalidAmount, match=r"policy\.max_total|float"):
+        policy_document({"max_total": 0.5})
 
 
 @pytest.mark.parametrize(
@@ -225,11 +234,29 @@ def test_on_success_that_raises_tells_that_it_is_paid(market: Market, buyer: Syn
     assert (caught.value.outcome, caught.value.payment.amount, market.charges) == ("charged", "0.008", ["0.008"])
 
 
-def test_a_coroutine_on_the_sync_client_is_named_and_the_payment_kept(market: Market, buyer: SyncClient) -> None:
-    async def fetch() -> None: ...
+class Fetch:
+    async def __call__(self) -> None: ...
 
-    with pytest.raises(agentmarket.OnSuccessFailed, match="use the async Client"):
+
+async def fetch_nothing() -> None: ...
+
+
+@pytest.mark.parametrize(
+    "fetch", [fetch_nothing, partial(fetch_nothing), Fetch()], ids=["function", "partial", "object"]
+)
+def test_an_async_on_success_is_refused_by_the_sync_client_before_it_pays(
+    market: Market, buyer: SyncClient, fetch: Callable[[], object]
+) -> None:
+    with pytest.raises(agentmarket.InvalidRequest, match="use the async Client") as caught:
         buyer.payment.send(to="agent://a.acme.dev", amount="0.008", on_success=fetch)
+    assert (market.seen, caught.value.outcome) == ([], "not_charged")
+
+
+def test_a_coroutine_that_only_shows_when_called_is_named_and_the_payment_kept(
+    market: Market, buyer: SyncClient
+) -> None:
+    with pytest.raises(agentmarket.OnSuccessFailed, match="use the async Client"):
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008", on_success=lambda: fetch_nothing() or None)
     assert market.charges == ["0.008"]
 
 

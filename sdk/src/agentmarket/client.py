@@ -4,6 +4,7 @@ How a request is sent is in `shells`; only what the types of the two must say di
 """
 
 import dataclasses
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -11,6 +12,7 @@ from typing import Any, Self, TypeVar, overload
 import httpx2
 
 from agentmarket.answers import OpenedSession, Sent, Session
+from agentmarket.errors import InvalidRequest
 from agentmarket.market import Market
 from agentmarket.resources.payments import Amount, Payments
 from agentmarket.retries import Retries
@@ -83,7 +85,12 @@ class SyncPayments(Payments[HttpSyncShell]):
         """Pay an agent, then run `on_success` once and give back what it returned as `.value`.
 
         `key` repeats an earlier call without paying twice; `session` names the session for a key that has several.
+        An async `on_success` is refused before anything is paid. Pass `key` when you may interrupt the call.
         """
+        if _is_async(on_success):
+            raise InvalidRequest(
+                "on_success is async: use the async Client, or a plain function.", outcome="not_charged"
+            )
         steps = self.sending(
             to=to, amount=amount, currency=currency, metadata=metadata, on_success=on_success, session=session, key=key
         )
@@ -201,6 +208,10 @@ class SyncClient(Market[HttpSyncShell]):
 
     def __repr__(self) -> str:
         return f"SyncClient({self._config.shown_key}, base_url={self._config.base_url!r})"
+
+
+def _is_async(function: object) -> bool:
+    return any(map(inspect.iscoroutinefunction, (function, getattr(type(function), "__call__", None))))  # noqa: B004
 
 
 def _opened(session: Session, connect: Callable[[str], T]) -> OpenedSession[T]:

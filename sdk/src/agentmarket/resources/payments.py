@@ -93,7 +93,7 @@ def policy_document(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_amount(rule: str, limit: object) -> bool:
-    return limit is not None and rule in ("max_per_tx", "max_total", "max_per_hour", "max_per_day")
+    return limit is not None and rule in ("max_per_tx", "max_total")
 
 
 def _fulfil(on_success: Callable[[], object], payment: Payment, key: str) -> Steps[Any]:
