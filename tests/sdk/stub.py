@@ -6,6 +6,7 @@ It knows just enough of the API to test the client's own promises; the market's 
 import json
 import re
 import threading
+import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-Fault = Literal["drop_before", "drop_after", "garbage"] | tuple[int, dict[str, str]]
+Fault = Literal["drop_before", "drop_after", "garbage", "drip"] | tuple[int, dict[str, str]]
 JSON = dict[str, Any]
 SECRET = "s" * 32 + "abcdef"
 PAYER_KEY = f"am_test_payerpayerpa_{SECRET}"
@@ -306,6 +307,9 @@ class _Door(BaseHTTPRequestHandler):
         if fault == "drop_after":
             self._drop()
             return
+        if fault == "drip":
+            self._drip()
+            return
         body = b"not json" if fault == "garbage" else json.dumps(document).encode()
         self._say(status, body, {"Idempotent-Replayed": "true"} if replayed else {})
 
@@ -315,6 +319,15 @@ class _Door(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def _drip(self) -> None:
+        """A long answer, byte by byte, each in good time; until nobody listens."""
+        self.send_response(201)
+        self.send_header("Content-Length", "10000")
+        self.end_headers()
+        for _ in range(10000):
+            self.wfile.write(b" ")
+            time.sleep(0.02)
 
     def _drop(self) -> None:
         """End the connection without a word."""

@@ -338,6 +338,44 @@ def test_a_cancelled_send_can_be_finished_by_its_key(market: Market) -> None:
     assert market.charges == ["0.01"]
 
 
+def test_a_cancelled_send_carries_the_key_that_finishes_it(market: Market) -> None:
+    async def scenario() -> None:
+        async with async_buyer(market) as client:
+            market.faults.append((503, {"Retry-After": "20"}))
+            sending = asyncio.ensure_future(client.payment.send(to="agent://a.acme.dev", amount="0.01"))
+            await until(lambda: bool(market.seen))
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await sending
+            [note] = caught.value.__notes__
+            assert f'key="{market.seen[0].headers["idempotency-key"]}"' in note
+
+    asyncio.run(scenario())
+
+
+def test_an_interrupted_send_carries_the_key_that_finishes_it(market: Market, buyer: SyncClient) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.01", on_success=interrupt, key="mine")
+    assert ['key="mine"' in note for note in caught.value.__notes__] == [True]
+
+
+def test_an_answer_that_drips_is_given_up(market: Market) -> None:
+    """Each byte comes in time and the whole never does: the attempt ends, and the next one has the answer."""
+
+    async def scenario() -> str:
+        market.faults.append("drip")
+        async with Client(PAYER_KEY, base_url=market.url, timeout=0.2, retries=QUICK) as client:
+            return (await client.payment.send(to="agent://a.acme.dev", amount="0.01")).id
+
+    market.faults.append("drip")
+    with SyncClient(PAYER_KEY, base_url=market.url, timeout=0.2, retries=QUICK) as client:
+        ids = [client.payment.send(to="agent://a.acme.dev", amount="0.01").id, asyncio.run(scenario())]
+    assert (ids, market.charges) == ([*market.payments], ["0.01", "0.01"])
+
+
 def test_the_bounds_of_repeating_are_the_callers(market: Market) -> None:
     market.faults.extend(["drop_before"] * 9)
     twice = Retries(attempts=2, first_delay=0.001)

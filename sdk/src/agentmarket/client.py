@@ -46,6 +46,7 @@ class AsyncPayments(Payments[HttpAsyncShell]):
         """Pay an agent, then run `on_success` once and give back what it returned as `.value`.
 
         `key` repeats an earlier call without paying twice; `session` names the session for a key that has several.
+        Pass `key` when you may cancel the call: with it you can finish, once, what was cancelled.
         """
         return await self._shell.run(self.sending(to=to, amount=amount, **rest))
 
@@ -85,7 +86,7 @@ class SyncPayments(Payments[HttpSyncShell]):
         """Pay an agent, then run `on_success` once and give back what it returned as `.value`.
 
         `key` repeats an earlier call without paying twice; `session` names the session for a key that has several.
-        An async `on_success` is refused before anything is paid. Pass `key` when you may interrupt the call.
+        An async `on_success` is refused before anything is paid. Pass `key` when you may cancel.
         """
         if _is_async(on_success):
             raise InvalidRequest(
@@ -120,7 +121,7 @@ class SyncPayments(Payments[HttpSyncShell]):
 class Client(Market[HttpAsyncShell]):
     """The async client. `async with Client() as client`, or `await client.aclose()` at the end.
 
-    `timeout` is seconds for one attempt; `retries` how often one is repeated (or a `Retries` with its own bounds).
+    `timeout` is seconds for one whole attempt; `retries` how often one is repeated (or a `Retries` with its own bounds).
     """
 
     payment: AsyncPayments

@@ -1,4 +1,4 @@
-"""The two shells perform the four effects of `steps` (send, wait, read the clock, run a function), decide nothing."""
+"""The two shells perform the effects of `steps` (send, wait, look at the clock, run a function), decide nothing."""
 
 import asyncio
 import inspect
@@ -23,6 +23,9 @@ LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=50, keepal
 #: the failures before a byte of the request could leave
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
+#: seconds over an attempt's own timeout, so that what knows more (no connection was made) is heard first
+GRACE = 0.25
+
 
 class HttpAsyncShell(AsyncShell):
     def __init__(self, config: Settings, http: httpx2.AsyncClient) -> None:
@@ -30,9 +33,11 @@ class HttpAsyncShell(AsyncShell):
 
     async def run(self, steps: Steps[T]) -> T:
         advance: Callable[[], Effect] = partial(next, steps)
+        key: str | None = None
         try:
             while True:
                 effect = advance()
+                key = _key_of(effect) or key
                 try:
                     outcome = await self._perform(effect)
                 except Exception as raised:  # noqa: BLE001 - the steps decide what it means
@@ -41,6 +46,9 @@ class HttpAsyncShell(AsyncShell):
                     advance = partial(steps.send, outcome)
         except StopIteration as end:
             return cast("T", end.value)
+        except BaseException as ended:
+            _note(ended, key)
+            raise
         finally:
             steps.close()
 
@@ -65,14 +73,17 @@ class HttpAsyncShell(AsyncShell):
         return time.monotonic()
 
     async def _transmit(self, request: Request) -> Reply | Silence:
+        seconds = _longest(self.config, request)
         try:
-            async with self.http.stream(**_arguments(self.config, request)) as response:
+            async with asyncio.timeout(seconds), self.http.stream(**_arguments(self.config, request)) as response:
                 body = bytearray()
                 async for chunk in response.aiter_bytes():
                     body += chunk
                     if len(body) > self.config.longest_reply:
                         return _too_long(self.config)
                 return _reply(response, bytes(body))
+        except TimeoutError:
+            return _too_slow(seconds)
         except (httpx2.RequestError, httpx2.InvalidURL) as failure:
             return _silence(failure)
 
@@ -83,9 +94,11 @@ class HttpSyncShell(SyncShell):
 
     def run(self, steps: Steps[T]) -> T:
         advance: Callable[[], Effect] = partial(next, steps)
+        key: str | None = None
         try:
             while True:
                 effect = advance()
+                key = _key_of(effect) or key
                 try:
                     outcome = self._perform(effect)
                 except Exception as raised:  # noqa: BLE001 - the steps decide what it means
@@ -94,6 +107,9 @@ class HttpSyncShell(SyncShell):
                     advance = partial(steps.send, outcome)
         except StopIteration as end:
             return cast("T", end.value)
+        except BaseException as ended:
+            _note(ended, key)
+            raise
         finally:
             steps.close()
 
@@ -116,10 +132,14 @@ class HttpSyncShell(SyncShell):
         return time.monotonic()
 
     def _transmit(self, request: Request) -> Reply | Silence:
+        seconds = _longest(self.config, request)
+        ends = time.monotonic() + seconds
         try:
             with self.http.stream(**_arguments(self.config, request)) as response:
                 body = bytearray()
                 for chunk in response.iter_bytes():
+                    if time.monotonic() > ends:
+                        return _too_slow(seconds)
                     body += chunk
                     if len(body) > self.config.longest_reply:
                         return _too_long(self.config)
@@ -149,6 +169,25 @@ def _reply(response: httpx2.Response, body: bytes) -> Reply:
 def _silence(failure: Exception) -> Silence:
     reason = str(failure) or type(failure).__name__
     return Silence(reason, sent=not isinstance(failure, (*_UNSENT, httpx2.InvalidURL)))
+
+
+def _key_of(effect: Effect) -> str | None:
+    return effect.request.key if isinstance(effect, Transmit) else None
+
+
+def _note(ended: BaseException, key: str | None) -> None:
+    """Give what interrupts a request that moves money (a cancellation, Ctrl-C) the key that finishes it."""
+    if key is not None and not isinstance(ended, Exception):
+        ended.add_note(f'Money may have moved: make the same call with key="{key}", and it is charged once.')
+
+
+def _longest(config: Settings, request: Request) -> float:
+    """Seconds for a whole attempt: the timeouts of HTTP are per read, and a drip would never end."""
+    return (request.timeout or config.timeout) + GRACE
+
+
+def _too_slow(seconds: float) -> Silence:
+    return Silence(f"no whole answer in {seconds:g} seconds", sent=True)
 
 
 def _too_long(config: Settings) -> Silence:
