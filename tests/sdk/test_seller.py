@@ -11,6 +11,8 @@ import pytest
 
 import agentmarket
 from agentmarket import Client, Seller, request_hash
+from agentmarket.calling import require_outside
+from agentmarket.steps import Resolve
 
 from .conftest import async_buyer, seller, served, until
 from .stub import Market
@@ -370,7 +372,17 @@ def test_a_silent_agent_leaves_a_payment_that_can_be_used_again(market: Market) 
     assert (len(requests), market.charges) == (1, ["0.012"])
 
 
-@pytest.mark.parametrize("endpoint", ["", "ftp://a", "http://169.254.169.254/latest", "http://[fe80::1]/"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "",
+        "ftp://a",
+        "http://169.254.169.254/latest",
+        "http://[fe80::1]/",
+        "http://[::ffff:a9fe:a9fe]",
+        "http://0.0.0.0/",
+    ],
+)
 def test_an_agent_that_cannot_be_called_is_not_paid(market: Market, endpoint: str) -> None:
     async def scenario() -> None:
         market.add_agent("lint.acme.dev", endpoint)
@@ -380,6 +392,56 @@ def test_an_agent_that_cannot_be_called_is_not_paid(market: Market, endpoint: st
 
     asyncio.run(scenario())
     assert market.charged == 0
+
+
+def test_an_agent_that_has_no_address_is_not_paid(market: Market) -> None:
+    async def scenario() -> None:
+        market.add_agent("lint.acme.dev", "http://nowhere.invalid/")
+        async with async_buyer(market) as client:
+            with pytest.raises(agentmarket.Unreachable) as caught:
+                await client.call(AGENT, json={}, amount="0.012")
+        assert caught.value.outcome == "not_charged"
+
+    asyncio.run(scenario())
+    assert market.charged == 0
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1",  # noqa: S104 - not bound to
+        "239.1.1.1", "240.0.0.1", "255.255.255.255", "::", "::1", "fe80::1%eth0", "fc00::1", "fec0::1", "ff02::1",
+        "::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:7f00:1::",
+        "2002:a00:1::1", "::127.0.0.1", "2001:db8::1", "2001:0:7f00:1::",
+    ],
+)  # fmt: skip
+def test_an_agent_inside_is_not_called_from_a_market_outside(address: str) -> None:
+    """The steps alone, since no test can put a market on the internet: the lookup's answer is data."""
+    for market in ("https://1.1.1.1", "https://[2606:4700::1111]"):
+        steps = require_outside(AGENT, "https://lint.acme.dev/check", market=market)
+        assert next(steps) == Resolve("lint.acme.dev")
+        with pytest.raises(agentmarket.InvalidRequest, match="not on the public internet") as caught:
+            steps.send(("1.1.1.1", address))
+        assert caught.value.outcome == "not_charged"
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "2606:4700::1111", "64:ff9b::101:101", "2002:101:101::1"])
+def test_an_agent_outside_is_called(address: str) -> None:
+    steps = require_outside(AGENT, "https://lint.acme.dev/check", market="https://1.1.1.1")
+    next(steps)
+    with pytest.raises(StopIteration):
+        steps.send((address,))
+
+
+def test_an_agent_beside_a_market_at_home_is_called_by_name(market: Market) -> None:
+    app, requests = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        market.add_agent("lint.acme.dev", url.replace("127.0.0.1", "localhost"))
+        assert (await client.call(AGENT, path="/check", json={"n": 1}, amount="0.012")).value
+
+    work(market, app, scenario)
+    assert requests == [{"n": 1}]
 
 
 def test_the_key_of_the_market_is_not_shown_to_an_agent(market: Market) -> None:

@@ -2,14 +2,20 @@
 
 import ipaddress
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 from agentmarket import errors, wire
 from agentmarket.answers import Payment
 from agentmarket.retries import Retries
-from agentmarket.steps import Steps, exchange
+from agentmarket.steps import Resolve, Steps, exchange
 from agentmarket.wire import Reply, Request
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+#: what `is_global` lets through, or does in some versions of Python: local NAT64, Teredo, site-local, IPv4-compatible
+_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("64:ff9b:1::/48", "2001::/32", "fec0::/10", "::/96", "192.88.99.0/24")))
 
 
 def url_of(agent: str, endpoint: str | None, path: str) -> str:
@@ -17,9 +23,64 @@ def url_of(agent: str, endpoint: str | None, path: str) -> str:
     parts = urlsplit(endpoint or "")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise errors.InvalidRequest(f"{agent} has no HTTP endpoint: give it a task instead.", outcome="not_charged")
-    if _is_link_local(parts.hostname):
-        raise errors.InvalidRequest(f"{agent} names a link-local address: not called.", outcome="not_charged")
     return f"{(endpoint or '').rstrip('/')}/{path.lstrip('/')}"
+
+
+def require_outside(agent: str, url: str, *, market: str) -> Steps[None]:
+    """Return when every address of the agent is a public one, so that no agent sends its buyers to their own network.
+
+    A market that is itself on this machine or a private network may have its agents there too; nobody may have them at a
+    link-local address, where the cloud keeps its credentials. Raises before anything is paid.
+    """
+    found = yield from _look_up(url)
+    if not found:
+        raise errors.Unreachable(
+            f"The host of {agent}'s endpoint has no address.", retryable=True, outcome="not_charged"
+        )
+    inside = [address for address in found if not is_public(address)]
+    if not inside:
+        return
+    at_home = (yield from _look_up(market)) if all(map(_may_be_home, inside)) else []
+    if not any(map(_may_be_home, at_home)):
+        raise errors.InvalidRequest(
+            f"{agent} names an address that is not on the public internet ({inside[0]}): not called.",
+            outcome="not_charged",
+        )
+
+
+def is_public(address: Address) -> bool:
+    address = _innermost(address)
+    return address.is_global and not (
+        address.is_multicast
+        or address.is_reserved
+        or address.is_loopback
+        or address.is_link_local
+        or address.is_unspecified
+        or any(address in network for network in _NOT_PUBLIC if network.version == address.version)
+    )
+
+
+def _may_be_home(address: Address) -> bool:
+    address = _innermost(address)
+    return address.is_loopback or (address.is_private and not (address.is_link_local or address.is_unspecified))
+
+
+def _innermost(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for: mapped, NAT64 or 6to4."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        return address.ipv4_mapped or address.sixtofour or address
+    return address
+
+
+def _look_up(url: str) -> Steps[list[Address]]:
+    host = urlsplit(url).hostname or ""
+    try:
+        return [ipaddress.ip_address(host)]
+    except ValueError:
+        names: tuple[str, ...] = yield Resolve(host)
+    return [ipaddress.ip_address(name) for name in names]
 
 
 def ask(url: str, body: bytes, payment: Payment, *, timeout: float) -> Request:
@@ -68,10 +129,3 @@ def _ways_on(payment: Payment) -> tuple[errors.NextAction, ...]:
         errors.NextAction("POST", "/v1/disputes", f'have payment "{payment.id}" looked at'),
         errors.NextAction("call", "again", f'with payment="{payment.id}": it is not paid twice'),
     )
-
-
-def _is_link_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_link_local
-    except ValueError:
-        return False

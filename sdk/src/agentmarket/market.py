@@ -66,6 +66,7 @@ class Market(Resource[S_co]):
         """
         body = wire.encode(json)
         url = calling.url_of(agent, (yield from self._endpoint(agent)), path)
+        yield from calling.require_outside(agent, url, market=self._shell.base_url)
         if payment is None:
             sent = yield from self._payments.sending(
                 to=agent, amount=amount, currency=currency, metadata=metadata, session=session, key=key

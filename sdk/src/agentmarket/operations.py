@@ -42,6 +42,8 @@ class Shell:
     """What performs steps. The two kinds are told apart by type, so that a verb knows what it returns."""
 
     retries: Retries
+    #: where the market is
+    base_url: str
 
 
 class AsyncShell(Shell, ABC):

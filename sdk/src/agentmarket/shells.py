@@ -1,7 +1,8 @@
-"""The two shells perform the effects of `steps` (send, wait, look at the clock, run a function), decide nothing."""
+"""The two shells perform the effects of `steps` (send, wait, look up, run a function), decide nothing."""
 
 import asyncio
 import inspect
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -12,7 +13,7 @@ import httpx2
 from agentmarket.decode import Answer
 from agentmarket.operations import AsyncShell, Listing, SyncShell, page
 from agentmarket.settings import Settings
-from agentmarket.steps import Effect, Fulfil, Pause, Steps, Transmit
+from agentmarket.steps import Effect, Fulfil, Pause, Resolve, Steps, Transmit
 from agentmarket.wire import Reply, Request, Silence
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ GRACE = 0.25
 
 class HttpAsyncShell(AsyncShell):
     def __init__(self, config: Settings, http: httpx2.AsyncClient) -> None:
-        self.config, self.http, self.retries = config, http, config.retries
+        self.config, self.http, self.retries, self.base_url = config, http, config.retries, config.base_url
 
     async def run(self, steps: Steps[T]) -> T:
         advance: Callable[[], Effect] = partial(next, steps)
@@ -70,6 +71,8 @@ class HttpAsyncShell(AsyncShell):
         if isinstance(effect, Fulfil):
             value = effect.function()
             return await value if inspect.isawaitable(value) else value
+        if isinstance(effect, Resolve):
+            return await asyncio.to_thread(_addresses, effect.host)
         return time.monotonic()
 
     async def _transmit(self, request: Request) -> Reply | Silence:
@@ -90,7 +93,7 @@ class HttpAsyncShell(AsyncShell):
 
 class HttpSyncShell(SyncShell):
     def __init__(self, config: Settings, http: httpx2.Client) -> None:
-        self.config, self.http, self.retries = config, http, config.retries
+        self.config, self.http, self.retries, self.base_url = config, http, config.retries, config.base_url
 
     def run(self, steps: Steps[T]) -> T:
         advance: Callable[[], Effect] = partial(next, steps)
@@ -129,6 +132,8 @@ class HttpSyncShell(SyncShell):
             return None
         if isinstance(effect, Fulfil):
             return _not_awaitable(effect.function())
+        if isinstance(effect, Resolve):
+            return _addresses(effect.host)
         return time.monotonic()
 
     def _transmit(self, request: Request) -> Reply | Silence:
@@ -169,6 +174,14 @@ def _reply(response: httpx2.Response, body: bytes) -> Reply:
 def _silence(failure: Exception) -> Silence:
     reason = str(failure) or type(failure).__name__
     return Silence(reason, sent=not isinstance(failure, (*_UNSENT, httpx2.InvalidURL)))
+
+
+def _addresses(host: str) -> tuple[str, ...]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(str(place[0]) for *_, place in found)
 
 
 def _key_of(effect: Effect) -> str | None:

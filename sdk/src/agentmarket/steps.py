@@ -1,6 +1,6 @@
 """The protocol without I/O: every operation is a generator that yields what it needs and is sent what came of it.
 
-Written once; `client` has the two thin shells (async and sync) that perform the four effects below.
+Written once; `client` has the two thin shells (async and sync) that perform the effects below.
 """
 
 import random
@@ -42,7 +42,14 @@ class Fulfil:
     function: Callable[[], object]
 
 
-Effect: TypeAlias = Transmit | Pause | ReadClock | Fulfil
+@dataclass(frozen=True)
+class Resolve:
+    """Look a host name up; sent back: its addresses as text, none when it has none."""
+
+    host: str
+
+
+Effect: TypeAlias = Transmit | Pause | ReadClock | Fulfil | Resolve
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 #: the answers that are given before the market looks the key up, so they say nothing about an earlier attempt
