@@ -58,6 +58,8 @@ class Market:
     events: list[JSON] = field(default_factory=list)
     redeemed: dict[str, str] = field(default_factory=dict)
     answered: dict[str, tuple[bytes, int, JSON]] = field(default_factory=dict)
+    #: what is answered to every POST whose path has this in it
+    stuck: dict[str, tuple[int, JSON]] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     url: str = ""
 
@@ -200,6 +202,9 @@ class Market:
     def ask(self, seen: Seen) -> tuple[int, JSON, bool]:
         """The answer, and whether it is a replay."""
         with self.lock:
+            for part, (status, facts) in self.stuck.items():
+                if seen.method == "POST" and part in seen.path:
+                    raise Refused(status, **{"code": "stuck", "detail": "Stuck.", **facts})
             bearer = seen.headers.get("authorization", "").removeprefix("Bearer ")
             if not bearer.endswith(SECRET):
                 raise Refused(401, "unauthenticated", "This key is not known.")

@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 import agentmarket
 from agentmarket import Client, Seller, SyncClient, Task
-from agentmarket.working import Worker
+from agentmarket.working import DELIVERIES, Worker
 
 from .conftest import async_buyer, seller, served, until
 from .stub import Market
@@ -124,6 +125,36 @@ def test_a_function_that_raises_is_tried_three_times_and_ends_nothing(market: Ma
 
     asyncio.run(run())
     assert (written.count(bad.id), market.tasks[bad.id]["status"], market.charged) == (3, "assigned", 0)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "looks"),
+    [
+        ((409, {"code": "conflict"}), 1),
+        ((403, {"code": "forbidden"}), 1),
+        ((400, {"code": "invalid_request"}), 1),
+        ((503, {"code": "unavailable", "retryable": False, "outcome": "not_charged"}), DELIVERIES),
+        ((500, {"code": "internal", "retryable": True}), DELIVERIES),
+    ],
+    ids=str,
+)
+def test_a_delivery_that_is_not_taken_is_left_in_the_end_and_holds_up_no_other(
+    market: Market, buyer: SyncClient, refusal: tuple[int, dict[str, Any]], looks: int
+) -> None:
+    app, written = writer(market)
+    bad, good = post(buyer), post(buyer)
+    market.stuck[f"/tasks/{bad.id}/"] = refusal
+
+    async def run() -> None:
+        async with async_buyer(market) as client:
+            worker = Worker(client, app.agent, app._tasks)
+            for _ in range(looks + 3):
+                with suppress(agentmarket.AgentMarketError):
+                    await worker.work_once()
+                assert market.tasks[good.id]["status"] == "submitted"
+
+    asyncio.run(run())
+    assert (written.count(bad.id), written.count(good.id)) == (looks, 1)
 
 
 def test_stopping_finishes_the_task_in_hand(market: Market, buyer: SyncClient) -> None:

@@ -20,6 +20,8 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 LONGEST_PAUSE_IN_TROUBLE = 30.0
 #: how often a task whose function raised is tried again before it is left to its due time
 ATTEMPTS = 3
+#: how often a delivery that the market does not take is tried again, with the pauses of trouble in between
+DELIVERIES = 10
 REMEMBERED = 1024
 
 
@@ -38,6 +40,7 @@ class Worker:
     def __init__(self, client: Client, agent: str, offers: dict[str, PaidTask]) -> None:
         self._client, self._agent, self._offers = client, agent, offers
         self._failures: OrderedDict[str, int] = OrderedDict()
+        self._left: OrderedDict[str, int] = OrderedDict()
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -57,13 +60,24 @@ class Worker:
             await self._rest(pause)
 
     async def work_once(self) -> int:
-        """Do what is assigned now; the number of tasks delivered."""
+        """Do what is assigned now; the number of tasks delivered.
+
+        A task that cannot be delivered holds up none behind it: what the market said to it is raised at the end.
+        """
         delivered = 0
+        trouble: errors.AgentMarketError | None = None
         async for task in self._client.tasks.list(status="assigned"):
             if self._stopping.is_set():
                 break
-            if task.agent == self._agent and self._failures.get(task.id, 0) < ATTEMPTS:
+            if task.agent != self._agent or task.id in self._left:
+                continue
+            try:
                 delivered += await self._attempt(task)
+            except errors.AgentMarketError as error:
+                trouble = error
+                self._count(task, DELIVERIES, f"it could not be delivered: {error}")
+        if trouble is not None:
+            raise trouble
         return delivered
 
     async def _attempt(self, task: Task) -> bool:
@@ -77,10 +91,8 @@ class Worker:
         except Unserviceable as reason:
             return self._leave(task, str(reason))
         except Exception:
-            self._failures[task.id] = self._failures.get(task.id, 0) + 1
-            self._forget()
-            log.exception("task %s failed, attempt %d of %d", task.id, self._failures[task.id], ATTEMPTS)
-            return False
+            log.exception("task %s failed", task.id)
+            return self._count(task, ATTEMPTS, "its function raised each time")
         return await self._deliver(task, offer, deliverable)
 
     async def _deliver(self, task: Task, offer: PaidTask, deliverable: Any) -> bool:
@@ -90,22 +102,26 @@ class Worker:
                 task.id, deliverable=deliverable, amount=offer.price, number=f"INV-{task.id}", key=f"submit-{task.id}"
             )
         except errors.Conflict as conflict:
-            log.info("task %s is no longer ours to deliver: %s", task.id, conflict)
-            return False
-        except errors.InvalidRequest as error:
+            return self._leave(task, f"it is no longer ours to deliver: {conflict}")
+        except errors.AgentMarketError as error:
+            if error.retryable or isinstance(error, errors.RateLimited | errors.Unavailable | errors.ServerError):
+                raise
             return self._leave(task, f"the delivery was refused: {error}")
         return True
+
+    def _count(self, task: Task, most: int, why: str) -> bool:
+        """Note one more failure of a task, and leave it alone at the last one."""
+        self._failures[task.id] = self._failures.get(task.id, 0) + 1
+        _forget(self._failures)
+        return self._leave(task, why) if self._failures[task.id] >= most else False
 
     def _leave(self, task: Task, why: str) -> bool:
         """Leave a task alone: it falls back to its buyer when it is due."""
         log.warning("task %s is left: %s", task.id, why)
-        self._failures[task.id] = ATTEMPTS
-        self._forget()
+        self._failures.pop(task.id, None)
+        self._left[task.id] = 0
+        _forget(self._left)
         return False
-
-    def _forget(self) -> None:
-        while len(self._failures) > REMEMBERED:
-            self._failures.popitem(last=False)
 
     async def _rest(self, seconds: float) -> None:
         try:
@@ -113,3 +129,8 @@ class Worker:
             await asyncio.wait_for(self._stopping.wait(), spread)
         except TimeoutError:
             return
+
+
+def _forget(noted: OrderedDict[str, int]) -> None:
+    while len(noted) > REMEMBERED:
+        noted.popitem(last=False)
