@@ -150,7 +150,7 @@ def _not_redeemed(error: errors.AgentMarketError) -> Response:
     return asgi.problem(
         503,
         "market_unavailable",
-        "The payment could not be checked with the market; it was not used. Send the same request again.",
+        "The payment could not be checked with the market; no work was done. Send the same request again.",
         retryable=True,
         headers=(("Retry-After", wait),),
     )
