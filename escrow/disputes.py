@@ -17,12 +17,13 @@ from django.db.models import Q, Sum
 from escrow import events, holds, intents, invoices, ledger, lifecycle, money, payments, sessions
 from escrow.errors import InvalidInput, StateConflict
 from escrow.ledger import Move
-from escrow.models import Account, ChainAction, Dispute, Invoice, Party, Payment, Pool, Reason
+from escrow.models import Account, ChainAction, Dispute, Invoice, Party, Payment, Pool, Reason, Session
 
 Kind = Account.Kind
 Status = Dispute.Status
 ON_CHAIN_TIMEOUT = timedelta(days=14, minutes=5)
 """The contract's own, and a margin for the difference between its clock and ours."""
+PLANNED = ChainAction.Status.PLANNED
 SILENCE = "silence"
 """Who ruled when nobody did."""
 
@@ -59,7 +60,7 @@ def open_for_payment(*, payment: Payment, amount_micros: int, reason: str, now: 
         raise StateConflict("payment", payment.status, "The payment carries out a ruling, and a ruling is final.")
     if payment.status == Payment.Status.SETTLED:
         return _open_on_chain(payment, amount_micros, reason, now)
-    if payment.status != Payment.Status.PAYABLE:
+    if payment.status != Payment.Status.PAYABLE or payment.pool.status == Pool.Status.CLOSED:
         raise StateConflict("payment", payment.status, f"The payment is {payment.status}; it cannot be disputed now.")
     if amount_micros != payment.amount_micros:
         whole = money.render(payment.amount_micros)
@@ -79,7 +80,7 @@ def answer(*, dispute: Dispute, answer: str, now: datetime) -> Dispute:
     """Give the provider's side, once."""
     _require_text("answer", answer)
     dispute = _locked(dispute)
-    rule_by = now + timedelta(seconds=settings.RULING_WINDOW)
+    rule_by = sessions.timer(dispute.session.pool, settings.RULING_WINDOW, now)
     lifecycle.move(dispute, Status.ANSWERED, answer=answer, answered_at=now, rule_by=rule_by)
     _tell(dispute, "dispute.answered")
     return dispute
@@ -96,6 +97,10 @@ def rule(*, dispute: Dispute, to_provider_bps: int, reason: str, ruled_by: str, 
         raise InvalidInput("to_provider_bps", "must be 0 to 10000", "7000 for 70 % to the provider")
     dispute = _locked_with_accounts(dispute)
     session = dispute.session
+    if session.pool.status == Pool.Status.CLOSED and not dispute.on_chain:
+        raise StateConflict(
+            "dispute", dispute.status, "The payer has reclaimed the pool; there is nothing left to split."
+        )
     to_provider = money.share(dispute.amount_micros, to_provider_bps)
     ruling = {
         "to_provider_bps": to_provider_bps,
@@ -105,8 +110,7 @@ def rule(*, dispute: Dispute, to_provider_bps: int, reason: str, ruled_by: str, 
     }
     if dispute.on_chain:
         lifecycle.move(dispute, Status.RULING, **ruling)
-        key = f"resolve:{dispute.pk}"
-        intents.record(ChainAction.Kind.RESOLVE, dedupe_key=key, pool=session.pool, subject_id=dispute.pk)
+        _resolve(dispute)
         return dispute
     lifecycle.move(dispute, Status.RULED, ruled_at=now, **ruling)
     _split(dispute, ledger.payable(session.pool, dispute.party), to_provider)
@@ -124,7 +128,7 @@ def rule_by_silence(*, now: datetime, limit: int) -> int:
     unanswered = off_chain.filter(status=Status.OPEN, answer_by__lte=now)
     unruled = off_chain.filter(status=Status.ANSWERED, rule_by__lte=now)
     done += lifecycle.sweep([*unanswered[:limit], *unruled[:limit]], lambda dispute: _rule_if_silent(dispute, now))
-    return done + _time_out_on_chain(now, limit)
+    return done + _rule_again_on_chain(limit) + _time_out_on_chain(now, limit)
 
 
 @transaction.atomic
@@ -148,6 +152,17 @@ def _rule_if_silent(dispute: Dispute, now: datetime) -> bool:
         bps, reason = money.BASIS_POINTS // 2, "Nobody ruled in time, so the money is split evenly."
     rule(dispute=dispute, to_provider_bps=bps, reason=reason, ruled_by=SILENCE, now=now)
     return True
+
+
+def _rule_again_on_chain(limit: int) -> int:
+    """Ask for rulings that the chain has not carried out; only one that reverted is really sent again."""
+    waiting = Dispute.objects.filter(status=Status.RULING, on_chain=True).select_related("session__pool")
+    return lifecycle.sweep(waiting.order_by("pk")[:limit], lambda dispute: _resolve(dispute).status == PLANNED)
+
+
+def _resolve(dispute: Dispute) -> ChainAction:
+    key, pool = f"resolve:{dispute.pk}", dispute.session.pool
+    return intents.record(ChainAction.Kind.RESOLVE, dedupe_key=key, pool=pool, subject_id=dispute.pk)
 
 
 def _time_out_on_chain(now: datetime, limit: int) -> int:
@@ -224,6 +239,7 @@ def _open_on_chain(payment: Payment, amount_micros: int, reason: str, now: datet
     if not 0 < amount_micros <= left:
         limit = money.render(left)
         raise InvalidInput("amount", f"must be at most the {limit} not yet disputed", f'"{limit}" or less')
+    _require_unmatured(payment, now)
     dispute_id = uuid4()
     account = ledger.open_account(Kind.CONTESTED, pool=payment.pool, subject=reference(dispute_id), party=payment.party)
     dispute = _create(
@@ -233,6 +249,18 @@ def _open_on_chain(payment: Payment, amount_micros: int, reason: str, now: datet
     key = f"dispute:{dispute_id}"
     intents.record(ChainAction.Kind.DISPUTE, dedupe_key=key, pool=payment.pool, subject_id=dispute_id)
     return dispute
+
+
+def _require_unmatured(payment: Payment, now: datetime) -> None:
+    """Refuse what has matured: the contract knows a party's credits only by their age, and would take newer ones."""
+    window = payment.pool.dispute_window_seconds
+    settled_at = payment.record.batch.settled_at if payment.record else None
+    if settled_at is None:
+        raise StateConflict("payment", payment.status, "The payment is in no batch.")
+    matures = (int(settled_at.timestamp()) // window + 2) * window if window else 0
+    if now.timestamp() >= matures:
+        detail = "The hold window of this payment has ended; what is paid out is final."
+        raise StateConflict("payment", payment.status, detail)
 
 
 def _split(dispute: Dispute, payable: Account, to_provider: int) -> None:
@@ -257,10 +285,10 @@ def _split(dispute: Dispute, payable: Account, to_provider: int) -> None:
         lifecycle.move(dispute.invoice, Invoice.Status.RULED)
 
 
-def _create(*, now: datetime, **fields: object) -> Dispute:
-    answer_by = now + timedelta(seconds=settings.ANSWER_WINDOW)
-    rule_by = now + timedelta(seconds=settings.ANSWER_WINDOW + settings.RULING_WINDOW)
-    dispute = Dispute.objects.create(answer_by=answer_by, rule_by=rule_by, **fields)
+def _create(*, now: datetime, session: Session, **fields: object) -> Dispute:
+    answer_by = sessions.timer(session.pool, settings.ANSWER_WINDOW, now)
+    rule_by = sessions.timer(session.pool, settings.ANSWER_WINDOW + settings.RULING_WINDOW, now)
+    dispute = Dispute.objects.create(session=session, answer_by=answer_by, rule_by=rule_by, **fields)
     _tell(dispute, "dispute.requested" if dispute.on_chain else "dispute.opened")
     return dispute
 

@@ -17,6 +17,9 @@ def place(*, session: Session, amount_micros: int, party: Party, to: str, now: d
     payments.require_payable_amount(amount_micros)
     account = ledger.lock([session.account])[session.account_id]
     session = sessions.reread(session.pk)
+    ledger.payable(
+        session.pool, party
+    )  # opened under the session's lock, as a payment does, so that neither waits for both
     sessions.authorise(session=session, account=account, to=to, amount_micros=amount_micros, now=now)
     hold_id = uuid4()
     held = ledger.open_account(Account.Kind.HOLD, pool=session.pool, subject=hold_id)

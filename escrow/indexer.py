@@ -59,7 +59,7 @@ def _advance(client: ChainClient, now: datetime) -> int:
     while cursor.block_number < confirmed:
         last = min(confirmed, cursor.block_number + settings.INDEX_BLOCK_RANGE)
         try:
-            _read(client, cursor, last, now)
+            _read_twice(client, cursor, last, now)
         except Unexplained as error:
             log.critical("The indexer is stopped: %s", error)
             ChainCursor.objects.filter(pk=cursor.pk).update(stopped_reason=str(error))
@@ -70,10 +70,21 @@ def _advance(client: ChainClient, now: datetime) -> int:
     return read
 
 
+def _read_twice(client: ChainClient, cursor: ChainCursor, last: int, now: datetime) -> None:
+    """Read, and once more when something was unexplained: a row may have moved meanwhile, or a node answered late."""
+    try:
+        _read(client, cursor, last, now)
+    except Unexplained as error:
+        log.warning("The indexer reads blocks up to %s again: %s", last, error)
+        _read(client, cursor, last, now)
+
+
 def _read(client: ChainClient, cursor: ChainCursor, last: int, now: datetime) -> None:
     """Apply the logs of the blocks after the cursor up to one, and move the cursor, in one database transaction."""
     known = client.block(cursor.block_number)
-    if known is None or known.hash != cursor.block_hash:
+    if known is None:
+        raise ChainUnavailable(f"the node has no block {cursor.block_number} yet")
+    if known.hash != cursor.block_hash:
         raise Unexplained(f"Block {cursor.block_number} is no longer {cursor.block_hash}: the chain was reorganised.")
     told = client.logs(settings.ESCROW_ADDRESS, cursor.block_number + 1, last)
     end = client.block(last)
@@ -114,8 +125,11 @@ def _apply_once(event: chain.PoolEvent, at: datetime) -> None:
     where = Place(ref=f"{place.transaction_hash}:{place.log_index}", at=at)
     if isinstance(event, chain.FeesWithdrawn):
         payouts.fees_withdrawn(amount_micros=event.amount, ref=where.ref)
-    elif pool is not None:  # a pool that others opened on the same contract is none of ours
+    elif pool is not None:
         _apply(event, pool, where)
+    elif isinstance(event, chain.Withdrawn):
+        # A pool that others opened on the same contract is none of ours, but its fees join ours there.
+        payouts.foreign_fee(fee_micros=event.fee, ref=where.ref)
 
 
 @singledispatch

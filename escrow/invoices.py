@@ -5,12 +5,12 @@ dispute's matter (`escrow.disputes`).
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from escrow import events, holds, ledger, lifecycle, money
+from escrow import events, holds, ledger, lifecycle, money, sessions
 from escrow.errors import DuplicateInvoice, StateConflict
 from escrow.models import Hold, Invoice, Payment, Pool
 
@@ -47,7 +47,7 @@ def submit(
                 amount_micros=amount_micros,
                 memo=memo,
                 deliverable=dict(deliverable),
-                review_by=now + timedelta(seconds=settings.REVIEW_WINDOW),
+                review_by=sessions.timer(hold.session.pool, settings.REVIEW_WINDOW, now),
             )
     except IntegrityError:
         detail = f"Invoice number {number} was used in this session already."
@@ -78,7 +78,7 @@ def approve(*, invoice: Invoice, now: datetime) -> Invoice:
 def reject(*, invoice: Invoice, reason: str, now: datetime) -> Invoice:
     """Refuse the work, with a reason. The money stays on hold until it is withdrawn, approved after all, or disputed."""
     invoice = locked(invoice)
-    review_by = now + timedelta(seconds=settings.REJECTION_WINDOW)
+    review_by = sessions.timer(invoice.hold.session.pool, settings.REJECTION_WINDOW, now)
     lifecycle.move(invoice, Invoice.Status.REJECTED, reason=reason, review_by=review_by)
     _tell(invoice, "invoice.rejected", reason=reason)
     return invoice

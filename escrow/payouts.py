@@ -21,6 +21,7 @@ from escrow.ledger import Move
 from escrow.models import Account, ChainAction, Party, Pool, Reason, Transfer
 
 Kind = Account.Kind
+ENDED = (ChainAction.Status.FINAL, ChainAction.Status.REVERTED, ChainAction.Status.PARKED)
 
 
 def pay_due(*, now: datetime, limit: int) -> int:
@@ -34,8 +35,9 @@ def _plan(account: Account) -> bool:
         raise ValueError(f"{account} is credited to nobody")
     done = Transfer.objects.filter(sender=account, reason=Reason.PAYOUT).count()
     key = f"withdraw:{pool.pk}:{party.pk}:{done}"
-    intents.record(ChainAction.Kind.WITHDRAW, dedupe_key=key, pool=pool, subject_id=party.pk)
-    return True
+    params = {"payouts_before": done}
+    action = intents.record(ChainAction.Kind.WITHDRAW, dedupe_key=key, pool=pool, subject_id=party.pk, params=params)
+    return action.status == ChainAction.Status.PLANNED
 
 
 def pay_fees(*, now: datetime) -> bool:
@@ -61,17 +63,26 @@ def withdrawn(pool: Pool, party: Party, *, net_micros: int, fee_micros: int, ref
     events.record(type="payout.sent", subject_type="pool", subject_id=pool.pk, payload=payload, pool=pool, party=party)
 
 
+def foreign_fee(*, fee_micros: int, ref: str) -> None:
+    """Mirror the fee of somebody else's pool: the contract keeps it with ours, and pays them out together."""
+    ledger.post([Move(_market(), ledger.fees(), fee_micros, Reason.FEE, ref)])
+
+
 def fees_withdrawn(*, amount_micros: int, ref: str) -> None:
     """Mirror FeesWithdrawn."""
-    outside = ledger.open_account(Kind.WORLD, pool=None, subject="market")
-    ledger.post([Move(ledger.fees(), outside, amount_micros, Reason.FEE_PAYOUT, ref)])
+    ledger.post([Move(ledger.fees(), _market(), amount_micros, Reason.FEE_PAYOUT, ref)])
+
+
+def _market() -> Account:
+    return ledger.open_account(Kind.WORLD, pool=None, subject="market")
 
 
 def _matured(now: datetime) -> "QuerySet[Account]":
     """Return credited accounts with something in them that came in two whole hold windows ago or earlier.
 
     The contract lets a credit go after one to two windows; after two it certainly does. What has left since is taken
-    from the oldest first, as the contract does. A parked withdrawal waits for a person, and keeps nobody else waiting.
+    from the oldest first, as the contract does. Those whose last withdrawal was parked come last, so that they keep
+    nobody waiting.
     """
     windows = ExpressionWrapper(
         F("receiver__pool__dispute_window_seconds") * timedelta(seconds=2), output_field=DurationField()
@@ -87,7 +98,13 @@ def _matured(now: datetime) -> "QuerySet[Account]":
     )
     moving = ChainAction.objects.filter(
         kind=ChainAction.Kind.WITHDRAW, pool=OuterRef("pool"), subject_id=OuterRef("party")
-    ).exclude(status__in=[ChainAction.Status.FINAL, ChainAction.Status.REVERTED])
+    ).exclude(status__in=ENDED)
     full = Account.objects.filter(kind=Kind.CREDITED, received_micros__gt=F("sent_micros"))
     due = full.annotate(ripe_micros=Coalesce(Subquery(ripe), 0)).filter(ripe_micros__gt=F("sent_micros"))
-    return due.filter(~Exists(moving)).select_related("pool", "party").order_by("pk")
+    stuck = ChainAction.objects.filter(
+        kind=ChainAction.Kind.WITHDRAW,
+        pool=OuterRef("pool"),
+        subject_id=OuterRef("party"),
+        status=ChainAction.Status.PARKED,
+    )
+    return due.filter(~Exists(moving)).select_related("pool", "party").order_by(Exists(stuck), "pk")

@@ -16,7 +16,7 @@ from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F,
 from escrow import events, intents, ledger, lifecycle, money, payments, sessions
 from escrow.errors import InvalidInput
 from escrow.ledger import Move
-from escrow.models import Account, ChainAction, Party, Pool, PoolProvider, Reason, Session, Transfer
+from escrow.models import Account, Batch, ChainAction, Party, Pool, PoolProvider, Reason, Session, Transfer
 
 Kind = Account.Kind
 
@@ -78,7 +78,7 @@ def open(
 def top_up(*, pool: Pool, amount_micros: int, now: datetime) -> ChainAction:
     """Ask for a further deposit into an open pool. Raises StateConflict or InvalidInput."""
     payments.require_payable_amount(amount_micros)
-    sessions.require_open(_locked(pool))
+    sessions.require_open(_locked(pool), now)
     params = {"amount_micros": amount_micros, "salt": f"0x{secrets.token_hex(32)}"}
     return intents.record(ChainAction.Kind.TOP_UP, dedupe_key=f"top_up:{uuid4()}", pool=pool, params=params)
 
@@ -201,14 +201,18 @@ def reclaimed(pool: Pool, *, amount_micros: int, ref: str, at: datetime) -> None
 
 def _step_out(pool: Pool, now: datetime) -> int:
     held = ledger.balances_by_kind(pool)
-    if any(held.get(kind) for kind in (Kind.SESSION, Kind.HOLD, Kind.PAYABLE, Kind.SETTLING, Kind.DISPUTE)):
+    ended = (pool.reclaimable_at or pool.expires_at) <= now
+    if not ended and any(
+        held.get(kind) for kind in (Kind.SESSION, Kind.HOLD, Kind.PAYABLE, Kind.SETTLING, Kind.DISPUTE)
+    ):
         return 0  # somebody is still owed an answer; the timers and the settlement see to it
     if pool.close_requested_at is None and pool.expires_at > now:
         intents.record(ChainAction.Kind.REQUEST_CLOSE, dedupe_key=f"request_close:{pool.pk}", pool=pool)
         return 1
-    if (pool.reclaimable_at or pool.expires_at) > now:
+    if not ended or Batch.objects.filter(pool=pool, status=Batch.Status.SIGNED).exists():
         return 0
-    if held.get(Kind.POOL):
+    # Past its end the contract gives all that is free to the payer, whatever was still set aside or owed.
+    if any(held.get(kind) for kind in Account.IN_FREE):
         done = Transfer.objects.filter(sender=ledger.free(pool), reason=Reason.RECLAIM).count()
         intents.record(ChainAction.Kind.RECLAIM, dedupe_key=f"reclaim:{pool.pk}:{done}", pool=pool)
     elif pool.status == Pool.Status.CLOSING:

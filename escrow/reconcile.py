@@ -5,7 +5,7 @@ by construction. What is still on its way (signed but not final) is listed besid
 """
 
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
@@ -17,9 +17,11 @@ from escrow import ledger, money
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool
 from escrow.chain.errors import ChainReverted
-from escrow.models import Account, Batch, ChainAction, ChainCursor, ChainLog, Payment, Pool, Transfer
+from escrow.models import Account, Batch, ChainAction, ChainCursor, ChainLog, Payment, Pool, SignerNonce, Transfer
 
 Kind = Account.Kind
+STALE = timedelta(minutes=10)
+"""A comparison as of an older block says too little about now."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _compare(client: ChainClient, now: datetime, pool_id: UUID | None) -> Report
         held_micros=book.held,
         differences=book.differences,
         in_flight=_in_flight(pool_id),
-        alarms=[reason for reason in (cursor.stopped_reason,) if reason],
+        alarms=_alarms(cursor, now),
     )
 
 
@@ -133,13 +135,16 @@ class _Book:
         self._against_debts(pool)
 
     def compare_whole(self) -> None:
-        """The contract's totals, unless it holds pools of others too."""
+        """The token's own balance against what the contract says it holds; and its totals, unless others have pools in it."""
+        held = self.contract.total_held(self.block)
+        if not self.contract.solvent(self.block):
+            self.differences.append(Difference("the contract", "total held, against its USDC", held, 0))
         if ChainLog.objects.filter(pool=None).exclude(event="FeesWithdrawn").exists():
             return
         inside = _sum(Account.objects.exclude(kind=Kind.WORLD))
         kept = _sum(Account.objects.filter(kind=Kind.FEES))
         self.held += self.contract.fees(self.block)
-        self.expect("the contract", "total held", inside, self.contract.total_held(self.block))
+        self.expect("the contract", "total held", inside, held)
         self.expect("the contract", "fees", kept, self.contract.fees(self.block))
 
     def _against_chain(self, pool: Pool) -> None:
@@ -188,6 +193,8 @@ class _Book:
 
     def _against_debts(self, pool: Pool) -> None:
         """What is payable and settling, against the debts and batches that say why."""
+        if pool.status == Pool.Status.CLOSED:
+            return  # a pool that was reclaimed past us has debts without money, and both sides know
         held = ledger.balances_by_kind(pool)
         owed = (
             Payment.objects.filter(pool=pool, status=Payment.Status.PAYABLE).aggregate(s=Sum("amount_micros"))["s"] or 0
@@ -203,6 +210,15 @@ class _Book:
             or 0
         )
         self.expect(pool, "settling, against its batches", held.get(Kind.SETTLING, 0), signed)
+
+
+def _alarms(cursor: ChainCursor, now: datetime) -> list[str]:
+    """Return why the comparison alone would not be enough."""
+    stopped = SignerNonce.objects.filter(chain_id=settings.CHAIN_ID).exclude(stopped_reason="")
+    found = [cursor.stopped_reason, *stopped.values_list("stopped_reason", flat=True)]
+    if now - cursor.read_at > STALE:
+        found.append(f"The indexer has read nothing since {cursor.read_at.isoformat()}; is the worker running?")
+    return [reason for reason in found if reason]
 
 
 def _in_flight(pool_id: UUID | None) -> list[str]:

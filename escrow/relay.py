@@ -29,6 +29,8 @@ Status = ChainAction.Status
 
 GAS_MARGIN_PERCENT: Final = 25
 """Above the estimate: storage touched meanwhile by others makes the same call dearer."""
+GAS_MARGIN: Final = 40_000
+"""At least this much: two slots that others empty meanwhile cost 17,100 more each to fill again."""
 BUMP_PERCENT: Final = 13
 """A replacement must pay 10 % more on both fees at most nodes, 12.5 % at some."""
 MAX_REPLACEMENTS: Final = 12
@@ -80,9 +82,14 @@ class Relay:
         try:
             calldata = signing.calldata(action, Signatory(self.client, self.keyring), self.now)
             gas = self.client.estimate_gas(signer.address, settings.ESCROW_ADDRESS, calldata)
-        except (ChainReverted, ChainRefused, ValueError) as error:
+        except ChainRefused as error:  # the node's own trouble says nothing about the call
+            log.warning("The node refused to estimate chain action %s (%s): %s", action.pk, action.kind, error)
+            wait = timedelta(seconds=settings.RELAY_RETRY_SECONDS)
+            ChainAction.objects.filter(pk=action.pk).update(next_at=self.now + wait, error=str(error))
+            return False
+        except (ChainReverted, ValueError) as error:
             return self._put_off(action, error)
-        gas += gas * GAS_MARGIN_PERCENT // 100
+        gas += max(gas * GAS_MARGIN_PERCENT // 100, GAS_MARGIN)
         fees = self.client.fees()
         with transaction.atomic():
             nonces = SignerNonce.objects.select_for_update(no_key=True).get(pk=nonces.pk)
@@ -204,7 +211,8 @@ class Relay:
         attempts = list(self._attempts(action))
         oldest_sent = attempts[0].sent_at
         patience = timedelta(seconds=settings.RELAY_REPLACE_SECONDS * len(attempts))
-        if oldest_sent is not None and self.now - oldest_sent > patience:
+        taken = attempts[-1].outcome in (SendOutcome.OK, SendOutcome.ALREADY_KNOWN, SendOutcome.UNDERPRICED)
+        if taken and oldest_sent is not None and self.now - oldest_sent > patience:
             return self._replace(action, attempts[-1], len(attempts))
         return self._send(action, attempts[-1])
 
@@ -258,6 +266,8 @@ class Relay:
             max_fee=max(market.max_fee, last.max_fee_wei + last.max_fee_wei * BUMP_PERCENT // 100 + 1),
         )
         signer = self.keyring.signer(signing.sender_role(action.kind))
+        if signer.address != action.signer_address:
+            raise ValueError(f"{action} was signed by {action.signer_address}, whose key is not here any more")
         if action.nonce is None or action.gas_limit is None or action.calldata is None:
             raise ValueError(f"{action} is {action.status} without signed bytes")
         with transaction.atomic():

@@ -1,7 +1,7 @@
 """Sessions: spending accounts inside a pool. Lives here: opening, topping up, closing, and what a session may still pay."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from django.db import transaction
@@ -24,10 +24,20 @@ class SessionBalances:
     remaining: int
 
 
-def require_open(pool: Pool) -> None:
+def require_open(pool: Pool, now: datetime) -> None:
     """Return when a pool takes new spending. Raises StateConflict when it does not."""
     if pool.status != Pool.Status.OPEN:
         raise StateConflict("pool", pool.status, f"The pool is {pool.status}; only an open pool takes new spending.")
+    if now >= pool.expires_at:
+        raise StateConflict("pool", "expired", "The pool has expired: what it has left is its payer's.")
+
+
+def timer(pool: Pool, seconds: int, now: datetime) -> datetime:
+    """Return when a time of waiting ends: after so many seconds, and no later than half of the pool's remaining life.
+
+    So a chain of timers always leaves time to settle what it ends in, however short the pool's life is.
+    """
+    return now + min(timedelta(seconds=seconds), (pool.expires_at - now) / 2)
 
 
 @transaction.atomic
@@ -43,7 +53,7 @@ def open(
     """Open a session with a budget from its pool. Raises InsufficientFunds or StateConflict."""
     free = ledger.lock([ledger.free(pool)]).popitem()[1]
     pool.refresh_from_db()
-    require_open(pool)
+    require_open(pool, now)
     ledger.require(free, budget_micros, "The pool")
     session_id = uuid4()
     account = ledger.open_account(Account.Kind.SESSION, pool=pool, subject=session_id)
@@ -61,7 +71,7 @@ def top_up(*, session: Session, amount_micros: int, now: datetime) -> Session:
     free_account = ledger.free(session.pool)
     free = ledger.lock([free_account, session.account])[free_account.pk]
     session = reread(session.pk)
-    require_open(session.pool)
+    require_open(session.pool, now)
     _require_open_session(session, now)
     ledger.require(free, amount_micros, "The pool")
     ledger.post([Move(free, session.account, amount_micros, Reason.SESSION_TOP_UP, str(uuid4()))])
@@ -97,7 +107,7 @@ def authorise(*, session: Session, account: Account, to: str, amount_micros: int
 
     ``account`` is the session's own, locked by the caller, so that nothing changes between this answer and the posting.
     """
-    require_open(session.pool)
+    require_open(session.pool, now)
     _require_open_session(session, now)
     limits = Policy.from_document(session.policy)
     spent = 0

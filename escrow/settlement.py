@@ -8,7 +8,7 @@ a signed batch until its deadline, so nothing is ever signed twice while the fir
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -21,6 +21,8 @@ from eth_utils.crypto import keccak
 
 from escrow import events, intents, ledger, lifecycle, money
 from escrow.chain import wire
+from escrow.chain.client import ChainClient
+from escrow.chain.contract import BudgetPool
 from escrow.chain.signer import Signer
 from escrow.chain.wire import Leaf, Record
 from escrow.ledger import Move
@@ -127,11 +129,11 @@ def void(*, batch: Batch) -> Batch:
     return batch
 
 
-def void_expired(*, limit: int) -> int:
+def void_expired(*, landed: Callable[[Batch, int], bool], limit: int) -> int:
     """Void batches whose deadline the indexed chain has passed without them; return how many.
 
-    The indexer has read every log up to the cursor's block, so a batch that is still SIGNED there never landed, and the
-    contract refuses it from then on.
+    The contract itself is asked (`landed`) whether the batch is on chain by the cursor's block: a node that lost a log
+    must never make a debt payable twice. From its deadline on the contract refuses it.
     """
     cursor = ChainCursor.objects.filter(chain_id=settings.CHAIN_ID, contract_address=settings.ESCROW_ADDRESS).first()
     if cursor is None or cursor.stopped_reason:
@@ -139,7 +141,23 @@ def void_expired(*, limit: int) -> int:
     late = Batch.objects.filter(status=Batch.Status.SIGNED, deadline__lt=cursor.block_time)
     # A pool that was reclaimed past us took what was settling with it: there is nothing to give back.
     late = late.exclude(pool__status=Pool.Status.CLOSED).select_related("pool", "account")
-    return lifecycle.sweep(late.order_by("deadline")[:limit], lambda batch: void(batch=batch))
+
+    def void_unless_landed(batch: Batch) -> Batch:
+        if landed(batch, cursor.block_number):
+            raise RuntimeError(f"{batch} has landed, and the indexer was not told")
+        return void(batch=batch)
+
+    return lifecycle.sweep(late.order_by("deadline")[:limit], void_unless_landed)
+
+
+def landed_on(client: ChainClient) -> Callable[[Batch, int], bool]:
+    """Return a function that asks the contract whether a batch has landed by a block."""
+    contract = BudgetPool(client, settings.ESCROW_ADDRESS)
+
+    def landed(batch: Batch, block: int) -> bool:
+        return contract.is_settled(bytes.fromhex(str(batch.pool.pool_key)[2:]), batch.first_seq, block=block)
+
+    return landed
 
 
 def leaf(*, pool_key: bytes, seq: int, payment: Payment, address: str) -> Leaf:

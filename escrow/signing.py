@@ -12,13 +12,13 @@ from uuid import UUID
 
 from django.conf import settings
 
-from escrow import disputes, pools
+from escrow import disputes, ledger, pools
 from escrow.chain import contract, wire
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool, Token
 from escrow.chain.signer import Keyring, LocalSigner, Role
 from escrow.chain.wire import Domain, Terms
-from escrow.models import Batch, ChainAction, Dispute, Party, Pool
+from escrow.models import Batch, ChainAction, Dispute, Party, Pool, Reason, Transfer
 
 Kind = ChainAction.Kind
 
@@ -57,7 +57,12 @@ def calldata(action: ChainAction, by: Signatory, now: datetime) -> bytes:
 
 
 def moot(action: ChainAction) -> bool:
-    """Return whether an action has nothing left to do: its batch has landed or was voided, its pool is past opening."""
+    """Return whether an action has nothing left to do: its batch has landed or was voided, its pool is past opening, or
+    somebody else has withdrawn."""
+    if action.kind == Kind.WITHDRAW:
+        account = ledger.credited(_pool(action), Party.objects.get(pk=_subject(action)))
+        done = Transfer.objects.filter(sender=account, reason=Reason.PAYOUT).count()
+        return done > int(action.params["payouts_before"])
     if action.kind == Kind.SETTLE:
         return not Batch.objects.filter(pk=_subject(action), status=Batch.Status.SIGNED).exists()
     return action.kind == Kind.OPEN_POOL and _pool(action).status != Pool.Status.OPENING

@@ -45,7 +45,7 @@ def index_sweep() -> None:
 @shared_task(name="escrow.settle_sweep")
 def settle_sweep() -> None:
     """Sign batches of due debts, and give back those that can no longer land."""
-    settlement.void_expired(limit=settings.SWEEP_LIMIT)
+    settlement.void_expired(landed=settlement.landed_on(chain_client()), limit=settings.SWEEP_LIMIT)
     settlement.settle_due(authorizer=keyring().signer(Role.AUTHORIZER), now=timezone.now())
 
 

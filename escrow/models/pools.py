@@ -41,7 +41,7 @@ class Pool(models.Model):
         Status.OPEN: {Status.CLOSING, Status.CLOSED},
         Status.CLOSING: {Status.CLOSED},
         Status.CLOSED: set(),
-        Status.FAILED: set(),
+        Status.FAILED: {Status.OPEN},  # the chain decides: a signed opening can still be carried out by anybody
     }
 
     id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())

@@ -173,7 +173,7 @@ class Dispute(models.Model):
         Status.ANSWERED: {Status.RULING, Status.RULED},
         Status.RULING: {Status.RULED},
         Status.RULED: set(),
-        Status.FAILED: set(),
+        Status.FAILED: {Status.OPEN},  # the chain decides: a signed dispute can still be carried out by anybody
     }
 
     id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())

@@ -10,7 +10,7 @@ from django.db.models import Sum
 from eth_utils.address import to_checksum_address
 
 from escrow import holds, invoices, ledger, payments, pools, sessions
-from escrow.models import Account, Hold, Invoice, Party, Payment, Pool, Session, Transfer
+from escrow.models import Account, Batch, Hold, Invoice, Party, Payment, Pool, Session, Transfer
 from escrow.policy import Policy
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -71,6 +71,11 @@ def invoice(on: Hold, micros: int, number: str = "INV-1") -> Invoice:
     return invoices.submit(
         hold=on, amount_micros=micros, number=number, memo="", task_ref="task", deliverable={"text": "done"}, now=NOW
     )
+
+
+def never_landed(batch: Batch, block: int) -> bool:
+    """Stand for a contract that has not taken a batch."""
+    return False
 
 
 def balance(account: Account) -> int:

@@ -68,7 +68,7 @@ class Market:
             "settle": lambda: settlement.settle_due(authorizer=LocalSigner(b"\1" * 32), now=now),
             "land": self.land,
             "void": lambda: settlement.void(batch=any_(Batch)),
-            "void_expired": lambda: (indexed(self.now), settlement.void_expired(limit=9)),
+            "void_expired": lambda: (indexed(self.now), settlement.void_expired(landed=books.never_landed, limit=9)),
             "silence": lambda: (
                 invoices.approve_by_silence(now=now, limit=9) + disputes.rule_by_silence(now=now, limit=9)
             ),

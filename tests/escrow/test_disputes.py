@@ -7,7 +7,7 @@ from django.conf import settings
 
 from escrow import disputes, invoices, ledger, payments, sessions
 from escrow.errors import InvalidInput, StateConflict
-from escrow.models import Account, BatchRecord, ChainAction, Dispute, Invoice, Payment, Reason
+from escrow.models import Account, Batch, BatchRecord, ChainAction, Dispute, Invoice, Payment, Reason
 from tests.escrow import books
 from tests.escrow.books import NOW, USDC, balance, unmoved
 from tests.escrow.test_settlement import settle
@@ -37,6 +37,7 @@ def settled(micros: int = 8_000) -> Payment:
     payment = books.pay(books.session(micros=25 * USDC), books.party(), micros)
     settle(payment.pool)
     Payment.objects.filter(pk=payment.pk).update(status="settled")
+    Batch.objects.filter(records__payments=payment).update(status="settled", settled_at=NOW)
     batch = BatchRecord.objects.get(payments=payment).batch
     move = ledger.Move(batch.account, ledger.credited(payment.pool, payment.party), micros, Reason.CREDIT, "0x1:0")
     ledger.post([move])

@@ -47,7 +47,7 @@ class Chain:
         return indexer.index(client=self.client, now=self.now())
 
     def settle(self) -> int:
-        settlement.void_expired(limit=100)
+        settlement.void_expired(landed=settlement.landed_on(self.client), limit=100)
         return settlement.settle_due(authorizer=self.keyring.signer(Role.AUTHORIZER), now=self.now())
 
     def until(self, done: Callable[[], bool], what: str) -> None:

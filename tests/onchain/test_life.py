@@ -8,7 +8,7 @@ import pytest
 from escrow import disputes, ledger, payments, pools
 from escrow.chain import contract, deploy
 from escrow.errors import StateConflict
-from escrow.models import Batch, ChainAction, Dispute, Party, Payment, Pool
+from escrow.models import Batch, ChainAction, ChainCursor, Dispute, Party, Payment, Pool
 from tests.onchain.conftest import Chain, books, party
 
 
@@ -112,21 +112,54 @@ def test_settled_money_is_disputed_and_ruled_on_chain(chain: Chain) -> None:
     assert chain.reconcile().exit_code == 0
 
 
-def test_matured_money_cannot_be_disputed(chain: Chain, settings: Any) -> None:
-    settings.RELAY_MAX_ATTEMPTS = 1
+def test_matured_money_cannot_be_disputed(chain: Chain) -> None:
     lint = party("lint")
     pool = chain.open_pool(1_000_000, providers=(lint,), window=0)
     payment = chain.pay(chain.session(pool, 1_000_000), lint, 50_000)
     settle_and_land(chain)
     payment.refresh_from_db()
     before = books()
-    dispute = disputes.open_for_payment(payment=payment, amount_micros=50_000, reason="Too late.", now=chain.now())
+    with pytest.raises(StateConflict, match="hold window"):
+        disputes.open_for_payment(payment=payment, amount_micros=50_000, reason="Too late.", now=chain.now())
+    assert books() == before
+    assert not ChainAction.objects.filter(kind="dispute").exists()
+
+
+def test_a_dispute_that_the_contract_refuses_moves_nothing(chain: Chain, settings: Any) -> None:
+    settings.RELAY_MAX_ATTEMPTS = 1
+    lint = party("lint")
+    pool = chain.open_pool(1_000_000, providers=(lint,), window=3_600)
+    payment = chain.pay(chain.session(pool, 1_000_000), lint, 50_000)
+    settle_and_land(chain)
+    payment.refresh_from_db()
+    before = books()
+    dispute = disputes.open_for_payment(payment=payment, amount_micros=50_000, reason="Late.", now=chain.now())
+    chain.client.request("evm_increaseTime", [7_300])  # the chain's clock has passed the window, ours has not
+    chain.client.request("evm_mine", [])
     chain.quiet()
     dispute.refresh_from_db()
     assert dispute.status == Dispute.Status.FAILED
-    assert "DisputeOverPending" in dispute.ruling_reason
     assert books() == before
     assert ChainAction.objects.get(kind="dispute").nonce is None  # refused before anything was signed
+
+
+def test_a_strangers_fees_leave_with_ours(chain: Chain) -> None:
+    """Somebody else's pool on the same contract pays its fee into the same place; the books must bear it."""
+    lint = party("lint")
+    pool = chain.open_pool(1_000_000, providers=(lint,))
+    chain.pay(chain.session(pool, 1_000_000), lint, 100_000)
+    settle_and_land(chain)
+    Pool.objects.filter(pk=pool.pk).update(pool_key="0x" + "ee" * 32)  # as if it were a stranger's
+    deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.withdraw(_key_of(pool), lint.address))
+    chain.quiet()
+    deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.withdraw_fees())
+    chain.quiet()
+    assert ledger.balance(ledger.fees()) == 0
+    assert ChainCursor.objects.get().stopped_reason == ""
+
+
+def _key_of(pool: Pool) -> bytes:
+    return bytes.fromhex(str(pool.pool_key)[2:])
 
 
 def test_a_party_that_is_new_to_the_pool_is_allowed_first(chain: Chain) -> None:
