@@ -68,7 +68,8 @@ class Redeem(Endpoint):
         redeemed = payments.redeem(
             payment=found, party_id=call.actor.provider.party_id, request_hash=call.body.request_hash, now=call.now
         )
-        return show.payment(redeemed, call.actor)
+        before = redeemed.redeemed_at != call.now
+        return show.payment(redeemed, call.actor).model_copy(update={"redeemed_before": before})
 
 
 class Refund(Endpoint):

@@ -123,10 +123,12 @@ class Market:
         payment = self._payment(payment_id)
         if payment["status"] == "refunded":
             raise Refused(409, "conflict", "The payment was refunded.")
+        before = payment_id in self.redeemed
         if self.redeemed.setdefault(payment_id, body["request_hash"]) != body["request_hash"]:
             raise Refused(409, "already_redeemed", "The payment is bound to another request.")
         payment.setdefault("redeemed_at", "2026-01-01T00:00:01Z")
-        return 200, {name: value for name, value in payment.items() if name != "remaining"}
+        shown = {name: value for name, value in payment.items() if name != "remaining"}
+        return 200, shown | {"redeemed_before": before}
 
     def refund(self, payment_id: str, body: JSON) -> tuple[int, JSON]:
         payment = self._payment(payment_id)

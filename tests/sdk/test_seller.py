@@ -174,8 +174,7 @@ def test_an_earned_payment_is_not_refunded_by_another_agent_of_the_provider(mark
         earned = (await client.call(AGENT, path="/check", json={"n": 1}, amount="0.012")).payment.id
         async with served(other) as other_url:
             reply = await http.post(f"{other_url}/check", content=b'{"n":1}', headers=paying(earned))
-        assert problem(reply) == (402, "payment_insufficient")
-        assert reply.json()["outcome"] == "charged"
+        assert problem(reply) == (409, "payment_already_used")
 
     work(market, app, scenario)
     assert (other_requests, market.charges, market.posts("/refund")) == ([], ["0.012"], [])

@@ -30,6 +30,8 @@ class Payment(Answer):
     created_at: datetime | None = None
     remaining: str | None = None
     redeemed_at: datetime | None = None
+    #: in the answer to redeem: whether the same request had redeemed it already
+    redeemed_before: bool = False
     batch_id: str | None = None
     tx_hash: str | None = None
     next_actions: tuple[NextAction, ...] = ()

@@ -54,26 +54,22 @@ class PaidCall:
         )
 
     async def serve(self, client: Client, payment_id: str, request_hash: str, document: Any) -> Served:
-        """Check that the payment is enough and ours, redeem it for this request, work, answer.
+        """Redeem the payment for this request, check that it is enough and ours, work, answer.
 
         A payment that was redeemed before may have been earned already, so nothing is refunded for it from here. One that
         goes back is redeemed first too: then nobody else works for it meanwhile.
         """
         try:
-            seen = await client.payment.get(payment_id)
-            fault, refundable = self._fault(seen), seen.redeemed_at is None
-            if fault is not None and not refundable:
-                return _kept(seen, 402, "payment_insufficient", fault)
             payment = await client.payment.redeem(payment_id, request_hash=request_hash)
         except errors.AgentMarketError as error:
             return Served(_not_redeemed(error), final=False)
 
         async def no(status: int, code: str, detail: str) -> Served:
-            if refundable:
-                return await refuse(client, payment, status, code, detail)
-            return _kept(payment, status, code, detail)
+            if payment.redeemed_before:
+                return _kept(payment, status, code, detail)
+            return await refuse(client, payment, status, code, detail)
 
-        if fault is not None:
+        if (fault := self._fault(payment)) is not None:
             return await no(402, "payment_insufficient", fault)
         try:
             result = await asyncio.wait_for(run(self.function, document), self.timeout)
