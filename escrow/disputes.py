@@ -7,12 +7,12 @@ Silence: a dispute that the provider does not answer is ruled for the payer; one
 the contract has the last word after 14 days: all to the provider, since the payer's side signed the batch.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, Sum
+from django.db.models import Sum
 
 from escrow import events, holds, intents, invoices, ledger, lifecycle, money, payments, sessions
 from escrow.errors import InvalidInput, StateConflict
@@ -21,9 +21,6 @@ from escrow.models import Account, ChainAction, Dispute, Invoice, Party, Payment
 
 Kind = Account.Kind
 Status = Dispute.Status
-ON_CHAIN_TIMEOUT = timedelta(days=14, minutes=5)
-"""The contract's own, and a margin for the difference between its clock and ours."""
-PLANNED = ChainAction.Status.PLANNED
 SILENCE = "silence"
 """Who ruled when nobody did."""
 
@@ -95,7 +92,7 @@ def rule(*, dispute: Dispute, to_provider_bps: int, reason: str, ruled_by: str, 
     _require_text("reason", reason)
     if not 0 <= to_provider_bps <= money.BASIS_POINTS:
         raise InvalidInput("to_provider_bps", "must be 0 to 10000", "7000 for 70 % to the provider")
-    dispute = _locked_with_accounts(dispute)
+    dispute = locked_with_accounts(dispute)
     session = dispute.session
     if session.pool.status == Pool.Status.CLOSED and not dispute.on_chain:
         raise StateConflict(
@@ -110,7 +107,7 @@ def rule(*, dispute: Dispute, to_provider_bps: int, reason: str, ruled_by: str, 
     }
     if dispute.on_chain:
         lifecycle.move(dispute, Status.RULING, **ruling)
-        _resolve(dispute)
+        resolve(dispute)
         return dispute
     lifecycle.move(dispute, Status.RULED, ruled_at=now, **ruling)
     _split(dispute, ledger.payable(session.pool, dispute.party), to_provider)
@@ -118,65 +115,10 @@ def rule(*, dispute: Dispute, to_provider_bps: int, reason: str, ruled_by: str, 
     return dispute
 
 
-def rule_by_silence(*, now: datetime, limit: int) -> int:
-    """Rule what nobody answered or ruled in time, and dispute rejections that nobody took back; return how many."""
-    lost = Q(session__pool__status=Pool.Status.CLOSED)  # reclaimed past us: nothing is left to decide on
-    rejected = Invoice.objects.filter(status=Invoice.Status.REJECTED, review_by__lte=now).exclude(lost)
-    overdue = rejected.order_by("review_by")[:limit]
-    done = lifecycle.sweep(overdue, lambda invoice: _dispute_if_silent(invoice, now))
-    off_chain = Dispute.objects.filter(on_chain=False).exclude(lost)
-    unanswered = off_chain.filter(status=Status.OPEN, answer_by__lte=now)
-    unruled = off_chain.filter(status=Status.ANSWERED, rule_by__lte=now)
-    done += lifecycle.sweep([*unanswered[:limit], *unruled[:limit]], lambda dispute: _rule_if_silent(dispute, now))
-    return done + _rule_again_on_chain(limit) + _time_out_on_chain(now, limit)
-
-
-@transaction.atomic
-def _dispute_if_silent(invoice: Invoice, now: datetime) -> bool:
-    invoice = invoices.locked(invoice)
-    if invoice.status != Invoice.Status.REJECTED:
-        return False  # somebody spoke while the sweep came to it
-    reason = "Nobody took the rejection back in time. The buyer's reason: " + invoice.reason
-    open_for_invoice(invoice=invoice, reason=reason, now=now)
-    return True
-
-
-@transaction.atomic
-def _rule_if_silent(dispute: Dispute, now: datetime) -> bool:
-    seen = dispute.status
-    dispute = _locked_with_accounts(dispute)
-    if dispute.status != seen:
-        return False  # somebody spoke while the sweep came to it
-    bps, reason = 0, "The provider did not answer in time, so the money goes back."
-    if seen == Status.ANSWERED:
-        bps, reason = money.BASIS_POINTS // 2, "Nobody ruled in time, so the money is split evenly."
-    rule(dispute=dispute, to_provider_bps=bps, reason=reason, ruled_by=SILENCE, now=now)
-    return True
-
-
-def _rule_again_on_chain(limit: int) -> int:
-    """Ask for rulings that the chain has not carried out; only one that reverted is really sent again."""
-    waiting = Dispute.objects.filter(status=Status.RULING, on_chain=True).select_related("session__pool")
-    return lifecycle.sweep(waiting.order_by("pk")[:limit], lambda dispute: _resolve(dispute).status == PLANNED)
-
-
-def _resolve(dispute: Dispute) -> ChainAction:
+def resolve(dispute: Dispute) -> ChainAction:
+    """Ask the arbiter's key to carry a ruling out on chain; only one that reverted is really sent again."""
     key, pool = f"resolve:{dispute.pk}", dispute.session.pool
     return intents.record(ChainAction.Kind.RESOLVE, dedupe_key=key, pool=pool, subject_id=dispute.pk)
-
-
-def _time_out_on_chain(now: datetime, limit: int) -> int:
-    """Ask the contract for its default where the arbiter stayed silent for its 14 days."""
-    waiting = Dispute.objects.filter(
-        on_chain=True, status__in=[Status.OPEN, Status.ANSWERED, Status.RULING], created_at__lte=now - ON_CHAIN_TIMEOUT
-    )
-    overdue = list(waiting.select_related("session__pool")[:limit])
-    for dispute in overdue:
-        key = f"resolve_by_timeout:{dispute.pk}"
-        intents.record(
-            ChainAction.Kind.RESOLVE_BY_TIMEOUT, dedupe_key=key, pool=dispute.session.pool, subject_id=dispute.pk
-        )
-    return len(overdue)
 
 
 def reference(dispute_id: UUID) -> str:
@@ -300,7 +242,8 @@ def _locked(dispute: Dispute) -> Dispute:
     return related.select_for_update(no_key=True, of=("self",)).get(pk=dispute.pk)
 
 
-def _locked_with_accounts(dispute: Dispute) -> Dispute:
+def locked_with_accounts(dispute: Dispute) -> Dispute:
+    """Return a dispute as it is now, locked, and before it the accounts that its ruling moves."""
     """Return a dispute as it is now, locked after the accounts that a ruling moves money between."""
     session = dispute.session
     payable = ledger.payable(session.pool, dispute.party)

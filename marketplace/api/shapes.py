@@ -45,9 +45,7 @@ class Payment(Shape):
         Amount | None, Field(description="What the session had left right after; null for the provider.")
     ]
     redeemed_at: Moment | None
-    redeemed_before: Annotated[
-        bool, Field(description="In the answer to redeem: whether this very request had redeemed it already.")
-    ] = False
+    redeemed_before: Annotated[bool, Field(description="In the answer to redeem: whether it was a repeat.")] = False
     batch_id: Id | None
     tx_hash: str | None
     next_actions: list[Action]

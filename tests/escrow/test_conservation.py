@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from django.db import transaction
 
-from escrow import disputes, events, holds, indexer, invoices, ledger, payments, pools, sessions, settlement
+from escrow import disputes, events, holds, indexer, invoices, ledger, payments, pools, sessions, settlement, silence
 from escrow.chain.signer import LocalSigner
 from escrow.errors import EscrowError
 from escrow.models import Batch, Dispute, Hold, Invoice, Party, Payment, Pool, Session, Transfer
@@ -70,7 +70,7 @@ class Market:
             "void": lambda: settlement.void(batch=any_(Batch)),
             "void_expired": lambda: (indexed(self.now), settlement.void_expired(landed=books.never_landed, limit=9)),
             "silence": lambda: (
-                invoices.approve_by_silence(now=now, limit=9) + disputes.rule_by_silence(now=now, limit=9)
+                invoices.approve_by_silence(now=now, limit=9) + silence.rule_by_silence(now=now, limit=9)
             ),
             "wait": self.wait,
             "publish": events.publish,

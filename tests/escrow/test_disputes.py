@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.conf import settings
 
-from escrow import disputes, invoices, ledger, payments, sessions
+from escrow import disputes, invoices, ledger, payments, sessions, silence
 from escrow.errors import InvalidInput, StateConflict
 from escrow.models import Account, Batch, BatchRecord, ChainAction, Dispute, Invoice, Payment, Reason
 from tests.escrow import books
@@ -253,8 +253,8 @@ def test_silence_on_a_rejection_is_a_dispute() -> None:
     invoice = rejected()
     due = NOW + timedelta(seconds=settings.REJECTION_WINDOW)
     with unmoved():
-        assert disputes.rule_by_silence(now=due - timedelta(seconds=1), limit=9) == 0
-    assert disputes.rule_by_silence(now=due, limit=9) == 1
+        assert silence.rule_by_silence(now=due - timedelta(seconds=1), limit=9) == 0
+    assert silence.rule_by_silence(now=due, limit=9) == 1
     dispute = Dispute.objects.get(invoice=invoice)
     assert dispute.reason.endswith("The buyer's reason: empty")
     assert balance(dispute.account) == 3 * USDC
@@ -263,8 +263,8 @@ def test_silence_on_a_rejection_is_a_dispute() -> None:
 def test_silence_of_the_provider_gives_all_back() -> None:
     dispute = of_invoice(3 * USDC)
     with unmoved():
-        assert disputes.rule_by_silence(now=ANSWER_BY - timedelta(seconds=1), limit=9) == 0
-    assert disputes.rule_by_silence(now=ANSWER_BY, limit=9) == 1
+        assert silence.rule_by_silence(now=ANSWER_BY - timedelta(seconds=1), limit=9) == 0
+    assert silence.rule_by_silence(now=ANSWER_BY, limit=9) == 1
     dispute.refresh_from_db()
     assert (dispute.status, dispute.to_provider_bps, dispute.ruled_by) == ("ruled", 0, "silence")
     assert balance(dispute.session.account) == 25 * USDC
@@ -273,23 +273,23 @@ def test_silence_of_the_provider_gives_all_back() -> None:
 def test_silence_of_the_judge_splits_evenly_and_the_odd_micro_is_the_payer_s() -> None:
     dispute = disputes.answer(dispute=of_invoice(3), answer="no", now=NOW)
     with unmoved():
-        assert disputes.rule_by_silence(now=RULE_BY - timedelta(seconds=1), limit=9) == 0
-    assert disputes.rule_by_silence(now=RULE_BY, limit=9) == 1
+        assert silence.rule_by_silence(now=RULE_BY - timedelta(seconds=1), limit=9) == 0
+    assert silence.rule_by_silence(now=RULE_BY, limit=9) == 1
     assert balance(ledger.payable(dispute.session.pool, dispute.party)) == 1
     assert balance(dispute.session.account) == 25 * USDC - 1
 
 
 def test_silence_does_not_rule_what_was_answered_while_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
     dispute = of_invoice()
-    lock = disputes._locked_with_accounts
+    lock = disputes.locked_with_accounts
 
     def answered_first(stale: Dispute) -> Dispute:
         Dispute.objects.filter(pk=stale.pk).update(status="answered", answer="no", rule_by=RULE_BY)
         return lock(stale)
 
-    monkeypatch.setattr(disputes, "_locked_with_accounts", answered_first)
+    monkeypatch.setattr(disputes, "locked_with_accounts", answered_first)
     with unmoved():
-        assert disputes.rule_by_silence(now=ANSWER_BY, limit=9) == 0
+        assert silence.rule_by_silence(now=ANSWER_BY, limit=9) == 0
     dispute.refresh_from_db()
     assert dispute.status == "answered"
 
@@ -300,6 +300,6 @@ def test_silence_on_chain_asks_the_contract() -> None:
     reference = disputes.reference(dispute.pk)
     disputes.disputed(payment.pool, payment.party, reference=reference, amount_micros=8_000, ref="0x2:0", at=NOW)
     with unmoved():
-        assert disputes.rule_by_silence(now=NOW + timedelta(days=15), limit=9) == 1
+        assert silence.rule_by_silence(now=NOW + timedelta(days=15), limit=9) == 1
     assert ChainAction.objects.get(kind="resolve_by_timeout").subject_id == dispute.pk
     assert Account.objects.get(pk=dispute.account_id).kind == "contested"
