@@ -127,7 +127,9 @@ def redeem(*, payment: Payment, party_id: UUID, request_hash: str, now: datetime
         raise AlreadyRedeemed(
             "payment", payment.status, "The payment has bought another request; each request needs its own."
         )
-    if Dispute.objects.filter(payment=payment).exclude(status=Dispute.Status.FAILED).exists():
+    # Only a settled payment can be in a dispute and keep its status: an unsettled one is `disputed` itself.
+    contested = Dispute.objects.filter(payment=payment).exclude(status=Dispute.Status.FAILED)
+    if payment.status == Payment.Status.SETTLED and contested.exists():
         raise StateConflict("payment", payment.status, "The payment is disputed; it buys nothing any more.")
     payment.redeemed_hash, payment.redeemed_at = request_hash, now
     payment.save(update_fields=["redeemed_hash", "redeemed_at"])
