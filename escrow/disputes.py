@@ -1,10 +1,7 @@
-"""Disputes: money that two parties disagree on. Lives here: opening, answering, ruling, and what silence decides.
+"""Disputes: money that two parties disagree on. Lives here: opening, answering and ruling.
 
 Unsettled money waits in ``dispute:<id>`` and a ruling splits it in the ledger. Settled money that is still in the contract's
 hold window is disputed on chain by the payer's key and ruled by the arbiter's; the indexer mirrors both.
-
-Silence: a dispute that the provider does not answer is ruled for the payer; one that nobody rules is split evenly. On chain
-the contract has the last word after 14 days: all to the provider, since the payer's side signed the batch.
 """
 
 from datetime import datetime

@@ -1,4 +1,8 @@
-"""Silence: what becomes of a dispute when somebody does not speak in time. Lives here: the sweep; `disputes` rules."""
+"""Silence: what becomes of a dispute when somebody does not speak in time. Lives here: the sweep; `disputes` rules.
+
+A dispute that the provider does not answer is ruled for the payer; one that nobody rules is split evenly. On chain
+the contract has the last word after 14 days: all to the provider, since the payer's side signed the batch.
+"""
 
 from datetime import datetime, timedelta
 
