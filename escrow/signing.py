@@ -158,7 +158,7 @@ def _resolve(action: ChainAction, by: Signatory, now: datetime) -> bytes:
     dispute, address, ref = _disputed(action)
     if dispute.to_provider_micros is None:
         raise ValueError(f"{dispute} has no ruling")
-    return contract.resolve(key_of(_pool(action)), address, ref, dispute.to_provider_micros)
+    return contract.resolve(terms_of(_pool(action), by), address, ref, dispute.to_provider_micros)
 
 
 def _resolve_by_timeout(action: ChainAction, by: Signatory, now: datetime) -> bytes:

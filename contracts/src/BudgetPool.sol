@@ -6,18 +6,21 @@ import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
+import {Multicall} from "@openzeppelin/contracts/utils/Multicall.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 
 import {BatchWire} from "./BatchWire.sol";
 import {IBudgetPool} from "./interfaces/IBudgetPool.sol";
-import {IERC3009} from "./interfaces/IERC3009.sol";
+import {IERC2612, IERC3009} from "./interfaces/IUSDC.sol";
 
 /// @title BudgetPool: one deposit, many providers.
-/// @notice Immutable, without owner, proxy or pause. What each call does and refuses is told in `IBudgetPool`.
-/// @dev Layout: a pool takes four slots and `settle` reads two and writes one (`Spending`); a provider's line takes
-/// one slot; settled sequence numbers are one bit each; a dispute takes one slot; `totalHeld` changes only when
-/// tokens move.
-contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
+/// @notice Immutable, without owner or proxy. What each call does and refuses is told in `IBudgetPool`. `multicall` makes
+/// several calls in one transaction, all or nothing: allow and settle, withdraw all and reclaim.
+/// @dev Layout: a pool takes three slots, of which `settle` reads two and writes one (`Spending`); a provider's line
+/// takes one slot; settled sequence numbers are one bit each; a dispute takes one slot; `_totals` changes only when
+/// tokens move. The terms are not stored: the pool's id is their hash, so they cannot change.
+contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall {
     using SafeERC20 for IERC20;
     using BatchWire for bytes;
 
@@ -26,10 +29,11 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
     /// @dev What a batch changes.
     struct Spending {
         uint56 free;
-        uint48 perRecordCap;
+        uint40 perRecordCap;
         uint56 windowCap;
         uint56 windowSpent;
         uint32 windowIndex;
+        uint16 feeBps;
     }
 
     /// @dev What a batch is checked against. `endsAt` is the expiry until a close request brings it forward.
@@ -42,31 +46,25 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
 
     struct Owner {
         address payer;
-        uint32 closeRequestedAt;
-        uint64 disputed;
-    }
-
-    struct Settings {
-        address arbiter;
-        uint32 expiry;
         uint32 closeDelay;
-        uint16 feeBps;
+        uint56 disputed;
+        bool closing;
     }
 
     struct Pool {
         Spending spending;
         Rules rules;
         Owner owner;
-        Settings settings;
     }
 
-    /// @dev `newer` was credited in `epoch`, `older` in the epoch before it.
+    /// @dev `newer` was credited in `epoch`, `older` in the epoch before it. `redirected`: `_payouts` has an entry.
     struct Line {
         uint64 matured;
         uint64 older;
         uint64 newer;
         uint32 epoch;
         bool allowed;
+        bool redirected;
     }
 
     struct DisputeSlot {
@@ -75,18 +73,34 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         DisputeStatus status;
     }
 
+    struct NextAuthorizer {
+        address next;
+        uint64 effectiveAt;
+    }
+
+    /// @dev `current` is zero while the provider itself is paid.
+    struct Payout {
+        address current;
+        address next;
+        uint64 effectiveAt;
+    }
+
+    /// @dev Every deposit reads what the guardian sets, so it shares the slot.
     struct Totals {
-        uint128 held;
-        uint128 fees;
+        uint88 held;
+        uint72 fees;
+        uint88 tvlCap;
+        bool depositsPaused;
     }
 
     // ------------------------------------------------------------------ constants
 
     uint16 public constant MAX_FEE_BPS = 500;
     uint256 public constant DISPUTE_TIMEOUT = 14 days;
+    uint256 public constant PAYOUT_DELAY = 2 days;
 
     bytes32 private constant TERMS_TYPEHASH = keccak256(
-        "Terms(address payer,address authorizer,address arbiter,uint64 expiry,uint32 closeDelay,uint48 perRecordCap,uint56 windowCap,uint32 windowLength,uint32 disputeWindow,uint16 feeBps,bytes32 providersHash,bytes32 salt)"
+        "Terms(address payer,address authorizer,address arbiter,uint64 expiry,uint32 closeDelay,uint40 perRecordCap,uint56 windowCap,uint32 windowLength,uint32 disputeWindow,uint16 feeBps,bytes32 providersHash,bytes32 salt)"
     );
     bytes32 private constant BATCH_TYPEHASH =
         keccak256("Batch(bytes32 poolId,bytes packed,bytes32 root,uint64 deadline)");
@@ -96,22 +110,33 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
     bytes32 private constant DISPUTE_TYPEHASH =
         keccak256("Dispute(bytes32 poolId,address provider,uint64 amount,bytes32 ref,uint64 deadline)");
     bytes32 private constant CLOSE_TYPEHASH = keccak256("RequestClose(bytes32 poolId,uint64 deadline)");
+    bytes32 private constant AUTHORIZER_TYPEHASH =
+        keccak256("SetAuthorizer(bytes32 poolId,address next,bytes32 nonce,uint64 deadline)");
+    bytes32 private constant PAYOUT_TYPEHASH =
+        keccak256("SetPayout(bytes32 poolId,address provider,address payout,bytes32 nonce,uint64 deadline)");
 
     IERC20 public immutable token;
     address public immutable feeRecipient;
+    /// @notice Who may stop deposits and cap them. Zero: nobody, ever.
+    address public immutable guardian;
 
     Totals private _totals;
     mapping(bytes32 poolId => Pool) private _pools;
     mapping(bytes32 poolId => mapping(address provider => Line)) private _lines;
     mapping(bytes32 poolId => mapping(uint256 word => uint256)) private _settled;
     mapping(bytes32 poolId => mapping(address provider => mapping(bytes32 ref => DisputeSlot))) private _disputes;
-    mapping(bytes32 poolId => mapping(bytes32 nonce => bool)) private _usedNonces;
+    mapping(bytes32 poolId => NextAuthorizer) private _nextAuthorizers;
+    mapping(bytes32 poolId => mapping(address provider => Payout)) private _payouts;
+    mapping(address signer => mapping(bytes32 nonce => bool)) private _usedNonces;
 
-    constructor(address token_, address feeRecipient_) EIP712("BudgetPool", "1") {
+    constructor(address token_, address feeRecipient_, address guardian_, uint88 tvlCap_) EIP712("BudgetPool", "1") {
         if (token_ == address(0)) revert BadTerms("token", 0);
         if (feeRecipient_ == address(0)) revert BadTerms("feeRecipient", 0);
         token = IERC20(token_);
         feeRecipient = feeRecipient_;
+        guardian = guardian_;
+        _totals.tvlCap = tvlCap_;
+        emit TvlCapSet(tvlCap_);
     }
 
     // ------------------------------------------------------------------ deposits
@@ -125,20 +150,34 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         uint256 validBefore,
         bytes calldata signature
     ) external nonReentrant returns (bytes32 poolId) {
-        _checkTerms(terms);
-        bytes32 hash = keccak256(abi.encodePacked(providers));
-        if (hash != terms.providersHash) revert ProvidersHashMismatch(terms.providersHash, hash);
-        poolId = poolIdOf(terms);
-        Pool storage p = _pools[poolId];
-        if (p.owner.payer != address(0)) revert PoolExists(poolId);
+        poolId = _open(terms, providers, value);
+        _pullAuthorized(terms.payer, value, validAfter, validBefore, poolId, signature);
+    }
 
-        p.rules = Rules(terms.authorizer, uint32(terms.expiry), terms.windowLength, terms.disputeWindow);
-        p.owner = Owner(terms.payer, 0, 0);
-        p.settings = Settings(terms.arbiter, uint32(terms.expiry), terms.closeDelay, terms.feeBps);
-        p.spending = Spending(_asFree(value, 0), terms.perRecordCap, terms.windowCap, 0, 0);
-        emit PoolOpened(poolId, terms.payer, terms, value);
-        _allow(poolId, providers);
-        _receive(terms.payer, value, validAfter, validBefore, poolId, signature);
+    /// @inheritdoc IBudgetPool
+    function openPoolWithPermit(
+        Terms calldata terms,
+        address[] calldata providers,
+        uint256 value,
+        uint256 deadline,
+        bytes calldata signature
+    ) external nonReentrant returns (bytes32 poolId) {
+        _requireCaller(terms.payer);
+        poolId = _open(terms, providers, value);
+        // Anyone may use up a permit that is on its way: then its allowance is there all the same.
+        try IERC2612(address(token)).permit(msg.sender, address(this), value, deadline, signature) {} catch {}
+        _pullAllowed(value);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function openPoolDirect(Terms calldata terms, address[] calldata providers, uint256 value)
+        external
+        nonReentrant
+        returns (bytes32 poolId)
+    {
+        _requireCaller(terms.payer);
+        poolId = _open(terms, providers, value);
+        _pullAllowed(value);
     }
 
     /// @inheritdoc IBudgetPool
@@ -151,12 +190,14 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         bytes32 nonceSalt,
         bytes calldata signature
     ) external nonReentrant {
-        Pool storage p = _existing(poolId);
-        _requireOpen(p);
-        if (p.owner.closeRequestedAt != 0) revert PoolClosing(p.rules.endsAt);
-        p.spending.free = _asFree(value, p.spending.free);
-        emit PoolToppedUp(poolId, from, value);
-        _receive(from, value, validAfter, validBefore, topUpNonce(poolId, nonceSalt), signature);
+        _topUp(poolId, value, from);
+        _pullAuthorized(from, value, validAfter, validBefore, topUpNonce(poolId, nonceSalt), signature);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function topUpDirect(bytes32 poolId, uint256 value) external nonReentrant {
+        _topUp(poolId, value, msg.sender);
+        _pullAllowed(value);
     }
 
     // ------------------------------------------------------------------ the allow-list
@@ -164,7 +205,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc IBudgetPool
     function allowProviders(bytes32 poolId, address[] calldata providers) external nonReentrant {
         Pool storage p = _existing(poolId);
-        _requirePayer(p);
+        _requireCaller(p.owner.payer);
         _requireOpen(p);
         _allow(poolId, providers);
     }
@@ -181,9 +222,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         _requireOpen(p);
         bytes32 structHash =
             keccak256(abi.encode(ALLOW_TYPEHASH, poolId, keccak256(abi.encodePacked(providers)), nonce, deadline));
-        _requireSigned(p.owner.payer, structHash, deadline, signature);
-        if (_usedNonces[poolId][nonce]) revert NonceUsed(poolId, nonce);
-        _usedNonces[poolId][nonce] = true;
+        _requireSignedOnce(p.owner.payer, structHash, nonce, deadline, signature);
         _allow(poolId, providers);
     }
 
@@ -214,20 +253,50 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IBudgetPool
+    function settleMany(SignedBatch[] calldata batches) external {
+        for (uint256 i = 0; i < batches.length; ++i) {
+            SignedBatch calldata b = batches[i];
+            (bool landed, bytes memory reason) = _try(
+                i,
+                batches.length,
+                abi.encodeCall(this.settle, (b.poolId, b.packed, b.root, b.deadline, b.signature))
+            );
+            if (!landed) emit ItemRejected(b.poolId, reason);
+        }
+    }
+
+    /// @inheritdoc IBudgetPool
     function withdraw(bytes32 poolId, address provider) external nonReentrant {
         Pool storage p = _existing(poolId);
-        Line memory line = _rolled(_lines[poolId][provider], p.rules.disputeWindow);
+        Rules memory rules = p.rules;
+        Line memory line = _rolled(_lines[poolId][provider], rules.disputeWindow);
         uint256 matured = line.matured;
         if (matured == 0) revert NothingToWithdraw(poolId, provider);
-        uint256 fee = matured * p.settings.feeBps / 10_000;
+        uint256 fee = matured * p.spending.feeBps / 10_000;
+        address to = line.redirected ? _payoutNow(_payouts[poolId][provider], provider) : provider;
         line.matured = 0;
+        // Nothing is credited after the end: an empty line can go, and its slot is refunded.
+        if (block.timestamp >= rules.endsAt && line.older == 0 && line.newer == 0) {
+            line.allowed = false;
+            line.epoch = 0;
+        }
         _storeLine(_lines[poolId][provider], line);
         Totals memory totals = _totals;
-        totals.fees += uint128(fee);
-        totals.held -= uint128(matured - fee);
-        _totals = totals;
-        emit Withdrawn(poolId, provider, matured - fee, fee);
-        token.safeTransfer(provider, matured - fee);
+        totals.fees += uint72(fee);
+        totals.held -= uint88(matured - fee);
+        _storeTotals(totals);
+        emit Withdrawn(poolId, provider, to, matured - fee, fee);
+        token.safeTransfer(to, matured - fee);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function withdrawMany(Claim[] calldata claims) external {
+        for (uint256 i = 0; i < claims.length; ++i) {
+            Claim calldata c = claims[i];
+            (bool paid, bytes memory reason) =
+                _try(i, claims.length, abi.encodeCall(this.withdraw, (c.poolId, c.provider)));
+            if (!paid) emit WithdrawalRejected(c.poolId, c.provider, reason);
+        }
     }
 
     /// @inheritdoc IBudgetPool
@@ -235,9 +304,9 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         Totals memory totals = _totals;
         uint256 amount = totals.fees;
         if (amount == 0) revert NoFees();
-        totals.held -= uint128(amount);
+        totals.held -= uint88(amount);
         totals.fees = 0;
-        _totals = totals;
+        _storeTotals(totals);
         emit FeesWithdrawn(feeRecipient, amount);
         token.safeTransfer(feeRecipient, amount);
     }
@@ -247,7 +316,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc IBudgetPool
     function dispute(bytes32 poolId, address provider, uint64 amount, bytes32 ref) external nonReentrant {
         Pool storage p = _existing(poolId);
-        _requirePayer(p);
+        _requireCaller(p.owner.payer);
         _dispute(p, poolId, provider, amount, ref);
     }
 
@@ -267,9 +336,10 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IBudgetPool
-    function resolve(bytes32 poolId, address provider, bytes32 ref, uint64 toProvider) external nonReentrant {
+    function resolve(Terms calldata terms, address provider, bytes32 ref, uint64 toProvider) external nonReentrant {
+        bytes32 poolId = poolIdOf(terms);
         Pool storage p = _existing(poolId);
-        if (msg.sender != p.settings.arbiter) revert NotArbiter(msg.sender, p.settings.arbiter);
+        if (msg.sender != terms.arbiter) revert NotArbiter(msg.sender, terms.arbiter);
         DisputeSlot memory slot = _openDispute(poolId, provider, ref);
         uint256 timeoutAt = slot.openedAt + DISPUTE_TIMEOUT;
         if (block.timestamp >= timeoutAt) revert RulingTooLate(timeoutAt, block.timestamp);
@@ -291,7 +361,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc IBudgetPool
     function requestClose(bytes32 poolId) external nonReentrant {
         Pool storage p = _existing(poolId);
-        _requirePayer(p);
+        _requireCaller(p.owner.payer);
         _requestClose(p, poolId);
     }
 
@@ -312,9 +382,80 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         if (amount == 0) revert NothingToReclaim(poolId);
         address payer = p.owner.payer;
         p.spending.free = 0;
-        _totals.held -= uint128(amount);
+        _totals.held -= uint88(amount);
         emit Reclaimed(poolId, payer, amount);
         token.safeTransfer(payer, amount);
+    }
+
+    // ------------------------------------------------------------------ keys that change
+
+    /// @inheritdoc IBudgetPool
+    function setAuthorizer(bytes32 poolId, address next) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        _requireCaller(p.owner.payer);
+        _setAuthorizer(p, poolId, next);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function setAuthorizerWithSig(
+        bytes32 poolId,
+        address next,
+        bytes32 nonce,
+        uint64 deadline,
+        bytes calldata signature
+    ) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        bytes32 structHash = keccak256(abi.encode(AUTHORIZER_TYPEHASH, poolId, next, nonce, deadline));
+        _requireSignedOnce(p.owner.payer, structHash, nonce, deadline, signature);
+        _setAuthorizer(p, poolId, next);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function applyAuthorizer(bytes32 poolId) external nonReentrant {
+        Pool storage p = _existing(poolId);
+        NextAuthorizer memory change = _nextAuthorizers[poolId];
+        if (change.next == address(0)) revert NoAuthorizerChange(poolId);
+        if (block.timestamp < change.effectiveAt) revert AuthorizerChangeTooEarly(change.effectiveAt, block.timestamp);
+        delete _nextAuthorizers[poolId];
+        p.rules.authorizer = change.next;
+        emit AuthorizerChanged(poolId, change.next);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function setPayout(bytes32 poolId, address payout) external nonReentrant {
+        _existing(poolId);
+        _setPayout(poolId, msg.sender, payout);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function setPayoutWithSig(
+        bytes32 poolId,
+        address provider,
+        address payout,
+        bytes32 nonce,
+        uint64 deadline,
+        bytes calldata signature
+    ) external nonReentrant {
+        _existing(poolId);
+        bytes32 structHash = keccak256(abi.encode(PAYOUT_TYPEHASH, poolId, provider, payout, nonce, deadline));
+        _requireSignedOnce(provider, structHash, nonce, deadline, signature);
+        _setPayout(poolId, provider, payout);
+    }
+
+    // ------------------------------------------------------------------ the guardian
+
+    /// @inheritdoc IBudgetPool
+    function pauseDeposits(bool paused) external {
+        _requireGuardian();
+        _totals.depositsPaused = paused;
+        emit DepositsPaused(paused);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function setTvlCap(uint88 cap) external {
+        _requireGuardian();
+        _totals.tvlCap = cap;
+        emit TvlCapSet(cap);
     }
 
     // ------------------------------------------------------------------ views
@@ -335,16 +476,14 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         uint256 spent = p.spending.windowIndex == block.timestamp / p.rules.windowLength ? p.spending.windowSpent : 0;
         state.payer = p.owner.payer;
         state.authorizer = p.rules.authorizer;
-        state.arbiter = p.settings.arbiter;
-        state.expiry = p.settings.expiry;
         state.endsAt = p.rules.endsAt;
-        state.closeRequestedAt = p.owner.closeRequestedAt;
-        state.closeDelay = p.settings.closeDelay;
+        state.closing = p.owner.closing;
+        state.closeDelay = p.owner.closeDelay;
         state.perRecordCap = p.spending.perRecordCap;
         state.windowCap = p.spending.windowCap;
         state.windowLength = p.rules.windowLength;
         state.disputeWindow = p.rules.disputeWindow;
-        state.feeBps = p.settings.feeBps;
+        state.feeBps = p.spending.feeBps;
         state.free = p.spending.free;
         state.disputed = p.owner.disputed;
         state.windowRemaining = uint64(p.spending.windowCap - spent);
@@ -377,6 +516,28 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IBudgetPool
+    function nextAuthorizer(bytes32 poolId) external view returns (address next, uint64 effectiveAt) {
+        NextAuthorizer memory change = _nextAuthorizers[poolId];
+        return (change.next, change.effectiveAt);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function payoutOf(bytes32 poolId, address provider)
+        external
+        view
+        returns (address payout, address next, uint64 effectiveAt)
+    {
+        Payout memory entry = _payouts[poolId][provider];
+        payout = _payoutNow(entry, provider);
+        if (entry.effectiveAt > block.timestamp) (next, effectiveAt) = (entry.next, entry.effectiveAt);
+    }
+
+    /// @inheritdoc IBudgetPool
+    function nonceUsed(address signer, bytes32 nonce) external view returns (bool) {
+        return _usedNonces[signer][nonce];
+    }
+
+    /// @inheritdoc IBudgetPool
     function totalHeld() external view returns (uint256) {
         return _totals.held;
     }
@@ -389,6 +550,16 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
     /// @inheritdoc IBudgetPool
     function solvent() external view returns (bool) {
         return token.balanceOf(address(this)) >= _totals.held;
+    }
+
+    /// @inheritdoc IBudgetPool
+    function tvlCap() external view returns (uint256) {
+        return _totals.tvlCap;
+    }
+
+    /// @inheritdoc IBudgetPool
+    function depositsPaused() external view returns (bool) {
+        return _totals.depositsPaused;
     }
 
     // ------------------------------------------------------------------ checks
@@ -413,8 +584,12 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         if (p.rules.authorizer == address(0)) revert NoSuchPool(poolId);
     }
 
-    function _requirePayer(Pool storage p) private view {
-        if (msg.sender != p.owner.payer) revert NotPayer(msg.sender, p.owner.payer);
+    function _requireCaller(address payer) private view {
+        if (msg.sender != payer) revert NotPayer(msg.sender, payer);
+    }
+
+    function _requireGuardian() private view {
+        if (msg.sender != guardian) revert NotGuardian(msg.sender, guardian);
     }
 
     function _requireOpen(Pool storage p) private view {
@@ -430,7 +605,45 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         if (!SignatureChecker.isValidSignatureNowCalldata(signer, digest, signature)) revert BadSignature(signer);
     }
 
+    function _requireSignedOnce(
+        address signer,
+        bytes32 structHash,
+        bytes32 nonce,
+        uint64 deadline,
+        bytes calldata signature
+    ) private {
+        _requireSigned(signer, structHash, deadline, signature);
+        if (_usedNonces[signer][nonce]) revert NonceUsed(signer, nonce);
+        _usedNonces[signer][nonce] = true;
+    }
+
     // ------------------------------------------------------------------ money in
+
+    function _open(Terms calldata terms, address[] calldata providers, uint256 value) private returns (bytes32 poolId) {
+        _checkTerms(terms);
+        bytes32 hash = keccak256(abi.encodePacked(providers));
+        if (hash != terms.providersHash) revert ProvidersHashMismatch(terms.providersHash, hash);
+        poolId = poolIdOf(terms);
+        Pool storage p = _pools[poolId];
+        if (p.owner.payer != address(0)) revert PoolExists(poolId);
+
+        uint56 free = _asFree(value, 0);
+        _storeSpending(p.spending, Spending(free, terms.perRecordCap, terms.windowCap, 0, 0, terms.feeBps));
+        _storeRules(
+            p.rules, Rules(terms.authorizer, uint32(terms.expiry), terms.windowLength, terms.disputeWindow)
+        );
+        _storeOwner(p.owner, Owner(terms.payer, terms.closeDelay, 0, false));
+        emit PoolOpened(poolId, terms.payer, terms, value);
+        _allow(poolId, providers);
+    }
+
+    function _topUp(bytes32 poolId, uint256 value, address from) private {
+        Pool storage p = _existing(poolId);
+        _requireOpen(p);
+        if (p.owner.closing) revert PoolClosing(p.rules.endsAt);
+        p.spending.free = _asFree(value, p.spending.free);
+        emit PoolToppedUp(poolId, from, value);
+    }
 
     /// @dev The most a pool can have free is 2^56 - 1 units, seventy-two billion dollars.
     function _asFree(uint256 value, uint256 before) private pure returns (uint56) {
@@ -440,22 +653,36 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         return uint56(before + value);
     }
 
-    /// @dev Pulls exactly `value`; only this contract can use a *Receive*WithAuthorization made out to it.
-    function _receive(
+    /// @dev Counts a deposit before the tokens come, and afterwards holds the token to exactly that amount.
+    modifier receiving(uint256 value) {
+        Totals memory totals = _totals;
+        if (totals.depositsPaused) revert DepositsArePaused();
+        uint256 held = totals.held + value;
+        if (held > totals.tvlCap) revert TvlCapExceeded(held, totals.tvlCap);
+        totals.held = uint88(held);
+        _storeTotals(totals);
+        uint256 before = token.balanceOf(address(this));
+        _;
+        uint256 received = token.balanceOf(address(this)) - before;
+        if (received != value) revert DepositMismatch(value, received);
+    }
+
+    /// @dev Only this contract can use a *Receive*WithAuthorization made out to it.
+    function _pullAuthorized(
         address from,
         uint256 value,
         uint256 validAfter,
         uint256 validBefore,
         bytes32 nonce,
         bytes calldata signature
-    ) private {
-        _totals.held += uint128(value);
-        uint256 before = token.balanceOf(address(this));
+    ) private receiving(value) {
         IERC3009(address(token)).receiveWithAuthorization(
             from, address(this), value, validAfter, validBefore, nonce, signature
         );
-        uint256 received = token.balanceOf(address(this)) - before;
-        if (received != value) revert DepositMismatch(value, received);
+    }
+
+    function _pullAllowed(uint256 value) private receiving(value) {
+        token.safeTransferFrom(msg.sender, address(this), value);
     }
 
     function _allow(bytes32 poolId, address[] calldata providers) private {
@@ -472,6 +699,13 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
     }
 
     // ------------------------------------------------------------------ a batch
+
+    /// @dev Calls this contract for item `index` of `count`, with that item's share of the gas. Every refusal of ours and
+    /// of the token carries data, so an empty one is a want of gas: it must not pass for the item's own fault.
+    function _try(uint256 index, uint256 count, bytes memory data) private returns (bool passed, bytes memory reason) {
+        (passed, reason) = address(this).call{gas: gasleft() / (count - index)}(data);
+        if (!passed && reason.length == 0) revert ItemOutOfGas(index);
+    }
 
     /// @dev Sets the bits of `[firstSeq, firstSeq + count)`, a word at a time, and refuses any that is set.
     function _markSettled(bytes32 poolId, uint256 firstSeq, uint256 count) private {
@@ -546,18 +780,44 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
     /// @dev One write for the whole slot: the compiler would make three. Solidity's own layout of `Line`.
     function _storeLine(Line storage stored, Line memory line) private {
         uint256 word = line.matured | uint256(line.older) << 64 | uint256(line.newer) << 128
-            | uint256(line.epoch) << 192 | (line.allowed ? 1 << 224 : 0);
+            | uint256(line.epoch) << 192 | (line.allowed ? 1 << 224 : 0) | (line.redirected ? 1 << 232 : 0);
         assembly ("memory-safe") {
             sstore(stored.slot, word)
         }
     }
 
-    /// @dev The same for `Spending`.
+    // The same for the other slots that are written whole.
+
     function _storeSpending(Spending storage stored, Spending memory spending) private {
-        uint256 word = spending.free | uint256(spending.perRecordCap) << 56 | uint256(spending.windowCap) << 104
-            | uint256(spending.windowSpent) << 160 | uint256(spending.windowIndex) << 216;
+        uint256 word = spending.free | uint256(spending.perRecordCap) << 56 | uint256(spending.windowCap) << 96
+            | uint256(spending.windowSpent) << 152 | uint256(spending.windowIndex) << 208
+            | uint256(spending.feeBps) << 240;
         assembly ("memory-safe") {
             sstore(stored.slot, word)
+        }
+    }
+
+    function _storeRules(Rules storage stored, Rules memory rules) private {
+        uint256 word = uint160(rules.authorizer) | uint256(rules.endsAt) << 160 | uint256(rules.windowLength) << 192
+            | uint256(rules.disputeWindow) << 224;
+        assembly ("memory-safe") {
+            sstore(stored.slot, word)
+        }
+    }
+
+    function _storeOwner(Owner storage stored, Owner memory owner) private {
+        uint256 word = uint160(owner.payer) | uint256(owner.closeDelay) << 160 | uint256(owner.disputed) << 192
+            | (owner.closing ? 1 << 248 : 0);
+        assembly ("memory-safe") {
+            sstore(stored.slot, word)
+        }
+    }
+
+    function _storeTotals(Totals memory totals) private {
+        uint256 word = totals.held | uint256(totals.fees) << 88 | uint256(totals.tvlCap) << 160
+            | (totals.depositsPaused ? 1 << 248 : 0);
+        assembly ("memory-safe") {
+            sstore(_totals.slot, word)
         }
     }
 
@@ -574,7 +834,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         line.older -= fromOlder;
         line.newer -= amount - fromOlder;
         _storeLine(_lines[poolId][provider], line);
-        p.owner.disputed += amount;
+        p.owner.disputed = SafeCast.toUint56(uint256(p.owner.disputed) + amount);
         _disputes[poolId][provider][ref] = DisputeSlot(amount, uint64(block.timestamp), DisputeStatus.Open);
         emit Disputed(poolId, provider, ref, amount);
     }
@@ -594,7 +854,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
         bool byTimeout
     ) private {
         uint64 toPayer = slot.amount - toProvider;
-        p.owner.disputed -= slot.amount;
+        p.owner.disputed -= uint56(slot.amount);
         // Never truncates: a return beyond 2^56 - 1 is refused, and the timeout still pays the provider.
         if (toPayer != 0) p.spending.free = _asFree(toPayer, p.spending.free);
         _lines[poolId][provider].matured += toProvider;
@@ -606,11 +866,43 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient {
 
     function _requestClose(Pool storage p, bytes32 poolId) private {
         _requireOpen(p);
-        if (p.owner.closeRequestedAt != 0) revert PoolClosing(p.rules.endsAt);
-        uint256 endsAt = block.timestamp + p.settings.closeDelay;
-        if (endsAt > p.settings.expiry) endsAt = p.settings.expiry;
-        p.owner.closeRequestedAt = uint32(block.timestamp);
+        if (p.owner.closing) revert PoolClosing(p.rules.endsAt);
+        uint256 endsAt = block.timestamp + p.owner.closeDelay;
+        if (endsAt > p.rules.endsAt) endsAt = p.rules.endsAt;
+        p.owner.closing = true;
         p.rules.endsAt = uint32(endsAt);
         emit CloseRequested(poolId, endsAt);
+    }
+
+    // ------------------------------------------------------------------ keys that change
+
+    function _setAuthorizer(Pool storage p, bytes32 poolId, address next) private {
+        _requireOpen(p);
+        if (next == address(0)) revert BadAuthorizer(next);
+        uint256 effectiveAt;
+        if (next == p.rules.authorizer) {
+            if (_nextAuthorizers[poolId].next == address(0)) revert NoAuthorizerChange(poolId);
+            delete _nextAuthorizers[poolId];
+        } else {
+            effectiveAt = block.timestamp + p.owner.closeDelay;
+            _nextAuthorizers[poolId] = NextAuthorizer(next, uint64(effectiveAt));
+        }
+        emit AuthorizerChangeRequested(poolId, next, effectiveAt);
+    }
+
+    function _setPayout(bytes32 poolId, address provider, address payout) private {
+        if (payout == address(0) || payout == address(this) || payout == address(token)) revert BadPayout(payout);
+        Payout storage entry = _payouts[poolId][provider];
+        uint256 effectiveAt = block.timestamp + PAYOUT_DELAY;
+        entry.current = _payoutNow(entry, provider);
+        entry.next = payout;
+        entry.effectiveAt = uint64(effectiveAt);
+        _lines[poolId][provider].redirected = true;
+        emit PayoutChangeRequested(poolId, provider, payout, effectiveAt);
+    }
+
+    function _payoutNow(Payout memory entry, address provider) private view returns (address) {
+        if (entry.next != address(0) && block.timestamp >= entry.effectiveAt) return entry.next;
+        return entry.current == address(0) ? provider : entry.current;
     }
 }

@@ -33,6 +33,7 @@ abstract contract Base {
     uint256 internal constant ARBITER = 0xA3B;
     uint256 internal constant STRANGER = 0x57A;
     address internal constant FEES = address(0xFEE5);
+    address internal constant GUARDIAN = address(0x6A4D);
     address internal constant ALICE = address(0xA1);
     address internal constant BOB = address(0xB2);
     address internal constant CAROL = address(0xC3);
@@ -50,9 +51,9 @@ abstract contract Base {
 
     /// @dev The committed bytecode, so that what is tested is what is deployed; see foundry.toml.
     function deploy(address token, address feeRecipient) internal returns (BudgetPool deployed) {
-        if (vm.envOr("FROM_SOURCE", false)) return new BudgetPool(token, feeRecipient);
+        if (vm.envOr("FROM_SOURCE", false)) return new BudgetPool(token, feeRecipient, GUARDIAN, type(uint88).max);
         bytes memory code = vm.parseJsonBytes(vm.readFile("artifacts/BudgetPool.json"), ".bytecode");
-        code = abi.encodePacked(code, abi.encode(token, feeRecipient));
+        code = abi.encodePacked(code, abi.encode(token, feeRecipient, GUARDIAN, type(uint88).max));
         assembly ("memory-safe") {
             deployed := create(0, add(code, 0x20), mload(code))
             if iszero(deployed) {

@@ -56,8 +56,18 @@ def settle(pool_id: bytes, packed: bytes, root: bytes, deadline: int, signature:
     return _pool().call("settle", pool_id, packed, root, deadline, signature)
 
 
+def settle_many(batches: Sequence[tuple[bytes, bytes, bytes, int, bytes]]) -> bytes:
+    """`batches` are the arguments of `settle`. One that is refused leaves an `ItemRejected` and stops no other."""
+    return _pool().call("settleMany", list(batches))
+
+
 def withdraw(pool_id: bytes, provider: str) -> bytes:
     return _pool().call("withdraw", pool_id, provider)
+
+
+def withdraw_many(claims: Sequence[tuple[bytes, str]]) -> bytes:
+    """`claims` are (pool id, provider). One that is refused leaves a `WithdrawalRejected` and stops no other."""
+    return _pool().call("withdrawMany", list(claims))
 
 
 def withdraw_fees() -> bytes:
@@ -72,8 +82,9 @@ def dispute_with_sig(pool_id: bytes, provider: str, amount: int, ref: bytes, dea
     return _pool().call("disputeWithSig", pool_id, provider, amount, ref, deadline, signature)
 
 
-def resolve(pool_id: bytes, provider: str, ref: bytes, to_provider: int) -> bytes:
-    return _pool().call("resolve", pool_id, provider, ref, to_provider)
+def resolve(terms: Terms, provider: str, ref: bytes, to_provider: int) -> bytes:
+    """The arbiter is in the terms, whose digest is the pool's id."""
+    return _pool().call("resolve", terms.as_tuple(), provider, ref, to_provider)
 
 
 def resolve_by_timeout(pool_id: bytes, provider: str, ref: bytes) -> bytes:
@@ -90,6 +101,11 @@ def request_close_with_sig(pool_id: bytes, deadline: int, signature: bytes) -> b
 
 def reclaim(pool_id: bytes) -> bytes:
     return _pool().call("reclaim", pool_id)
+
+
+def multicall(calls: Sequence[bytes]) -> bytes:
+    """Several of the above in one chain transaction, all or nothing."""
+    return _pool().call("multicall", list(calls))
 
 
 def mint_test_usdc(to: str, amount: int) -> bytes:
@@ -111,14 +127,12 @@ def transfer_with_authorization(
 
 @dataclass(frozen=True)
 class PoolState:
-    """`IBudgetPool.PoolState`: `ends_at` is the expiry or sooner; `close_requested_at` is 0 while nobody asked."""
+    """`IBudgetPool.PoolState`: `ends_at` is the expiry or, once the payer is `closing`, sooner."""
 
     payer: str
     authorizer: str
-    arbiter: str
-    expiry: int
     ends_at: int
-    close_requested_at: int
+    closing: bool
     close_delay: int
     per_record_cap: int
     window_cap: int

@@ -15,9 +15,11 @@ from escrow.chain.client import ChainClient, Receipt
 from escrow.chain.errors import ChainError, ChainUnavailable
 from escrow.chain.outcomes import SendOutcome
 from escrow.chain.signer import Signer, TransactionFields
+from escrow.chain.words import ZERO_ADDRESS
 
 # EIP-7825; anvil does not enforce it, Base does.
 TRANSACTION_GAS_CAP = 16_777_216
+NO_TVL_CAP = 2**88 - 1
 _POLL_SECONDS = 0.02
 
 
@@ -77,5 +79,12 @@ def deploy_test_usdc(client: ChainClient, signer: Signer, name: str = "USDC") ->
     return deploy(client, signer, "TestUSDC", name)
 
 
-def deploy_budget_pool(client: ChainClient, signer: Signer, token: str, fee_recipient: str) -> Deployment:
-    return deploy(client, signer, "BudgetPool", token, fee_recipient)
+def deploy_budget_pool(
+    client: ChainClient,
+    signer: Signer,
+    token: str,
+    fee_recipient: str,
+    guardian: str = ZERO_ADDRESS,
+    tvl_cap: int = NO_TVL_CAP,
+) -> Deployment:
+    return deploy(client, signer, "BudgetPool", token, fee_recipient, guardian, tvl_cap)

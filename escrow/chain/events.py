@@ -76,10 +76,11 @@ class Credited(PoolEvent):
 
 @dataclass(frozen=True)
 class Withdrawn(PoolEvent):
-    """`net` went to the provider, `fee` stays in the contract as fees; the line fell by both."""
+    """`net` went `to` the provider or its payout address, `fee` stays in the contract; the line fell by both."""
 
     pool_id: bytes
     provider: str
+    to: str
     net: int
     fee: int
 

@@ -49,7 +49,7 @@ def test_gas_of_a_whole_life(world: World, count: int, among: int) -> None:
     """Open, one batch, every withdrawal, reclaim. Three records carry 200 micropayments to three providers."""
     pool_id, opening = open_pool(world, providers(among))
     settling = world.send(world.settlement(pool_id, records(count, providers(among)))).gas_used
-    world.at(world.contract.pool(pool_id).expiry)
+    world.at(world.contract.pool(pool_id).ends_at)
     withdrawing = sum(world.send(contract.withdraw(pool_id, provider)).gas_used for provider in providers(among))
     reclaiming = world.send(contract.reclaim(pool_id)).gas_used
     total = opening + settling + withdrawing + reclaiming

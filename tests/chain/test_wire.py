@@ -127,7 +127,7 @@ def terms(**changes: Any) -> wire.Terms:
         ("payer", "0x12"),
         ("expiry", 2**64),
         ("close_delay", -1),
-        ("per_record_cap", 2**48),
+        ("per_record_cap", 2**40),
         ("window_cap", 2**56),
         ("window_length", 2**32),
         ("dispute_window", 2**32),

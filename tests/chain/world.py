@@ -48,6 +48,7 @@ class World:
     last_gas: int = 0
     standing: wire.Terms | None = None
     next_seq: dict[bytes, int] = field(default_factory=dict)
+    terms_of: dict[bytes, wire.Terms] = field(default_factory=dict)
 
     def now(self) -> int:
         block = self.client.block("latest")
@@ -114,6 +115,7 @@ class World:
         """Mint, sign, open; the pool's id."""
         self.send_token(contract.mint_test_usdc(terms.payer, value))
         pool_id = wire.pool_id(self.domain, terms)
+        self.terms_of[pool_id] = terms
         self.send(contract.open_pool(terms, providers, value, 0, 2**40, self.authorization(value, pool_id)))
         return pool_id
 

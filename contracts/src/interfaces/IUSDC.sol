@@ -13,3 +13,8 @@ interface IERC3009 {
         bytes calldata signature
     ) external;
 }
+
+/// @title The one ERC-2612 call, in the same form.
+interface IERC2612 {
+    function permit(address owner, address spender, uint256 value, uint256 deadline, bytes calldata signature) external;
+}
