@@ -8,7 +8,8 @@
     |-- PolicyDenied            policy_denied
     |-- StateConflict           conflict
     |   |-- AlreadyRedeemed     already_redeemed
-    |   `-- DuplicateInvoice    duplicate_invoice
+    |   |-- DuplicateInvoice    duplicate_invoice
+    |   `-- NotSettledYet       not_settled_yet
     |-- IdempotencyConflict     idempotency_conflict
     |-- NotFound                not_found
     `-- Forbidden               forbidden
@@ -17,6 +18,7 @@ An EscrowError is always a refusal: nothing has been charged and nothing has cha
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import ClassVar
 
 
@@ -94,6 +96,17 @@ class DuplicateInvoice(StateConflict):
     """An invoice number that this provider has used in this session already."""
 
     code = "duplicate_invoice"
+
+
+class NotSettledYet(StateConflict):
+    """A payment that waits for its batch. ``settles_by`` is when it is due at the latest; the same call can pass then."""
+
+    code = "not_settled_yet"
+    retryable = True
+
+    def __init__(self, state: str, detail: str, *, settles_by: datetime) -> None:
+        super().__init__("payment", state, detail)
+        self.facts["settles_by"] = settles_by.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 class IdempotencyConflict(EscrowError):

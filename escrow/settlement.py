@@ -7,8 +7,7 @@ Money in a batch stays in ``settling:<batch>`` until the chain has taken the bat
 a signed batch until its deadline, so nothing is ever signed twice while the first signature is alive.
 """
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -17,14 +16,13 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Min, Q, QuerySet, Sum
-from eth_utils.crypto import keccak
 
-from escrow import events, intents, ledger, lifecycle, money
+from escrow import events, intents, ledger, lifecycle, money, receipts
 from escrow.chain import wire
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool
 from escrow.chain.signer import Signer
-from escrow.chain.wire import Leaf, Record
+from escrow.chain.wire import Record
 from escrow.ledger import Move
 from escrow.models import (
     Account,
@@ -91,41 +89,31 @@ def settle(*, pool: Pool, authorizer: Signer, now: datetime) -> Batch | None:
         return None
     pool = Pool.objects.select_for_update(no_key=True).get(pk=pool.pk)
     batch = _sign(pool, lines, authorizer, deadline.replace(microsecond=0))
+    owed = _by_party((line.party, line.micros) for line in lines)
     ledger.post(
         [
-            Move(
-                ledger.payable(pool, party),
-                batch.account,
-                sum(line.micros for line in of_party),
-                Reason.SETTLE,
-                str(batch.pk),
-            )
-            for party, of_party in _by_party(lines)
+            Move(ledger.payable(pool, party), batch.account, micros, Reason.SETTLE, str(batch.pk))
+            for party, micros in owed.items()
         ]
     )
-    _allow(pool, {line.party.pk: line.party for line in lines}.values(), batch)
+    _allow(pool, owed, batch)
     intents.record(ChainAction.Kind.SETTLE, dedupe_key=f"settle:{batch.pk}", pool=pool, subject_id=batch.pk)
-    _tell(batch, "batch.signed", sum(line.micros for line in lines))
+    _tell(batch, "batch.signed", owed)
     return batch
 
 
 @transaction.atomic
 def void(*, batch: Batch) -> Batch:
     """Give the debts of a batch that can no longer land back to what is payable."""
-    records = list(batch.records.select_related("party"))
-    back = [ledger.payable(batch.pool, record.party) for record in records]
-    ledger.lock([batch.account, *back])
+    owed = _by_party((record.party, record.amount_micros) for record in batch.records.select_related("party"))
+    back = {party: ledger.payable(batch.pool, party) for party in owed}
+    ledger.lock([batch.account, *back.values()])
     lifecycle.move(batch, Batch.Status.VOID)
     settling = Payment.objects.filter(record__batch=batch)
     lifecycle.move_all(settling, frm=Payment.Status.SETTLING, to=Payment.Status.PAYABLE, record=None)
-    by_account: dict[int, tuple[Account, int]] = {}
-    for account, record in zip(back, records, strict=True):
-        by_account[account.pk] = (account, by_account.get(account.pk, (account, 0))[1] + record.amount_micros)
     ref = str(batch.pk)
-    ledger.post(
-        [Move(batch.account, account, micros, Reason.SETTLE_VOID, ref) for account, micros in by_account.values()]
-    )
-    _tell(batch, "batch.voided", sum(record.amount_micros for record in records))
+    ledger.post([Move(batch.account, back[party], owed[party], Reason.SETTLE_VOID, ref) for party in owed])
+    _tell(batch, "batch.voided", owed)
     return batch
 
 
@@ -160,20 +148,20 @@ def landed_on(client: ChainClient) -> Callable[[Batch, int], bool]:
     return landed
 
 
-def leaf(*, pool_key: bytes, seq: int, payment: Payment, address: str) -> Leaf:
-    """Return the leaf of a debt. Its id is left-aligned in 32 bytes; ``task_hash`` is keccak-256 of its canonical metadata."""
-    canonical = json.dumps(payment.metadata, sort_keys=True, separators=(",", ":")).encode()
-    payment_id = payment.pk.bytes.ljust(32, b"\0")
-    return Leaf(pool_key, seq, payment_id, address, payment.amount_micros, keccak(canonical))
-
-
 def _sign(pool: Pool, lines: Sequence[Line], authorizer: Signer, deadline: datetime) -> Batch:
     if pool.pool_key is None:
         raise ValueError(f"{pool} is not bound")
     pool_key, first_seq = bytes.fromhex(pool.pool_key[2:]), pool.next_seq
     packed = wire.encode_batch(first_seq, [Record(line.party.address, line.micros) for line in lines])
     leaves = [
-        leaf(pool_key=pool_key, seq=first_seq + at, payment=payment, address=line.party.address)
+        receipts.leaf(
+            pool_key=pool_key,
+            seq=first_seq + at,
+            payment_id=payment.pk,
+            address=line.party.address,
+            amount_micros=payment.amount_micros,
+            metadata=payment.metadata,
+        )
         for at, line in enumerate(lines)
         for payment in line.payments
     ]
@@ -238,11 +226,11 @@ def _netted(calls: Sequence[Payment]) -> list[Line]:
     return [Line(line[0].party, line) for line in lines]
 
 
-def _by_party(lines: Iterable[Line]) -> list[tuple[Party, list[Line]]]:
-    grouped: dict[UUID, tuple[Party, list[Line]]] = {}
-    for line in lines:
-        grouped.setdefault(line.party.pk, (line.party, []))[1].append(line)
-    return list(grouped.values())
+def _by_party(debts: Iterable[tuple[Party, int]]) -> dict[Party, int]:
+    summed: dict[Party, int] = {}
+    for party, micros in debts:
+        summed[party] = summed.get(party, 0) + micros
+    return summed
 
 
 def _allow(pool: Pool, parties: Iterable[Party], batch: Batch) -> None:
@@ -264,6 +252,11 @@ def _end_of(pool: Pool) -> datetime:
     return min(filter(None, [pool.expires_at, pool.reclaimable_at]))
 
 
-def _tell(batch: Batch, type: str, micros: int) -> None:
-    payload = {"pool_id": str(batch.pool_id), "amount": money.render(micros), "records": batch.records.count()}
-    events.record(type=type, subject_type="batch", subject_id=batch.pk, payload=payload, pool=batch.pool)
+def _tell(batch: Batch, type: str, owed: Mapping[Party, int]) -> None:
+    """Tell the payer of the whole batch, and each party of its part: a party can land the batch that pays it."""
+    about = {"pool_id": str(batch.pool_id), "records": batch.records.count()}
+    for party, micros in owed.items():
+        payload = {**about, "amount": money.render(micros)}
+        events.record(type=type, subject_type="batch", subject_id=batch.pk, payload=payload, party=party)
+    whole = {**about, "amount": money.render(sum(owed.values()))}
+    events.record(type=type, subject_type="batch", subject_id=batch.pk, payload=whole, pool=batch.pool)

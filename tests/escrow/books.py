@@ -9,8 +9,8 @@ from uuid import uuid4
 from django.db.models import Sum
 from eth_utils.address import to_checksum_address
 
-from escrow import holds, invoices, ledger, payments, pools, sessions
-from escrow.models import Account, Batch, Hold, Invoice, Party, Payment, Pool, Session, Transfer
+from escrow import holds, indexer, invoices, ledger, payments, pools, sessions
+from escrow.models import Account, Batch, ChainLog, Hold, Invoice, Party, Payment, Pool, Session, Transfer
 from escrow.policy import Policy
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -76,6 +76,20 @@ def invoice(on: Hold, micros: int, number: str = "INV-1") -> Invoice:
 def never_landed(batch: Batch, block: int) -> bool:
     """Stand for a contract that has not taken a batch."""
     return False
+
+
+def land(batch: Batch, *, tx_hash: str, block: int = 7, log_index: int = 3) -> None:
+    """Let the indexer have read that a batch landed, whoever landed it."""
+    ChainLog.objects.create(
+        pool=batch.pool,
+        event="BatchSettled",
+        args={},
+        block_number=block,
+        block_hash="0x" + "0b" * 32,
+        tx_hash=tx_hash,
+        log_index=log_index,
+    )
+    indexer._credit(batch, indexer.Place(ref=f"{tx_hash}:{log_index}", at=NOW))
 
 
 def balance(account: Account) -> int:

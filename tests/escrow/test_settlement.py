@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from django.conf import settings
 
-from escrow import invoices, ledger, pools, settlement
+from escrow import invoices, ledger, pools, receipts, settlement
 from escrow.chain import wire
 from escrow.chain.signer import LocalSigner
 from escrow.errors import StateConflict
@@ -100,8 +100,13 @@ def test_every_payment_can_be_proven_from_the_root() -> None:
     pool = Pool.objects.get(pk=spending.pool_id)
     assert pool.pool_key is not None
     leaves = [
-        settlement.leaf(
-            pool_key=bytes.fromhex(pool.pool_key[2:]), seq=record.seq, payment=payment, address=record.party.address
+        receipts.leaf(
+            pool_key=bytes.fromhex(pool.pool_key[2:]),
+            seq=record.seq,
+            payment_id=payment.pk,
+            address=record.party.address,
+            amount_micros=payment.amount_micros,
+            metadata=payment.metadata,
         )
         for record in batch.records.select_related("party")
         for payment in record.payments.all()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from escrow import ledger
-from escrow.chain import contract, deploy
+from escrow import ledger, receipts
+from escrow.chain import contract, deploy, events, merkle
 from escrow.chain.client import ChainClient
 from escrow.chain.outcomes import SendOutcome, SendResult
 from escrow.ledger import Move
@@ -71,10 +71,18 @@ def test_a_send_without_an_answer_is_sent_again_as_the_same_bytes(
 
 
 def test_a_batch_that_its_provider_lands_counts_once(chain: Chain, lint: Party, owing: Session) -> None:
-    action = ChainAction.objects.get(kind="settle")
-    data = calldata(action, Signatory(chain.client, chain.keyring), chain.now())
-    deploy.send(chain.client, chain.somebody(), chain.contract.address, data)
+    action, batch = ChainAction.objects.get(kind="settle"), Batch.objects.select_related("pool").get()
+    data = receipts.calldata(batch)
+    assert data == calldata(action, Signatory(chain.client, chain.keyring), chain.now())
+    landed = deploy.send(chain.client, chain.somebody(), chain.contract.address, data)
     chain.until(lambda: Batch.objects.get().status == Batch.Status.SETTLED, "the indexer has seen it")
+    batch.refresh_from_db()
+    landing = receipts.landings([batch])[batch.pk]
+    assert (landing.transaction_hash, landing.block_number) == (landed.transaction_hash, landed.block_number)
+    receipt = receipts.prove(payment=Payment.objects.get(), now=chain.now())
+    assert receipt.landing == landing
+    (told,) = [event for event in landed.events if isinstance(event, events.BatchSettled)]
+    assert merkle.verify_proof(told.root, receipt.leaf, receipt.proof)
     chain.relay()
     assert ledger.balance(ledger.credited(owing.pool, lint)) == 300_000
     assert chain.contract.line_of(_key(owing.pool), lint.address).matured == 300_000
