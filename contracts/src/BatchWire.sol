@@ -54,9 +54,11 @@ library BatchWire {
         if (bad != 0) _refuse(packed, start, firstSeq, count, providers, cap);
     }
 
-    function providerAt(bytes calldata packed, uint256 index) internal pure returns (address) {
-        uint256 offset = HEAD + PROVIDER_SIZE * index;
-        return address(bytes20(packed[offset:offset + PROVIDER_SIZE]));
+    /// @dev For an index below the number of providers that `scan` found, which has seen the bytes.
+    function providerAt(bytes calldata packed, uint256 index) internal pure returns (address provider) {
+        assembly ("memory-safe") {
+            provider := shr(96, calldataload(add(packed.offset, add(HEAD, mul(PROVIDER_SIZE, index)))))
+        }
     }
 
     /// @dev Finds the first bad record again, slowly, to name it.

@@ -734,18 +734,23 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
         for (uint256 i = 0; i < sums.length; ++i) {
             address provider = packed.providerAt(i);
             uint256 amount = sums[i];
-            Line memory line = _rolled(lines[provider], window);
-            if (!line.allowed) revert ProviderNotAllowed(poolId, provider);
+            if (!_creditLine(lines[provider], uint64(amount), window)) revert ProviderNotAllowed(poolId, provider);
             if (amount == 0) revert UnusedProvider(provider);
-            if (window == 0) {
-                line.matured += uint64(amount);
-            } else {
-                line.newer += uint64(amount);
-            }
-            _storeLine(lines[provider], line);
             total += amount;
             emit Credited(poolId, provider, amount, firstSeq);
         }
+    }
+
+    /// @return allowed whether the line may be credited; what a line that may not is left as does not count
+    function _creditLine(Line storage stored, uint64 amount, uint256 window) private returns (bool allowed) {
+        Line memory line = _rolled(stored, window);
+        allowed = line.allowed;
+        if (window == 0) {
+            line.matured += amount;
+        } else {
+            line.newer += amount;
+        }
+        _storeLine(stored, line);
     }
 
     function _spend(Spending memory spending, uint256 total, uint256 windowIndex) private pure {
