@@ -18,6 +18,20 @@ from agentmarket.answers import (
     Task,
     Transfer,
 )
+from agentmarket.chain.errors import (
+    MissingExtra,
+    NotAContract,
+    NotCredited,
+    NotFinal,
+    NotOnChain,
+    ReceiptMismatch,
+    ReceiptRefused,
+    Reverted,
+    RpcRefused,
+    RpcUnavailable,
+    TransactionReverted,
+    WrongChain,
+)
 from agentmarket.client import Client, SyncClient
 from agentmarket.errors import (
     AgentMarketError,
@@ -43,6 +57,7 @@ from agentmarket.errors import (
     Unreachable,
 )
 from agentmarket.paid import Unserviceable
+from agentmarket.proofs import Receipt, Verified
 from agentmarket.retries import Retries
 from agentmarket.seller import Seller
 from agentmarket.wire import request_hash
@@ -69,8 +84,13 @@ __all__ = [
     "Invoice",
     "Key",
     "Me",
+    "MissingExtra",
     "NextAction",
+    "NotAContract",
+    "NotCredited",
+    "NotFinal",
     "NotFound",
+    "NotOnChain",
     "Offering",
     "OnSuccessFailed",
     "OpenedSession",
@@ -79,7 +99,13 @@ __all__ = [
     "PolicyDenied",
     "Pool",
     "RateLimited",
+    "Receipt",
+    "ReceiptMismatch",
+    "ReceiptRefused",
     "Retries",
+    "Reverted",
+    "RpcRefused",
+    "RpcUnavailable",
     "Seller",
     "Sent",
     "ServerError",
@@ -87,10 +113,13 @@ __all__ = [
     "SyncClient",
     "Task",
     "Timeout",
+    "TransactionReverted",
     "Transfer",
     "Unauthenticated",
     "Unavailable",
     "Unreachable",
     "Unserviceable",
+    "Verified",
+    "WrongChain",
     "request_hash",
 ]

@@ -19,6 +19,7 @@
       OnSuccessFailed           the payment was accepted; your own function raised afterwards
       CallFailed                the payment was accepted; the agent did not deliver: `payment` tells if it came back
       Timeout                   you waited for a state, and it did not come in time
+      …                         what goes wrong on a chain: `chain.errors`
 
 No network and no parsing of replies here: `wire` turns a reply into one of these.
 """

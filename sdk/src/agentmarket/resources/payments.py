@@ -8,6 +8,7 @@ from agentmarket import errors, wire
 from agentmarket.amounts import to_wire
 from agentmarket.answers import Payment, Sent, Session
 from agentmarket.operations import Listing, Resource, S_co, listing, operation
+from agentmarket.proofs import Receipt
 from agentmarket.steps import Fulfil, ReadClock, Steps, one_key
 
 Amount = str | Decimal
@@ -17,6 +18,11 @@ class Payments(Resource[S_co]):
     @operation
     def get(self, payment_id: str) -> Steps[Payment]:
         return self._get(Payment, f"/v1/payments/{wire.segment(payment_id)}")
+
+    @operation
+    def receipt(self, payment_id: str) -> Steps[Receipt]:
+        """What proves that a payment was settled on chain, to somebody who trusts only a node: see `Receipt.verify`."""
+        return self._get(Receipt, f"/v1/payments/{wire.segment(payment_id)}/receipt")
 
     @listing
     def list(

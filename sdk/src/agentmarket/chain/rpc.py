@@ -1,0 +1,216 @@
+"""A node, asked over JSON-RPC: reads that are repeated, sends that are not, and log searches in bounded chunks.
+
+Numbers are ints, bytes are bytes, hashes and addresses `0x` strings. The URL may hold a secret: no error repeats it.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx2
+
+from agentmarket.chain.errors import NotAContract, RpcRefused, RpcUnavailable
+from agentmarket.chain.refusals import reverted
+
+#: seconds for one answer
+TIMEOUT = 15.0
+#: how often a read is asked before the node counts as unavailable, and the pause that doubles in between
+ATTEMPTS, FIRST_PAUSE = 4, 0.25
+#: blocks asked for at once; public nodes refuse more than some thousands
+CHUNK = 2_000
+
+#: told how far a search is: first block, last block, logs found so far
+Progress = Callable[[int, int, int], None]
+Topics = Sequence[str | Sequence[str] | None]
+
+
+@dataclass(frozen=True)
+class Block:
+    """`timestamp` is seconds; `base_fee` wei for each gas."""
+
+    number: int
+    timestamp: int
+    base_fee: int
+
+
+def silent(first: int, last: int, found: int) -> None:
+    """A progress that tells nobody."""
+
+
+class Rpc:
+    """A node at `url`. Close it with `with`, or `close()`."""
+
+    def __init__(self, url: str, *, timeout: float = TIMEOUT, chunk: int = CHUNK) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise RpcUnavailable("The RPC URL is not one: it looks like https://host/….")
+        self.host, self._url, self._chunk = parts.hostname, url, chunk
+        self._http = httpx2.Client(timeout=timeout, trust_env=False, follow_redirects=False)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Rpc({self.host!r})"
+
+    # reads
+
+    def chain_id(self) -> int:
+        return self._number("eth_chainId")
+
+    def head(self) -> Block:
+        """The latest block."""
+        found = self._read("eth_getBlockByNumber", "latest", False)
+        try:
+            return Block(
+                int(found["number"], 16), int(found["timestamp"], 16), int(found.get("baseFeePerGas", "0x0"), 16)
+            )
+        except (TypeError, KeyError, ValueError):
+            raise self._unusable("eth_getBlockByNumber") from None
+
+    def must_be_contract(self, address: str) -> None:
+        """Raises NotAContract when the chain has no code there."""
+        if self._bytes("eth_getCode", address, "latest") == b"":
+            raise NotAContract(f"Nothing is deployed at {address} on this chain: check the contract and the RPC URL.")
+
+    def call(self, to: str, data: bytes, *, sender: str | None = None) -> bytes:
+        """What the contract answers now. Raises Reverted when it refuses."""
+        return self._bytes("eth_call", _message(to, data, sender), "latest")
+
+    def estimate_gas(self, sender: str, to: str, data: bytes) -> int:
+        """Gas units. Raises Reverted for what would revert."""
+        return self._number("eth_estimateGas", _message(to, data, sender))
+
+    def tip(self) -> int:
+        """Wei for each gas that the node suggests on top of the base fee."""
+        return self._number("eth_maxPriorityFeePerGas")
+
+    def balance(self, address: str) -> int:
+        """Wei."""
+        return self._number("eth_getBalance", address, "latest")
+
+    def nonce(self, address: str) -> int:
+        """The next nonce, transactions that wait included."""
+        return self._number("eth_getTransactionCount", address, "pending")
+
+    def receipt(self, transaction: str) -> Mapping[str, Any] | None:
+        """The receipt as the node tells it; None while there is none."""
+        found = self._read("eth_getTransactionReceipt", transaction)
+        if found is not None and not (isinstance(found, Mapping) and {"status", "blockNumber", "logs"} <= found.keys()):
+            raise self._unusable("eth_getTransactionReceipt")
+        return found
+
+    def logs_backwards(
+        self, address: str, topics: Topics, *, newest: int, oldest: int = 0, progress: Progress = silent
+    ) -> Iterator[list[Mapping[str, Any]]]:
+        """Raw logs of one address, newest chunk first, each chunk in the chain's order. Stop iterating to stop asking.
+
+        A chunk that the node finds too large is halved, down to a single block.
+        """
+        last, chunk, found = newest, self._chunk, 0
+        while last >= oldest:
+            first = max(oldest, last - chunk + 1)
+            try:
+                logs = self._logs(address, topics, first, last)
+            except RpcRefused:
+                if first == last:
+                    raise
+                chunk = (last - first + 1) // 2
+                continue
+            found += len(logs)
+            progress(first, last, found)
+            yield logs
+            last = first - 1
+
+    # sends
+
+    def send_raw(self, raw: bytes) -> None:
+        """Broadcast once, and once only. Raises RpcRefused when the node says no, RpcUnavailable when it says nothing."""
+        self._ask("eth_sendRawTransaction", ("0x" + raw.hex(),))
+
+    # the wire
+
+    def _logs(self, address: str, topics: Topics, first: int, last: int) -> list[Mapping[str, Any]]:
+        query = {"address": address, "topics": list(topics), "fromBlock": hex(first), "toBlock": hex(last)}
+        found = self._read("eth_getLogs", query)
+        if not isinstance(found, list):
+            raise self._unusable("eth_getLogs")
+        # What was asked for is checked, so that a careless node cannot slip in another contract's events.
+        return [log for log in found if isinstance(log, Mapping) and str(log.get("address")).lower() == address.lower()]
+
+    def _number(self, method: str, *params: Any) -> int:
+        try:
+            return int(self._read(method, *params), 16)
+        except (TypeError, ValueError):
+            raise self._unusable(method) from None
+
+    def _bytes(self, method: str, *params: Any) -> bytes:
+        try:
+            return bytes.fromhex(self._read(method, *params).removeprefix("0x"))
+        except (AttributeError, ValueError):
+            raise self._unusable(method) from None
+
+    def _read(self, method: str, *params: Any) -> Any:
+        """One read, repeated while the node is not there."""
+        for attempt in range(ATTEMPTS - 1):
+            try:
+                return self._ask(method, params)
+            except RpcUnavailable:
+                time.sleep(FIRST_PAUSE * 2**attempt)
+        return self._ask(method, params)
+
+    def _ask(self, method: str, params: Sequence[Any]) -> Any:
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
+        try:
+            response = self._http.post(self._url, json=body)
+            document = response.json()
+        except (httpx2.HTTPError, ValueError) as error:
+            raise RpcUnavailable(f"{self.host}: {method}: {type(error).__name__}.") from None
+        if isinstance(document, Mapping):
+            if document.get("error") is not None:
+                raise _refusal(method, document["error"], busy=response.status_code == httpx2.codes.TOO_MANY_REQUESTS)
+            if "result" in document:
+                return document["result"]
+        raise RpcUnavailable(f"{self.host}: {method}: status {response.status_code}, and no JSON-RPC answer.")
+
+    def _unusable(self, method: str) -> RpcUnavailable:
+        return RpcUnavailable(f"{self.host}: {method}: the answer is of another form than JSON-RPC promises.")
+
+
+def _message(to: str, data: bytes, sender: str | None) -> dict[str, str]:
+    message = {"to": to, "data": "0x" + data.hex()}
+    return message if sender is None else {**message, "from": sender}
+
+
+def _refusal(method: str, error: Any, *, busy: bool) -> RpcRefused | RpcUnavailable:
+    code = error.get("code") if isinstance(error, Mapping) else None
+    message = str(error.get("message", error) if isinstance(error, Mapping) else error)[:300]
+    data = _data(error.get("data")) if isinstance(error, Mapping) else None
+    if busy or code == -32005:  # EIP-1474: limit exceeded
+        return RpcUnavailable(f"{method}: {message}")
+    if data is not None and method in ("eth_call", "eth_estimateGas"):
+        return reverted(data)
+    if code == 3 or "revert" in message:
+        return reverted(b"")
+    return RpcRefused(f"The node refuses {method}: {message}", rpc_code=code if isinstance(code, int) else None)
+
+
+def _data(data: Any) -> bytes | None:
+    """Revert data as nodes tell it: a hex string, or an object that holds one."""
+    if isinstance(data, Mapping):
+        data = data.get("data") or data.get("result")
+    try:
+        return bytes.fromhex(data[2:]) if isinstance(data, str) and data.startswith("0x") else None
+    except ValueError:
+        return None
