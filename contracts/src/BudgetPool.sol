@@ -700,10 +700,11 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
 
     // ------------------------------------------------------------------ a batch
 
-    /// @dev Calls this contract for item `index` of `count`, with that item's share of the gas. Every refusal of ours and
-    /// of the token carries data, so an empty one is a want of gas: it must not pass for the item's own fault.
+    /// @dev Calls this contract for item `index` of `count` with an equal share of the gas, one share being left for what
+    /// comes after. Every refusal of ours and of the token carries data, so an empty one is a want of gas: it must not
+    /// pass for the item's own fault.
     function _try(uint256 index, uint256 count, bytes memory data) private returns (bool passed, bytes memory reason) {
-        (passed, reason) = address(this).call{gas: gasleft() / (count - index)}(data);
+        (passed, reason) = address(this).call{gas: gasleft() / (count - index + 1)}(data);
         if (!passed && reason.length == 0) revert ItemOutOfGas(index);
     }
 

@@ -85,7 +85,7 @@ def test_a_pool_without_money_never_opens(chain: Chain, settings: Any) -> None:
     before = books()
     chain.until(lambda: chain.fresh(pool).status == Pool.Status.FAILED, "the pool has failed")
     assert books() == before
-    assert "InsufficientBalance" in chain.fresh(pool).reason
+    assert "exceeds balance" in chain.fresh(pool).reason
 
 
 def test_settled_money_is_disputed_and_ruled_on_chain(chain: Chain) -> None:
