@@ -1,0 +1,216 @@
+"""A receipt is believed only as far as the chain says the same: each way to forge one is refused by its name."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+import agentmarket
+from agentmarket import (
+    Client,
+    InvalidReply,
+    NotAContract,
+    NotCredited,
+    NotFinal,
+    NotOnChain,
+    Receipt,
+    ReceiptMismatch,
+    ReceiptRefused,
+    RpcUnavailable,
+    SyncClient,
+    TransactionReverted,
+    WrongChain,
+)
+from agentmarket.chain import rpc
+
+from . import stub
+from .node import CONTRACT, JSON, LANDED, ONE, POOL, Node, document, log, serve
+
+OTHER_POOL, TWO = b"\x12" * 32, "0x" + "b2" * 20
+
+
+@pytest.fixture
+def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
+    monkeypatch.setattr(rpc, "FIRST_PAUSE", 0.0)
+    node = Node()
+    stop = serve(node)
+    yield node
+    stop()
+
+
+def verify(node: Node, told: JSON, **options: Any) -> agentmarket.Verified:
+    return Receipt.read(json.dumps(told)).verify(rpc_url=node.url, **{"contract": CONTRACT, **options})
+
+
+def test_an_honest_receipt_is_proven(node: Node) -> None:
+    told = document(node)
+    proven = verify(node, told, min_confirmations=1_001)
+    assert (proven.block, proven.transaction, proven.root) == (4_000, LANDED, told["root"])
+    assert (proven.confirmations, proven.amount_micros, proven.chain_id) == (1_001, 8_000, 8453)
+    assert node.count("eth_getLogs") == 0
+    assert asyncio.run(Receipt.read(json.dumps(told)).averify(rpc_url=node.url, contract=CONTRACT)) == proven
+
+
+def test_a_receipt_survives_its_file(node: Node) -> None:
+    told = document(node)
+    receipt = Receipt.read(json.dumps(told))
+    assert json.loads(receipt.json()) == told
+    assert Receipt.read(receipt.json()) == receipt
+    with pytest.raises(InvalidReply, match="leaf"):
+        Receipt.read("{}".replace("}", '"payment_id": "x", "chain_id": 1, "contract": "", "pool_key": "", "seq": 1}'))
+    with pytest.raises(InvalidReply):
+        Receipt.read(b"\xff not json")
+
+
+@pytest.mark.parametrize("named", [None, "0x" + "99" * 32, "not a hash"])
+def test_without_the_right_transaction_the_pools_events_are_searched(node: Node, named: str | None) -> None:
+    told = document(node)
+    told["batch"]["transaction_hash"] = named
+    node.mine("0x" + "01" * 32, log("PoolOpened", poolId=POOL, payer=TWO, terms=TERMS, deposit=1), block=10)
+    node.most_blocks = 300
+    assert verify(node, told).transaction == LANDED
+    asked = [params[0] for method, params in node.seen if method == "eth_getLogs"]
+    answered = [query for query in asked if int(query["toBlock"], 16) - int(query["fromBlock"], 16) < 300]
+    assert len(answered) < 6  # and no further back than where it was found
+    assert min(int(query["fromBlock"], 16) for query in answered) > 3_500
+
+
+TERMS = (TWO, TWO, TWO, 1, 1, 1, 1, 1, 1, 1, b"\0" * 32, b"\0" * 32)
+
+
+def test_a_search_ends_where_the_pool_began(node: Node) -> None:
+    told = document(node, land=False)
+    node.views["isSettled"] = [True]  # another batch has this record
+    told["batch"]["transaction_hash"] = None
+    node.mine("0x" + "01" * 32, log("PoolOpened", poolId=POOL, payer=TWO, terms=TERMS, deposit=1), block=4_900)
+    with pytest.raises(NotOnChain, match="not proven"):
+        verify(node, told)
+    assert node.count("eth_getLogs") == 1
+
+
+def changed(told: JSON, path: str, value: object) -> JSON:
+    *parents, name = path.split(".")
+    place = told
+    for parent in parents:
+        place = place[parent]
+    place[name] = value
+    return told
+
+
+HOSTILE: list[tuple[str, object, type[ReceiptRefused], str]] = [
+    ("leaf.amount_micros", "8000000", ReceiptMismatch, "root"),
+    ("leaf.amount_micros", "-1", ReceiptMismatch, "form"),
+    ("leaf.amount_micros", "eight", ReceiptMismatch, "form"),
+    ("leaf.provider", TWO, ReceiptMismatch, "root"),
+    ("leaf.provider", "agent://x", ReceiptMismatch, "form"),
+    ("leaf.seq", 8, ReceiptMismatch, "seq"),
+    ("leaf.pool_id", "0x" + OTHER_POOL.hex(), ReceiptMismatch, "pool"),
+    ("leaf.payment_id", "0x" + "07" * 32, ReceiptMismatch, "payment"),
+    ("leaf.task_hash", "0x" + "07" * 32, ReceiptMismatch, "metadata"),
+    ("payment_id", str(UUID(int=7)), ReceiptMismatch, "payment"),
+    ("metadata", {"query": "another"}, ReceiptMismatch, "metadata"),
+    ("contract", TWO, ReceiptMismatch, "contract"),
+    ("root", "0x" + "07" * 32, ReceiptMismatch, "root"),
+    ("proof", [], ReceiptMismatch, "root"),
+    ("proof", ["0x07"], ReceiptMismatch, "form"),
+    ("chain_id", 84532, WrongChain, "chain"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "kind", "step"), HOSTILE)
+def test_what_was_changed_is_refused_by_name(
+    node: Node, path: str, value: object, kind: type[ReceiptRefused], step: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        verify(node, changed(document(node), path, value))
+    assert caught.value.step == step
+    assert "secret-of-the-url" not in str(caught.value)
+
+
+def test_a_forged_tree_of_another_pool_or_root_is_not_on_chain(node: Node) -> None:
+    """All of it fits together; only the contract has never heard of it."""
+    forged = document(node, amount=9_000, land=False)
+    document(node)  # the honest batch, of the same record
+    with pytest.raises(NotOnChain):
+        verify(node, forged)
+
+
+def test_the_same_event_of_another_contract_proves_nothing(node: Node) -> None:
+    told = document(node, land=False)
+    imitation = "0x" + "d0" * 20
+    root = bytes.fromhex(told["root"][2:])
+    node.mine(
+        LANDED,
+        log("Credited", address=imitation, poolId=POOL, provider=ONE, amount=8_000, firstSeq=7),
+        log("BatchSettled", address=imitation, poolId=POOL, firstSeq=7, count=1, total=8_000, root=root),
+    )
+    with pytest.raises(NotOnChain):
+        verify(node, told)
+    node.views["isSettled"] = [True]
+    with pytest.raises(NotOnChain):
+        verify(node, told)
+
+
+def test_a_transaction_that_failed_proves_nothing(node: Node) -> None:
+    told = document(node)
+    node.receipts[LANDED]["status"] = "0x0"
+    with pytest.raises(TransactionReverted) as caught:
+        verify(node, told)
+    assert caught.value.step == "transaction"
+    told["batch"]["transaction_hash"] = None
+    with pytest.raises(TransactionReverted):  # nor when it is found by its log
+        verify(node, told)
+
+
+def test_a_root_that_promises_more_than_was_credited_proves_nothing(node: Node) -> None:
+    told = document(node, credited=7_999)
+    with pytest.raises(NotCredited, match="7999"):
+        verify(node, told)
+
+
+def test_a_credit_of_another_batch_in_the_same_transaction_does_not_count(node: Node) -> None:
+    told = document(node, credited=1)
+    node.receipts[LANDED]["logs"].append(
+        log("Credited", poolId=POOL, provider=ONE, amount=8_000, firstSeq=8)
+        | {"transactionHash": LANDED, "blockNumber": hex(4_000)}
+    )
+    with pytest.raises(NotCredited):
+        verify(node, told)
+
+
+def test_what_the_caller_asks_for_counts(node: Node) -> None:
+    told = document(node)
+    with pytest.raises(NotFinal, match="1001"):
+        verify(node, told, min_confirmations=1_002)
+    with pytest.raises(ReceiptMismatch, match="name the contract") as caught:
+        verify(node, told, contract=None)
+    assert caught.value.step == "contract"
+    node.code.clear()
+    with pytest.raises(NotAContract):
+        verify(node, told)
+
+
+def test_a_node_that_says_nothing_is_no_proof_against(node: Node) -> None:
+    told = document(node)
+    node.dead.add("eth_getTransactionReceipt")
+    with pytest.raises(RpcUnavailable) as caught:
+        verify(node, told)
+    assert "secret-of-the-url" not in str(caught.value)
+    assert node.count("eth_getTransactionReceipt") == rpc.ATTEMPTS
+
+
+def test_both_clients_fetch_receipts(node: Node, market: stub.Market, buyer: SyncClient) -> None:
+    told = document(node)
+    market.receipts[told["payment_id"]] = told
+    receipt = buyer.payment.receipt(told["payment_id"])
+    assert receipt.leaf.amount_micros == "8000"
+
+    async def fetch() -> Receipt:
+        async with Client(stub.PAYER_KEY, base_url=market.url) as client:
+            return await client.payment.receipt(told["payment_id"])
+
+    assert asyncio.run(fetch()) == receipt
+    assert receipt.verify(rpc_url=node.url, contract=CONTRACT).block == 4_000
