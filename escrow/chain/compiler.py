@@ -1,6 +1,7 @@
 """Solidity to committed artifacts: ABI, bytecode, settings and a hash of every source that went in.
 
-Lives here: compiling through py-solc-x and the wrapper in `contracts/solc`, and writing `contracts/artifacts`.
+Lives here: compiling through py-solc-x and the wrapper in `contracts/solc`, and writing `contracts/artifacts`: what came
+out, and for the contract that goes to public chains what went in, which a block explorer compiles again to verify it.
 Not here: reading them (artifacts.py), deploying (deploy.py). Runs as `python -m escrow.chain.compiler [--check]`.
 """
 
@@ -13,6 +14,7 @@ import os
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +23,7 @@ import solcx
 from escrow.chain.artifacts import CONTRACTS_ROOT, Artifact, artifact_path
 
 SOURCES = {"BudgetPool": "src/BudgetPool.sol", "TestUSDC": "src/test/TestUSDC.sol"}
+VERIFIED = "BudgetPool"  # the one that is deployed in public
 DEPLOYED_SIZE_LIMIT = 24_576  # EIP-170
 
 _IMPORT = re.compile(r'^import\s[^;]*?"([^"]+)";', re.MULTILINE)
@@ -70,22 +73,27 @@ def source_hash(sources: dict[str, str]) -> str:
     return digest.hexdigest()
 
 
-def compile_contract(name: str, root: Path = CONTRACTS_ROOT) -> Artifact:
-    """Compile one of `SOURCES`; raises `CompileError` when it fails or is too large to deploy."""
+def standard_input(name: str, root: Path = CONTRACTS_ROOT) -> dict[str, Any]:
+    """All that the compiler is told about one of `SOURCES`, as solc's standard JSON."""
     entry = SOURCES[name]
-    sources = collect_sources(root, entry)
-    settings = settings_from(root)
-    binary = root / "solc"
     outputs = ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]
+    return {
+        "language": "Solidity",
+        "sources": {source: {"content": content} for source, content in collect_sources(root, entry).items()},
+        "settings": settings_from(root) | {"outputSelection": {entry: {name: outputs}}},
+    }
+
+
+def compile_contract(name: str, root: Path = CONTRACTS_ROOT) -> Artifact:
+    """Compile one of `SOURCES` as it is now; raises `CompileError` as `compile_input` does."""
+    return compile_input(name, standard_input(name, root), root)
+
+
+def compile_input(name: str, told: dict[str, Any], root: Path = CONTRACTS_ROOT) -> Artifact:
+    """Compile a standard input; raises `CompileError` when it fails or what comes out is too large to deploy."""
+    entry, binary = SOURCES[name], root / "solc"
     try:
-        compiled = solcx.compile_standard(
-            {
-                "language": "Solidity",
-                "sources": {source: {"content": content} for source, content in sources.items()},
-                "settings": settings | {"outputSelection": {entry: {name: outputs}}},
-            },
-            solc_binary=binary,
-        )
+        compiled = solcx.compile_standard(told, solc_binary=binary)
     except solcx.exceptions.SolcError as error:
         raise CompileError(str(error)) from error
     contract = compiled["contracts"][entry][name]
@@ -99,8 +107,8 @@ def compile_contract(name: str, root: Path = CONTRACTS_ROOT) -> Artifact:
         bytecode=bytes.fromhex(contract["evm"]["bytecode"]["object"]),
         deployed_bytecode=deployed,
         solc_version=str(solcx.wrapper.get_solc_version(binary)),
-        settings=settings,
-        source_hash=source_hash(sources),
+        settings={key: value for key, value in told["settings"].items() if key != "outputSelection"},
+        source_hash=source_hash({source: file["content"] for source, file in told["sources"].items()}),
     )
 
 
@@ -119,25 +127,37 @@ def render(artifact: Artifact) -> str:
     return json.dumps(fields, indent=1) + "\n"
 
 
+def render_input(told: dict[str, Any]) -> str:
+    """The standard input as committed: what a block explorer takes, and compiles to the same bytes."""
+    return json.dumps(told, indent=1) + "\n"
+
+
+def input_path(name: str, root: Path = CONTRACTS_ROOT) -> Path:
+    return root / "artifacts" / f"{name}.standard-input.json"
+
+
+def fresh_files(root: Path = CONTRACTS_ROOT) -> Iterator[tuple[Path, str]]:
+    """Every file of `artifacts/` and what belongs in it, compiled now."""
+    for name in SOURCES:
+        told = standard_input(name, root)
+        yield artifact_path(name, root), render(compile_input(name, told, root))
+        if name == VERIFIED:
+            yield input_path(name, root), render_input(told)
+
+
 def write_artifacts(root: Path = CONTRACTS_ROOT) -> list[Path]:
     """Compile everything in `SOURCES` and write it below `artifacts/`."""
     (root / "artifacts").mkdir(exist_ok=True)
     written = []
-    for name in SOURCES:
-        path = artifact_path(name, root)
-        path.write_text(render(compile_contract(name, root)))
+    for path, content in fresh_files(root):
+        path.write_text(content)
         written.append(path)
     return written
 
 
 def stale_artifacts(root: Path = CONTRACTS_ROOT) -> list[str]:
-    """Names whose committed artifact differs from a fresh compilation."""
-    return [
-        name
-        for name in SOURCES
-        if not artifact_path(name, root).exists()
-        or artifact_path(name, root).read_text() != render(compile_contract(name, root))
-    ]
+    """Names of the files that differ from what a fresh compilation writes."""
+    return [path.name for path, content in fresh_files(root) if not path.exists() or path.read_text() != content]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,10 +13,18 @@ from escrow.chain.artifacts import CONTRACTS_ROOT, artifact_path, load_artifact
 from .world import ROOT
 
 
+def test_what_an_explorer_is_given_is_what_is_compiled() -> None:
+    committed = compiler.input_path("BudgetPool").read_text()
+    assert committed == compiler.render_input(compiler.standard_input("BudgetPool"))
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", sorted(compiler.SOURCES))
 def test_the_committed_artifact_is_a_fresh_compilation(name: str) -> None:
-    fresh = compiler.render(compiler.compile_contract(name))
+    # Of the committed input where there is one: so it is also seen to give the committed bytecode, byte for byte.
+    committed = compiler.input_path(name)
+    told = json.loads(committed.read_text()) if committed.exists() else compiler.standard_input(name)
+    fresh = compiler.render(compiler.compile_input(name, told))
     assert artifact_path(name).read_text() == fresh, "run `python -m escrow.chain.compiler`"
 
 
