@@ -55,6 +55,8 @@ def prove(*, payment: Payment, now: datetime) -> Receipt:
     if payment.record is None:
         raise _in_no_batch(payment, now)
     batch = Batch.objects.select_related("pool").get(pk=payment.record.batch_id)
+    if batch.status == Batch.Status.VOID:
+        raise _in_no_batch(_reread(payment), now)
     own = leaf(
         pool_key=_key_of(batch.pool),
         seq=payment.record.seq,
@@ -66,7 +68,7 @@ def prove(*, payment: Payment, now: datetime) -> Receipt:
     try:
         proof = _tree(batch.pk, own.pool_id, batch.root).proof(own)
     except LookupError as fault:
-        current = Payment.objects.select_related("pool").get(pk=payment.pk)
+        current = _reread(payment)
         if current.record_id is None:  # the batch was voided while it was read
             raise _in_no_batch(current, now) from None
         log.critical("%s of %s cannot be proven: %s", payment, batch, fault)
@@ -147,6 +149,10 @@ def _in_no_batch(payment: Payment, now: datetime) -> EscrowError:
         f"{by.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} at the latest."
     )
     return NotSettledYet(payment.status, detail, settles_by=by)
+
+
+def _reread(payment: Payment) -> Payment:
+    return Payment.objects.select_related("pool").get(pk=payment.pk)
 
 
 def _key_of(pool: Pool) -> bytes:

@@ -28,12 +28,14 @@ def get(path: str, why: str) -> Action:
 
 
 def of_payment(payment: Payment, actor: Actor) -> list[Action]:
-    """A buyer can dispute what is not refunded; the provider redeems and refunds."""
+    """A buyer can dispute what is not refunded; the provider redeems and refunds. What is in a batch can be proven."""
     path = f"/v1/payments/{payment.pk}"
+    proof = [get(f"{path}/receipt", "Prove it against the chain.")] if payment.record_id else []
     if actor.is_buyer:
         can = payment.status in (PAYMENT.PAYABLE, PAYMENT.SETTLED)
-        return _for(actor, [post("/v1/disputes", "Dispute it, with its payment_id and a reason.")] if can else [])
-    offers: list[Action] = []
+        offers = [post("/v1/disputes", "Dispute it, with its payment_id and a reason.")] if can else []
+        return _for(actor, offers + proof)
+    offers = proof
     if payment.status == PAYMENT.PAYABLE:
         if payment.kind == Payment.Kind.CALL and not payment.redeemed_hash:
             offers.append(post(f"{path}/redeem", "Bind it to the request that it buys."))

@@ -185,6 +185,7 @@ InvoiceStatus = Literal["submitted", "rejected", "disputed", "approved", "withdr
 TaskStatus = Literal[
     "posted", "assigned", "submitted", "accepted", "rejected", "disputed", "closed", "cancelled", "expired"
 ]
+BatchStatus = Literal["signed", "settled", "void"]
 DisputeStatus = Literal["opening", "open", "answered", "ruling", "ruled", "failed"]
 
 
@@ -209,6 +210,11 @@ class SessionQuery(PageQuery):
 
 class PoolQuery(PageQuery):
     status: Literal["opening", "open", "closing", "closed", "failed"] | None = None
+
+
+class BatchQuery(PageQuery):
+    pool_id: IdIn | None = None
+    status: BatchStatus | None = None
 
 
 class TaskQuery(PageQuery):

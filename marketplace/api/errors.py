@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS: Final = 1
 """A database that restarts or a lock that is waited for is back within seconds."""
 
-FACTS: Final = ("rule", "limit", "spent", "remaining", "required", "would_allow", "subject", "state")
+FACTS: Final = ("rule", "limit", "spent", "remaining", "required", "would_allow", "subject", "state", "settles_by")
 """The facts of a refusal that become members of the problem."""
 
 
@@ -165,6 +165,8 @@ def next_actions(problem: Problem, request: AnyRequest, about: About) -> list[di
             actions = [("GET", f"/v1/payments?session_id={about.session_id}", "See what the key has done already.")]
         case "conflict" | "already_redeemed" | "duplicate_invoice" if request.method == "POST":
             actions = [("GET", _subject(request.path), "Read its state and its next actions.")]
+        case "not_settled_yet":
+            actions = [("GET", _subject(request.path), "Read its status: a receipt is there once it is settling.")]
         case "internal" | "unavailable":
             actions = [(request.method or "GET", request.path, "Repeat the request with the same Idempotency-Key.")]
     actions.append(("GET", f"/docs/errors/{problem.code}", "Read what this code means and what helps."))

@@ -2,9 +2,9 @@
 
 from uuid import UUID
 
-from escrow import payments
+from escrow import payments, receipts
 from marketplace import agents
-from marketplace.api import auth, scope, shapes, show
+from marketplace.api import auth, chain_shapes, scope, shapes, show, show_chain
 from marketplace.api.bodies import PaymentIn, PaymentQuery, Reason, Redemption
 from marketplace.api.endpoint import Call, Endpoint, Reply, serves
 from marketplace.api.pages import page
@@ -53,6 +53,21 @@ class OnePayment(Endpoint):
     def get(self, call: Call, payment_id: UUID) -> shapes.Payment:
         """Read a payment."""
         return show.payment(scope.one(scope.payments(call.actor), payment_id), call.actor)
+
+
+class Receipt(Endpoint):
+    """The proof of a payment."""
+
+    @serves(auth.ANYONE, answer=chain_shapes.Receipt)
+    def get(self, call: Call, payment_id: UUID) -> chain_shapes.Receipt:
+        """Prove a payment against the chain, with no trust in this service.
+
+        The leaf and its siblings lead to the root that the authorizer signed; once the batch has landed, the contract's
+        event names the same root. A payment that is in no signed batch yet is refused as not_settled_yet, and
+        `settles_by` says when it is due at the latest.
+        """
+        found = scope.one(scope.payments(call.actor), payment_id)
+        return show_chain.receipt(found, receipts.prove(payment=found, now=call.now))
 
 
 class Redeem(Endpoint):

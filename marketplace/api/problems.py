@@ -105,6 +105,12 @@ KINDS: Final[dict[str, Kind]] = {
         "A provider uses each invoice number once in a session.",
         "Use the next number, or read the invoice that has this one.",
     ),
+    "not_settled_yet": Kind(
+        409,
+        "The payment is in no signed batch yet",
+        "A payment can be proven once it is in a signed batch. `settles_by` says when it is due for one at the latest.",
+        "Ask again after `settles_by`, or wait for the event batch.signed. Nothing else is needed.",
+    ),
     "idempotency_conflict": Kind(
         409,
         "The Idempotency-Key came with another request",
@@ -162,6 +168,7 @@ class ProblemDocument(Shape):
     would_allow: str | list[str] | None = None
     subject: str | None = None
     state: str | None = None
+    settles_by: str | None = None
     retryable: bool
     outcome: Annotated[
         Literal["not_charged", "charged", "unknown"] | None, Field(description="On operations that move money.")

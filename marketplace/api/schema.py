@@ -120,6 +120,8 @@ def _problems(rule: Rule, path: str, method: str) -> dict[int, list[str]]:
         codes += ["invalid_json", "conflict", "payload_too_large", "unsupported_media_type"]
     if rule.money:
         codes += ["idempotency_key_required", "idempotency_conflict", "insufficient_funds", "policy_denied"]
+    if path.endswith("/receipt"):
+        codes += ["not_settled_yet", "conflict"]
     if path.endswith("/redeem"):
         codes.append("already_redeemed")
     if path.endswith(("/submit", "/v1/invoices")) and method == "POST":
@@ -135,6 +137,8 @@ def _example(code: str) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if code == "policy_denied":
         facts = {"rule": "max_per_tx", "limit": "0.50", "would_allow": "0.50"}
+    if code == "not_settled_yet":
+        facts = {"subject": "payment", "state": "payable", "settles_by": "2030-01-01T00:00:00Z"}
     if code == "insufficient_funds":
         facts = {"remaining": "0.10", "required": "0.25", "would_allow": "0.10"}
     return {
@@ -144,7 +148,7 @@ def _example(code: str) -> dict[str, Any]:
         "detail": kind.meaning.split(". ")[0].rstrip(".") + ".",
         "code": code,
         **facts,
-        "retryable": code in ("insufficient_funds", "unavailable", "internal"),
+        "retryable": code in ("insufficient_funds", "not_settled_yet", "unavailable", "internal"),
         "next_actions": [
             {"method": "GET", "path": f"/docs/errors/{code}", "why": "Read what this code means and what helps."}
         ],

@@ -7,10 +7,10 @@ Every operation takes its rows from here, so there is one place that can be wron
 from typing import TypeVar
 from uuid import UUID
 
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, Prefetch, Q, QuerySet
 
 from escrow.errors import NotFound, StateConflict
-from escrow.models import Dispute, Invoice, Payment, Pool, Session
+from escrow.models import Batch, BatchRecord, Dispute, Invoice, Payment, Pool, Session
 from marketplace.api.auth import Actor
 from marketplace.api.errors import invalid
 from marketplace.models import Agent, ApiKey, Scope, Task
@@ -41,6 +41,16 @@ def payments(actor: Actor) -> "QuerySet[Payment]":
     """Return the payments of the buyer, or those to the provider."""
     rows = Payment.objects.select_related("session__account", "session__pool", "pool", "party__provider", "record")
     return _either(rows, actor, payer="pool__payer_id", session="session_id")
+
+
+def batches(actor: Actor) -> "QuerySet[Batch]":
+    """Return the batches of the payer's pools, or those with a record of the provider's, each with all its records."""
+    records = Prefetch("records", BatchRecord.objects.select_related("party"))
+    rows = Batch.objects.select_related("pool").prefetch_related(records)
+    if actor.scope == Scope.PROVIDER:
+        paying = BatchRecord.objects.filter(party__provider__pk=actor.provider_id)
+        return rows.filter(pk__in=paying.values("batch"))
+    return _bought(rows, actor, payer="pool__payer_id", session="pk")
 
 
 def invoices(actor: Actor) -> "QuerySet[Invoice]":

@@ -7,6 +7,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field
 
+from marketplace.api import chain_shapes
 from marketplace.api.bodies import DisputeStatus, InvoiceStatus, PaymentStatus, PricingIn, TaskStatus
 from marketplace.api.fields import Amount, Id, JsonObject, Moment, PolicyOut, Shape, SignedAmount
 
@@ -83,13 +84,6 @@ class LedgerLine(Shape):
     ref: str
 
 
-class ChainStep(Shape):
-    kind: str
-    status: str
-    tx_hash: str | None
-    gas_used: int | None
-
-
 class Pool(Shape):
     id: Id
     status: Literal["opening", "open", "closing", "closed", "failed"]
@@ -111,7 +105,8 @@ class Pool(Shape):
     currency: USDC = "USDC"
     expires_at: Moment
     created_at: Moment
-    chain_actions: list[ChainStep]
+    terms: Annotated[chain_shapes.PoolTerms | None, Field(description="Null until the payer's key has signed them.")]
+    chain_actions: list[chain_shapes.ChainStep]
     next_actions: list[Action]
 
 
@@ -266,6 +261,9 @@ class LedgerPage(Page[LedgerLine]): ...
 
 
 class PoolPage(Page[Pool]): ...
+
+
+class BatchPage(Page[chain_shapes.Batch]): ...
 
 
 class TaskPage(Page[Task]): ...

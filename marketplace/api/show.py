@@ -12,7 +12,7 @@ from escrow import pools as escrow_pools
 from escrow import sessions as escrow_sessions
 from escrow.models import ChainAction, Dispute, Event, Invoice, Party, Payment, Pool, Session, Transfer
 from marketplace import offerings, tasks
-from marketplace.api import actions, shapes
+from marketplace.api import actions, shapes, show_chain
 from marketplace.api.auth import Actor
 from marketplace.models import Agent, ApiKey, Offering, Task
 
@@ -135,6 +135,7 @@ def pool(row: Pool, actor: Actor) -> shapes.Pool:
             "reclaimed": sums.reclaimed,
             "expires_at": row.expires_at,
             "created_at": row.created_at,
+            "terms": show_chain.terms(row),
             "chain_actions": [{**step, "tx_hash": step["tx_hash"] or None} for step in steps],
             "next_actions": actions.of_pool(row, actor),
         }

@@ -4,7 +4,19 @@ from typing import Final
 
 from django.urls import URLPattern, path, re_path, register_converter
 
-from marketplace.api import accounts, agents, disputes, health, invoices, keys, payments, pools, sessions, tasks
+from marketplace.api import (
+    accounts,
+    agents,
+    batches,
+    disputes,
+    health,
+    invoices,
+    keys,
+    payments,
+    pools,
+    sessions,
+    tasks,
+)
 from marketplace.api.docs import document, error_page, unmatched
 
 
@@ -27,6 +39,7 @@ register_converter(HostConverter, "host")
 endpoints: Final[list[URLPattern]] = [
     path("v1/payments", payments.Payments.as_view()),
     path("v1/payments/<uuid:payment_id>", payments.OnePayment.as_view()),
+    path("v1/payments/<uuid:payment_id>/receipt", payments.Receipt.as_view()),
     path("v1/payments/<uuid:payment_id>/redeem", payments.Redeem.as_view()),
     path("v1/payments/<uuid:payment_id>/refund", payments.Refund.as_view()),
     path("v1/sessions", sessions.Sessions.as_view()),
@@ -38,6 +51,8 @@ endpoints: Final[list[URLPattern]] = [
     path("v1/pools/<uuid:pool_id>", pools.OnePool.as_view()),
     path("v1/pools/<uuid:pool_id>/close", pools.Close.as_view()),
     path("v1/pools/<uuid:pool_id>/top-up", pools.TopUp.as_view()),
+    path("v1/batches", batches.Batches.as_view()),
+    path("v1/batches/<uuid:batch_id>", batches.OneBatch.as_view()),
     path("v1/tasks", tasks.Tasks.as_view()),
     path("v1/tasks/<uuid:task_id>", tasks.OneTask.as_view()),
     path("v1/tasks/<uuid:task_id>/assign", tasks.Assign.as_view()),

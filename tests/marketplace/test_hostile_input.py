@@ -92,7 +92,7 @@ def owner(world: World, rule) -> object:
 def paths(world: World) -> dict[str, str]:
     """Return ids for the routes: the session and the pool are there, the rest is not."""
     nothing = "0198c5f0-7a54-7c3e-9c5e-0c7c8f3f2a10"
-    names = ("payment_id", "task_id", "invoice_id", "dispute_id", "key_id")
+    names = ("payment_id", "task_id", "invoice_id", "dispute_id", "batch_id", "key_id")
     found = {"session_id": str(world.a.session.pk), "pool_id": str(world.a.pool.pk), "name": "lint.acme.dev"}
     return {**dict.fromkeys(names, nothing), **found}
 

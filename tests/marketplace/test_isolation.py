@@ -7,7 +7,8 @@ from itertools import product
 import pytest
 from django.utils import timezone
 
-from escrow import events
+from escrow import events, settlement
+from escrow.chain.signer import LocalSigner
 from escrow.policy import Policy
 from marketplace import keys
 from marketplace.api import bodies
@@ -24,7 +25,7 @@ ROUTES: list[tuple[str, str, Rule]] = [
     for pattern in endpoints
     for method, rule in rules_of(pattern.callback.cls)  # type: ignore[union-attr]
 ]
-SUBJECTS = ("payment_id", "session_id", "pool_id", "task_id", "invoice_id", "dispute_id", "key_id")
+SUBJECTS = ("payment_id", "session_id", "pool_id", "task_id", "invoice_id", "dispute_id", "batch_id", "key_id")
 LISTED = {
     "/v1/payments": "payment_id",
     "/v1/sessions": "session_id",
@@ -32,6 +33,7 @@ LISTED = {
     "/v1/tasks": "task_id",
     "/v1/invoices": "invoice_id",
     "/v1/disputes": "dispute_id",
+    "/v1/batches": "batch_id",
     "/v1/keys": "key_id",
     "/v1/events": "payment_id",
 }
@@ -50,6 +52,9 @@ ROLES = {
 def subjects(world: World) -> dict[str, str]:
     """Return one of everything that belongs to buyer A and provider one."""
     buyer, seller = world.a.by_session, world.one.by_provider
+    buyer.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.03"})
+    batch = settlement.settle(pool=world.a.pool, authorizer=LocalSigner(b"\1" * 32), now=timezone.now())
+    assert batch is not None
     payment = buyer.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.01"}).json
     body = {"title": "t", "capability": "review", "budget": "1.00", "agent": "agent://lint.acme.dev"}
     task = buyer.post("/v1/tasks", body).json
@@ -64,6 +69,7 @@ def subjects(world: World) -> dict[str, str]:
         "task_id": task["id"],
         "invoice_id": invoice["id"],
         "dispute_id": dispute["id"],
+        "batch_id": str(batch.pk),
         "key_id": world.a.by_payer.get("/v1/keys").json["items"][0]["id"],
         "name": "lint.acme.dev",
     }
@@ -134,7 +140,7 @@ def ids(caller: Caller, path: str) -> set[str]:
 
 
 def test_the_matrix_has_every_route() -> None:
-    assert len(ROUTES) == 46
+    assert len(ROUTES) == 49
     for _, _, rule in ROUTES:
         assert rule.body in BODIES or rule.body in (bodies.InvoiceIn, bodies.DisputeIn)
 
