@@ -1,7 +1,7 @@
-"""Putting our contracts on a local chain, and sending from a key there, for tests and the demo.
+"""Sending from a key that nobody else uses now, and putting our contracts on a local chain that way.
 
-Lives here: nonces straight from the node and waiting for receipts, which is enough where nothing else uses the key.
-Not here: the service's own sending, which never takes a nonce from a node (the relay's).
+Lives here: nonces straight from the node and waiting for receipts. Not here: the service's own sending, which never
+takes a nonce from a node (the relay's); a contract that stays (rollout.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from escrow.chain.words import ZERO_ADDRESS
 # EIP-7825; anvil does not enforce it, Base does.
 TRANSACTION_GAS_CAP = 16_777_216
 NO_TVL_CAP = 2**88 - 1
-_POLL_SECONDS = 0.02
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds: a local chain answers at once, a public node counts requests
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,13 @@ def send(client: ChainClient, signer: Signer, to: str | None, data: bytes, *, ti
 
 def wait(client: ChainClient, transaction_hash: str, *, timeout: float = 30.0) -> Receipt:
     """The receipt, once it is there; raises ChainUnavailable when it is not within `timeout` seconds."""
-    give_up_at = time.monotonic() + timeout
+    give_up_at, pause = time.monotonic() + timeout, _FIRST_PAUSE
     while time.monotonic() < give_up_at:
         receipt = client.receipt(transaction_hash)
         if receipt is not None:
             return receipt
-        time.sleep(_POLL_SECONDS)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
     raise ChainUnavailable(f"{transaction_hash} has no receipt after {timeout} s")
 
 
