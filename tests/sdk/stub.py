@@ -56,7 +56,8 @@ class Market:
     disputes: dict[str, JSON] = field(default_factory=dict)
     agents: dict[str, JSON] = field(default_factory=dict)
     events: list[JSON] = field(default_factory=list)
-    receipts: dict[str, JSON] = field(default_factory=dict)
+    #: the receipt of a payment, by its id
+    prove: Callable[[str], JSON] | None = None
     redeemed: dict[str, str] = field(default_factory=dict)
     answered: dict[str, tuple[bytes, int, JSON]] = field(default_factory=dict)
     #: what is answered to every POST whose path has this in it
@@ -257,7 +258,7 @@ class Market:
         ("POST", "/v1/payments", lambda m, s, k: m.send(s.body, k)),
         ("GET", "/v1/payments", lambda m, s, k: m.listed([*m.payments.values()], s)),
         ("GET", "/v1/payments/([^/]+)", lambda m, s, k, i: (200, m._payment(i))),
-        ("GET", "/v1/payments/([^/]+)/receipt", lambda m, s, k, i: (200, m.receipts[i])),
+        ("GET", "/v1/payments/([^/]+)/receipt", lambda m, s, k, i: (200, m.prove(i))),
         ("POST", "/v1/payments/([^/]+)/redeem", lambda m, s, k, i: m.redeem(i, s.body)),
         ("POST", "/v1/payments/([^/]+)/refund", lambda m, s, k, i: m.refund(i, s.body)),
         ("POST", "/v1/sessions", lambda m, s, k: m.open_session(s.body)),

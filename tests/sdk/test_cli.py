@@ -104,7 +104,7 @@ def test_a_dry_run_sends_nothing_and_says_what_it_would(node: Node, run: Run) ->
     assert "125000 gas" in result.stdout
     assert "add --send" in result.stdout
     assert node.count("eth_sendRawTransaction") == 0
-    assert told(run(*rescue("--json"), key=None))["steps"][0]["cost_wei"] == 125_000 * 11
+    assert told(run(*rescue("--json"), key=None))["steps"][0]["cost_wei"] == str(125_000 * 11)
 
 
 def test_a_pool_that_has_not_ended_has_nothing_to_do(node: Node, run: Run) -> None:

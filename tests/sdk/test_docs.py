@@ -6,11 +6,13 @@ import inspect
 import re
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from agentmarket import Client, Seller, Task
 
+from . import node as chain
 from . import stub
 from .conftest import seller, served
 
@@ -53,7 +55,14 @@ def test_every_block_of_the_sdk_page_runs(
     monkeypatch.setenv("AGENTMARKET_URL", market.url)
     monkeypatch.setenv("AGENTMARKET_API_KEY", stub.PAYER_KEY)
     lint, brief = reviewers(market)
-    namespace: dict[str, Any] = {"provider_key": stub.SELLER_KEY}
+    node = chain.Node()
+    stop = chain.serve(node)
+    market.prove = lambda payment: chain.document(node, payment_id=UUID(payment))
+    namespace: dict[str, Any] = {
+        "provider_key": stub.SELLER_KEY,
+        "rpc_url": node.url,
+        "contract": chain.CONTRACT,
+    }
 
     async def scenario() -> None:
         async with served(lint) as lint_url, served(brief) as brief_url:
@@ -63,6 +72,7 @@ def test_every_block_of_the_sdk_page_runs(
                 await run(block, namespace)
 
     asyncio.run(scenario())
+    stop()
     assert sorted(market.charges) == ["0.008", "0.008", "0.012", "2.40"]
     assert market.counts() == {"payable": 3, "refunded": 1}
     assert "F401" in capsys.readouterr().out

@@ -48,7 +48,7 @@ class Rpc:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RpcUnavailable("The RPC URL is not one: it looks like https://host/….")
         self.host, self._url, self._chunk = parts.hostname, url, chunk
-        self._http = httpx2.Client(timeout=timeout, trust_env=False, follow_redirects=False)
+        self._http = httpx2.Client(timeout=timeout, follow_redirects=False)
 
     def close(self) -> None:
         self._http.close()

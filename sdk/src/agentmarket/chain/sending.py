@@ -4,7 +4,7 @@ The key is an eth_account account, in memory only. Not here: where the key comes
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +56,10 @@ def quote(rpc: Rpc, sender: str, to: str, data: bytes) -> Quote:
     return Quote(gas=min(gas + gas // 4, GAS_CAP), max_fee=2 * rpc.head().base_fee + tip, tip=tip)
 
 
-def send(rpc: Rpc, account: LocalAccount, to: str, data: bytes, *, wait: float = WAIT) -> Mined:
-    """Sign, broadcast and wait up to `wait` seconds.
+def send(
+    rpc: Rpc, account: LocalAccount, to: str, data: bytes, *, wait: float = WAIT, announce: Callable[[str], None]
+) -> Mined:
+    """Sign, broadcast and wait up to `wait` seconds. `announce` is told the hash before a byte leaves.
 
     Raises Reverted or Denied before anything is sent, RpcRefused when the node did not take it, SendFailed when it failed
     on chain, and SendUnknown when no answer says which.
@@ -81,6 +83,7 @@ def send(rpc: Rpc, account: LocalAccount, to: str, data: bytes, *, wait: float =
         }
     )
     raw, transaction = bytes(signed.raw_transaction), "0x" + bytes(signed.hash).hex()
+    announce(transaction)
     try:
         rpc.send_raw(raw)
     except RpcUnavailable:

@@ -39,15 +39,17 @@ def _say(output: Output, rpc: Rpc, batch: SignedBatch, sender: str | None) -> No
         f"The contract would take it now: {quoted.gas} gas, {coin(quoted.cost_wei)} at most.",
         "Nothing was sent: add --send.",
     ]
-    output.finish({**output.facts, "sent": False, "gas": quoted.gas, "cost_wei": quoted.cost_wei}, lines, Exit.DONE)
+    output.finish(
+        {**output.facts, "sent": False, "gas": quoted.gas, "cost_wei": str(quoted.cost_wei)}, lines, Exit.DONE
+    )
 
 
 def _send(output: Output, rpc: Rpc, batch: SignedBatch, account: LocalAccount, wait: float) -> NoReturn:
     output.note(f"sending from {account.address}")
-    mined = sending.send(rpc, account, batch.contract, batch.calldata(), wait=wait)
+    mined = sending.send(rpc, account, batch.contract, batch.calldata(), wait=wait, announce=output.announce)
     sent = {"sent": True, "transaction": mined.transaction, "block": mined.block, "gas_used": mined.gas_used}
     lines = [*_lines(batch), f"Landed in block {mined.block} by {mined.transaction}, {mined.gas_used} gas."]
-    output.finish({**output.facts, **sent, "cost_wei": mined.cost_wei}, lines, Exit.DONE)
+    output.finish({**output.facts, **sent, "cost_wei": str(mined.cost_wei)}, lines, Exit.DONE)
 
 
 def _facts(batch: SignedBatch) -> dict[str, object]:

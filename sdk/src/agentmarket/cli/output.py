@@ -44,6 +44,10 @@ class Output:
     def progress(self, first: int, last: int, found: int) -> None:
         self.note(f"blocks {first} to {last} read, {found} events found")
 
+    def announce(self, transaction: str) -> None:
+        """Tell the hash before it is sent: whoever interrupts the wait can look it up."""
+        self.note(f"transaction {transaction}")
+
     def finish(self, document: Mapping[str, Any], lines: Sequence[str], code: Exit) -> NoReturn:
         """Answer and end."""
         if self.as_json:
@@ -93,9 +97,9 @@ def usdc(micros: int) -> str:
 
 
 def coin(wei: int) -> str:
-    """Wei as the chain's coin, exactly."""
+    """Wei in whole coins, exactly."""
     whole, rest = divmod(wei, 10**18)
-    return f"{whole}.{rest:018d} coin"
+    return f"{whole}.{rest:018d}".rstrip("0").rstrip(".") + " of the chain's coin"
 
 
 def moment(seconds: int) -> str:

@@ -97,7 +97,7 @@ def _say(run: Run, state: State, found: Sequence[Step], account: LocalAccount | 
             entry["refused"] = refused.detail
             lines.append(f"Not possible: {step.what}. {refused.detail}")
         else:
-            entry |= {"gas": quoted.gas, "cost_wei": quoted.cost_wei}
+            entry |= {"gas": quoted.gas, "cost_wei": str(quoted.cost_wei)}
             lines.append(f"Would {step.what}: {quoted.gas} gas, {coin(quoted.cost_wei)} at most.")
         told.append(entry)
     possible = any("gas" in entry for entry in told)
@@ -108,7 +108,7 @@ def _say(run: Run, state: State, found: Sequence[Step], account: LocalAccount | 
 
 def _send(run: Run, step: Step, account: LocalAccount) -> None:
     run.output.note(f"{account.address} sends: {step.what}")
-    mined = sending.send(run.rpc, account, run.place.contract, step.data, wait=run.wait)
+    mined = sending.send(run.rpc, account, run.place.contract, step.data, wait=run.wait, announce=run.output.announce)
     run.tried |= step.marks
     run.done.append(
         {
@@ -117,7 +117,7 @@ def _send(run: Run, step: Step, account: LocalAccount) -> None:
             "transaction": mined.transaction,
             "block": mined.block,
             "gas_used": mined.gas_used,
-            "cost_wei": mined.cost_wei,
+            "cost_wei": str(mined.cost_wei),
         }
     )
     run.rejected += [
