@@ -12,13 +12,13 @@ from eth_utils.crypto import keccak
 
 from escrow import money
 from escrow.chain import create2, rollout
+from escrow.chain.client import ChainClient
 from escrow.chain.deploy import NO_TVL_CAP
 from escrow.chain.errors import ChainError
 from escrow.chain.networks import LOCAL, PRESETS, Network
 from escrow.chain.signer import Keyring, KeyringError, Role, Signer
 from escrow.chain.words import ZERO_ADDRESS
 from escrow.errors import InvalidInput
-from escrow.workers import chain_client
 
 FAILED, REFUSED = 1, 2
 UNLIMITED: Final = "unlimited"
@@ -68,7 +68,7 @@ class Command(BaseCommand):
 
     @staticmethod
     def _deploy(options: dict[str, Any]) -> dict[str, Any]:
-        order, signer, client = _order(options), _relayer(), chain_client()
+        order, signer, client = _order(options), _relayer(), ChainClient(settings.RPC_URL, settings.RPC_TIMEOUT_SECONDS)
         dry = options["dry_run"]
         plan = rollout.plan(client, order, mainnet_allowed=options["yes_mainnet"] or dry)
         document = _facts(plan, signer)
