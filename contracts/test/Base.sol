@@ -20,6 +20,7 @@ interface Vm {
     function expectEmit(address emitter) external;
     function assume(bool condition) external pure;
     function assertEq(uint256 left, uint256 right, string calldata what) external pure;
+    function assertEq(bytes calldata left, bytes calldata right, string calldata what) external pure;
     function assertTrue(bool condition, string calldata what) external pure;
 }
 
@@ -48,12 +49,20 @@ abstract contract Base {
     TestUSDC internal usdc;
     BudgetPool internal escrow;
     uint256 private _salt;
+    mapping(bytes32 poolId => IBudgetPool.Terms) private _agreed;
+
+    function deploy(address token, address feeRecipient) internal returns (BudgetPool) {
+        return deploy(token, feeRecipient, GUARDIAN, type(uint88).max);
+    }
 
     /// @dev The committed bytecode, so that what is tested is what is deployed; see foundry.toml.
-    function deploy(address token, address feeRecipient) internal returns (BudgetPool deployed) {
-        if (vm.envOr("FROM_SOURCE", false)) return new BudgetPool(token, feeRecipient, GUARDIAN, type(uint88).max);
+    function deploy(address token, address feeRecipient, address guardian, uint88 cap)
+        internal
+        returns (BudgetPool deployed)
+    {
+        if (vm.envOr("FROM_SOURCE", false)) return new BudgetPool(token, feeRecipient, guardian, cap);
         bytes memory code = vm.parseJsonBytes(vm.readFile("artifacts/BudgetPool.json"), ".bytecode");
-        code = abi.encodePacked(code, abi.encode(token, feeRecipient, GUARDIAN, type(uint88).max));
+        code = abi.encodePacked(code, abi.encode(token, feeRecipient, guardian, cap));
         assembly ("memory-safe") {
             deployed := create(0, add(code, 0x20), mload(code))
             if iszero(deployed) {
@@ -91,10 +100,15 @@ abstract contract Base {
     }
 
     function authorize(uint256 key, uint256 value, bytes32 nonce) internal view returns (bytes memory) {
+        return authorizeFor(vm.addr(key), key, value, nonce);
+    }
+
+    /// @dev `from` is the account of `key`, or a contract that takes its signatures.
+    function authorizeFor(address from, uint256 key, uint256 value, bytes32 nonce) internal view returns (bytes memory) {
         bytes32 structHash = keccak256(
             abi.encode(
                 usdc.RECEIVE_WITH_AUTHORIZATION_TYPEHASH(),
-                vm.addr(key),
+                from,
                 address(escrow),
                 value,
                 uint256(0),
@@ -102,7 +116,19 @@ abstract contract Base {
                 nonce
             )
         );
+        return signForToken(key, structHash);
+    }
+
+    function signForToken(uint256 key, bytes32 structHash) internal view returns (bytes memory) {
         return sign(key, keccak256(abi.encodePacked(hex"1901", usdc.DOMAIN_SEPARATOR(), structHash)));
+    }
+
+    /// @dev The next ERC-2612 permit of `owner` for the escrow.
+    function permit(address owner, uint256 key, uint256 value, uint256 deadline) internal view returns (bytes memory) {
+        bytes32 structHash = keccak256(
+            abi.encode(usdc.PERMIT_TYPEHASH(), owner, address(escrow), value, usdc.nonces(owner), deadline)
+        );
+        return signForToken(key, structHash);
     }
 
     function openWith(IBudgetPool.Terms memory t, uint256 value, bytes memory signature) internal returns (bytes32) {
@@ -111,7 +137,8 @@ abstract contract Base {
 
     function open(IBudgetPool.Terms memory t, uint256 value) internal returns (bytes32 id) {
         usdc.mint(t.payer, value);
-        id = openWith(t, value, authorize(PAYER, value, escrow.poolIdOf(t)));
+        id = openWith(t, value, authorizeFor(t.payer, PAYER, value, escrow.poolIdOf(t)));
+        _agreed[id] = t;
     }
 
     function open() internal returns (bytes32) {
@@ -171,13 +198,30 @@ abstract contract Base {
         settle(id, batch(seq, provider, record(0, amount)));
     }
 
+    function settling(bytes32 id, bytes memory packed) internal view returns (bytes memory) {
+        bytes memory signature = batchSignature(AUTHORIZER, id, packed, FOREVER);
+        return abi.encodeCall(escrow.settle, (id, packed, ROOT, FOREVER, signature));
+    }
+
     /// @dev `packed` is refused with exactly this error, and nothing moved.
     function refused(bytes32 id, bytes memory packed, bytes memory expected) internal {
-        bytes32 before = money(id);
-        bytes memory signature = batchSignature(AUTHORIZER, id, packed, FOREVER);
-        vm.expectRevert(expected);
-        escrow.settle(id, packed, ROOT, FOREVER, signature);
-        unmoved(id, before);
+        refused(id, vm.addr(STRANGER), settling(id, packed), expected);
+    }
+
+    // ------------------------------------------------------------------ disputes
+
+    function dispute(bytes32 id, address provider, uint64 amount) internal {
+        vm.prank(_agreed[id].payer);
+        escrow.dispute(id, provider, amount, REF);
+    }
+
+    function ruling(bytes32 id, address provider, uint64 toProvider) internal view returns (bytes memory) {
+        return abi.encodeCall(escrow.resolve, (_agreed[id], provider, REF, toProvider));
+    }
+
+    function rule(bytes32 id, address provider, uint64 toProvider) internal {
+        vm.prank(_agreed[id].arbiter);
+        escrow.resolve(_agreed[id], provider, REF, toProvider);
     }
 
     // ------------------------------------------------------------------ what may have moved
@@ -194,9 +238,14 @@ abstract contract Base {
         return escrow.pool(id).free;
     }
 
-    /// @dev A fingerprint of everything of the pool's, and of all token balances.
+    /// @dev A fingerprint of everything of the pool's (of nothing, when there is none), and of all token balances.
     function money(bytes32 id) internal view returns (bytes32) {
-        bytes memory pool = abi.encode(escrow.pool(id), line(id, ALICE), line(id, BOB), line(id, CAROL));
+        bytes memory pool = abi.encode(
+            seen(abi.encodeCall(escrow.pool, (id))),
+            seen(abi.encodeCall(escrow.lineOf, (id, ALICE))),
+            seen(abi.encodeCall(escrow.lineOf, (id, BOB))),
+            seen(abi.encodeCall(escrow.lineOf, (id, CAROL)))
+        );
         bytes memory totals = abi.encode(escrow.totalHeld(), escrow.fees(), usdc.balanceOf(address(escrow)));
         bytes memory tokens = abi.encode(
             usdc.balanceOf(vm.addr(PAYER)),
@@ -206,6 +255,20 @@ abstract contract Base {
             usdc.balanceOf(FEES)
         );
         return keccak256(abi.encode(pool, totals, tokens));
+    }
+
+    function seen(bytes memory view_) private view returns (bytes memory data) {
+        (, data) = address(escrow).staticcall(view_);
+    }
+
+    /// @dev The call is refused with exactly this error, and nothing of the pool's moved.
+    function refused(bytes32 id, address caller, bytes memory call, bytes memory expected) internal {
+        bytes32 before = money(id);
+        vm.prank(caller);
+        (bool passed, bytes memory why) = address(escrow).call(call);
+        vm.assertTrue(!passed, "refused");
+        vm.assertEq(why, expected, "why");
+        unmoved(id, before);
     }
 
     function unmoved(bytes32 id, bytes32 before) internal view {

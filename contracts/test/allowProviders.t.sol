@@ -53,7 +53,7 @@ contract AllowProvidersTest is Test {
         bytes memory signature = signed(PAYER, list(CAROL), "n", uint64(START));
         escrow.allowProvidersWithSig(id, list(CAROL), "n", uint64(START), signature);
         vm.assertTrue(line(id, CAROL).allowed, "allowed");
-        vm.expectRevert(reason(IBudgetPool.NonceUsed.selector, abi.encode(id, bytes32("n"))));
+        vm.expectRevert(reason(IBudgetPool.NonceUsed.selector, abi.encode(vm.addr(PAYER), bytes32("n"))));
         escrow.allowProvidersWithSig(id, list(CAROL), "n", uint64(START), signature);
     }
 

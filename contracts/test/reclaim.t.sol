@@ -49,12 +49,10 @@ contract ReclaimTest is Test {
     function test_again_when_a_dispute_returns_money_later() public {
         vm.warp(START + 30 days - 1);
         credit(id, 0, ALICE, 1_000);
-        vm.prank(vm.addr(PAYER));
-        escrow.dispute(id, ALICE, 900, REF);
+        dispute(id, ALICE, 900);
         vm.warp(START + 30 days);
         escrow.reclaim(id);
-        vm.prank(vm.addr(ARBITER));
-        escrow.resolve(id, ALICE, REF, 100);
+        rule(id, ALICE, 100);
         eq(free(id), 800, "free");
         escrow.reclaim(id);
         eq(usdc.balanceOf(vm.addr(PAYER)), DEPOSIT - 1_000 + 800, "payer");
@@ -66,8 +64,7 @@ contract ReclaimTest is Test {
         settle(id, batch(0, ALICE, BOB, abi.encodePacked(record(0, 1_000), record(1, 500))));
         vm.warp(START + 30 days - 1);
         credit(id, 2, ALICE, 300);
-        vm.prank(vm.addr(PAYER));
-        escrow.dispute(id, ALICE, 250, REF);
+        dispute(id, ALICE, 250);
         vm.warp(START + 44 days + 2 * W);
         vm.prank(vm.addr(STRANGER));
         escrow.resolveByTimeout(id, ALICE, REF);

@@ -11,20 +11,14 @@ contract ResolveTest is Test {
         super.setUp();
         id = open();
         credit(id, 0, ALICE, 1_000);
-        vm.prank(vm.addr(PAYER));
-        escrow.dispute(id, ALICE, 400, REF);
-    }
-
-    function asArbiter() internal {
-        vm.prank(vm.addr(ARBITER));
+        dispute(id, ALICE, 400);
     }
 
     function test_splits_exactly(uint64 toProvider) public {
         toProvider = toProvider % 401;
         vm.expectEmit(address(escrow));
         emit IBudgetPool.DisputeResolved(id, ALICE, REF, toProvider, 400 - toProvider, false);
-        asArbiter();
-        escrow.resolve(id, ALICE, REF, toProvider);
+        rule(id, ALICE, toProvider);
         eq(line(id, ALICE).matured, toProvider, "matured at once");
         eq(line(id, ALICE).pending, 600, "pending");
         eq(free(id), DEPOSIT - 600 - toProvider, "free");
@@ -35,55 +29,64 @@ contract ResolveTest is Test {
     }
 
     function test_what_returns_to_the_payer_can_be_spent_again() public {
-        asArbiter();
-        escrow.resolve(id, ALICE, REF, 0);
+        rule(id, ALICE, 0);
         credit(id, 1, BOB, 400);
         eq(free(id), DEPOSIT - 1_000, "free");
     }
 
     function test_at_most_what_is_disputed() public {
-        bytes32 before = money(id);
-        asArbiter();
-        vm.expectRevert(reason(IBudgetPool.RulingOverDispute.selector, abi.encode(401, 400)));
-        escrow.resolve(id, ALICE, REF, 401);
-        unmoved(id, before);
+        refused(
+            id,
+            vm.addr(ARBITER),
+            ruling(id, ALICE, 401),
+            reason(IBudgetPool.RulingOverDispute.selector, abi.encode(401, 400))
+        );
     }
 
     function test_only_the_arbiter_rules() public {
         address payer = vm.addr(PAYER);
         bytes memory notArbiter = reason(IBudgetPool.NotArbiter.selector, abi.encode(payer, vm.addr(ARBITER)));
-        vm.prank(payer);
-        vm.expectRevert(notArbiter);
-        escrow.resolve(id, ALICE, REF, 0);
+        refused(id, payer, ruling(id, ALICE, 0), notArbiter);
+    }
+
+    function test_the_arbiter_is_the_one_of_the_pools_own_terms() public {
+        IBudgetPool.Terms memory t = terms();
+        t.arbiter = vm.addr(STRANGER);
+        refused(
+            id,
+            t.arbiter,
+            abi.encodeCall(escrow.resolve, (t, ALICE, REF, 0)),
+            reason(IBudgetPool.NoSuchPool.selector, abi.encode(escrow.poolIdOf(t)))
+        );
     }
 
     function test_rules_once_and_only_what_is_open() public {
-        asArbiter();
-        escrow.resolve(id, ALICE, REF, 100);
-        bytes32 before = money(id);
-        asArbiter();
-        vm.expectRevert(reason(IBudgetPool.NoOpenDispute.selector, abi.encode(id, ALICE, REF)));
-        escrow.resolve(id, ALICE, REF, 100);
+        rule(id, ALICE, 100);
+        bytes memory gone = reason(IBudgetPool.NoOpenDispute.selector, abi.encode(id, ALICE, REF));
+        refused(id, vm.addr(ARBITER), ruling(id, ALICE, 100), gone);
         vm.warp(START + 14 days);
-        vm.expectRevert(reason(IBudgetPool.NoOpenDispute.selector, abi.encode(id, ALICE, REF)));
-        escrow.resolveByTimeout(id, ALICE, REF);
-        vm.warp(START);
-        unmoved(id, before);
-        asArbiter();
-        vm.expectRevert(reason(IBudgetPool.NoOpenDispute.selector, abi.encode(id, BOB, REF)));
-        escrow.resolve(id, BOB, REF, 0);
+        refused(id, vm.addr(STRANGER), abi.encodeCall(escrow.resolveByTimeout, (id, ALICE, REF)), gone);
+        bytes memory never = reason(IBudgetPool.NoOpenDispute.selector, abi.encode(id, BOB, REF));
+        refused(id, vm.addr(ARBITER), ruling(id, BOB, 0), never);
         vm.assertTrue(escrow.disputeOf(id, BOB, REF).status == IBudgetPool.DisputeStatus.None, "none");
     }
 
     function test_silence_pays_the_provider_and_ends_the_arbiters_say() public {
         uint256 timeout = START + 14 days;
         vm.warp(timeout - 1);
-        vm.expectRevert(reason(IBudgetPool.TimeoutTooEarly.selector, abi.encode(timeout, timeout - 1)));
-        escrow.resolveByTimeout(id, ALICE, REF);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.resolveByTimeout, (id, ALICE, REF)),
+            reason(IBudgetPool.TimeoutTooEarly.selector, abi.encode(timeout, timeout - 1))
+        );
         vm.warp(timeout);
-        asArbiter();
-        vm.expectRevert(reason(IBudgetPool.RulingTooLate.selector, abi.encode(timeout, timeout)));
-        escrow.resolve(id, ALICE, REF, 0);
+        refused(
+            id,
+            vm.addr(ARBITER),
+            ruling(id, ALICE, 0),
+            reason(IBudgetPool.RulingTooLate.selector, abi.encode(timeout, timeout))
+        );
         vm.expectEmit(address(escrow));
         emit IBudgetPool.DisputeResolved(id, ALICE, REF, 400, 0, true);
         vm.prank(vm.addr(STRANGER));
@@ -94,8 +97,7 @@ contract ResolveTest is Test {
 
     function test_the_arbiter_may_rule_in_the_last_second() public {
         vm.warp(START + 14 days - 1);
-        asArbiter();
-        escrow.resolve(id, ALICE, REF, 0);
+        rule(id, ALICE, 0);
         eq(free(id), DEPOSIT - 600, "free");
     }
 }

@@ -2,8 +2,8 @@
 pragma solidity 0.8.37;
 
 import {IBudgetPool} from "../src/interfaces/IBudgetPool.sol";
+import {ContractAccount} from "./Accounts.sol";
 import {Test} from "./Base.sol";
-import {ContractAccount} from "./openPool.t.sol";
 
 contract SettleTest is Test {
     bytes32 internal id;
@@ -176,10 +176,12 @@ contract SettleTest is Test {
         uint64 deadline = uint64(START + 10);
         bytes memory signature = batchSignature(AUTHORIZER, id, packed, deadline);
         vm.warp(deadline + 1);
-        bytes32 before = money(id);
-        vm.expectRevert(reason(IBudgetPool.DeadlinePassed.selector, abi.encode(deadline, deadline + 1)));
-        escrow.settle(id, packed, ROOT, deadline, signature);
-        unmoved(id, before);
+        refused(
+            id,
+            address(this),
+            abi.encodeCall(escrow.settle, (id, packed, ROOT, deadline, signature)),
+            reason(IBudgetPool.DeadlinePassed.selector, abi.encode(deadline, deadline + 1))
+        );
         vm.warp(deadline);
         escrow.settle(id, packed, ROOT, deadline, signature);
     }
@@ -198,10 +200,12 @@ contract SettleTest is Test {
     }
 
     function badSignature(bytes memory packed, bytes32 root, uint64 deadline, bytes memory signature) internal {
-        bytes32 before = money(id);
-        vm.expectRevert(reason(IBudgetPool.BadSignature.selector, abi.encode(vm.addr(AUTHORIZER))));
-        escrow.settle(id, packed, root, deadline, signature);
-        unmoved(id, before);
+        refused(
+            id,
+            address(this),
+            abi.encodeCall(escrow.settle, (id, packed, root, deadline, signature)),
+            reason(IBudgetPool.BadSignature.selector, abi.encode(vm.addr(AUTHORIZER)))
+        );
     }
 
     function test_an_erc1271_authorizer() public {
@@ -219,7 +223,7 @@ contract SettleTest is Test {
     }
 
     function test_nothing_settles_from_the_end_on() public {
-        uint256 end = escrow.pool(id).expiry;
+        uint256 end = escrow.pool(id).endsAt;
         vm.warp(end - 1);
         credit(id, 0, ALICE, 1);
         vm.warp(end);

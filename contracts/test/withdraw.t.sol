@@ -31,7 +31,7 @@ contract WithdrawTest is Test {
         eq(line(id, ALICE).pending, 0, "pending");
         eq(line(id, ALICE).nextAt, 0, "nextAt");
         vm.expectEmit(address(escrow));
-        emit IBudgetPool.Withdrawn(id, ALICE, 975, 25);
+        emit IBudgetPool.Withdrawn(id, ALICE, ALICE, 975, 25);
         vm.prank(vm.addr(STRANGER));
         escrow.withdraw(id, ALICE);
         eq(usdc.balanceOf(ALICE), 975, "alice");
