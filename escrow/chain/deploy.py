@@ -44,7 +44,7 @@ def send(client: ChainClient, signer: Signer, to: str | None, data: bytes, *, ti
             nonce=client.nonce(signer.address, "pending"),
             to=to,
             data=data,
-            gas=min(gas + gas // 4, TRANSACTION_GAS_CAP),
+            gas=limit(gas),
             max_fee_per_gas=fees.max_fee,
             max_priority_fee_per_gas=fees.tip,
         )
@@ -53,6 +53,11 @@ def send(client: ChainClient, signer: Signer, to: str | None, data: bytes, *, ti
     if result.outcome not in (SendOutcome.OK, SendOutcome.ALREADY_KNOWN):
         raise ChainError(f"{result.outcome}: {result.detail}")
     return wait(client, signed.hash, timeout=timeout)
+
+
+def limit(gas: int) -> int:
+    """The gas limit that goes with an estimate; the sender must have so much in advance."""
+    return min(gas + gas // 4, TRANSACTION_GAS_CAP)
 
 
 def wait(client: ChainClient, transaction_hash: str, *, timeout: float = 30.0) -> Receipt:

@@ -17,7 +17,7 @@ from escrow.chain import create2
 from escrow.chain.abi import codec
 from escrow.chain.artifacts import load_artifact
 from escrow.chain.client import ChainClient, Receipt
-from escrow.chain.deploy import NO_TVL_CAP, TRANSACTION_GAS_CAP, send
+from escrow.chain.deploy import NO_TVL_CAP, TRANSACTION_GAS_CAP, limit, send
 from escrow.chain.errors import ChainError, ChainReverted
 from escrow.chain.networks import MAINNET, Network
 from escrow.chain.signer import Signer
@@ -70,7 +70,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Price:
-    """`gas` as estimated; `wei` at most for it, without the fee Base adds for publishing it on Ethereum."""
+    """`gas` as estimated; `wei` is what the sender must have for it, without the fee Base adds for publishing it on Ethereum."""
 
     gas: int
     wei: int
@@ -161,7 +161,7 @@ def price(client: ChainClient, order: Order, sender: str) -> Price:
     gas = client.estimate_gas(sender, create2.PROXY, create2.calldata(order.salt, order.creation_code))
     if gas >= TRANSACTION_GAS_CAP:
         raise InvalidInput("gas", f"would be {gas}", f"less than {TRANSACTION_GAS_CAP} (EIP-7825): a smaller contract")
-    return Price(gas=gas, wei=gas * client.fees().max_fee, balance=client.balance(sender))
+    return Price(gas=gas, wei=limit(gas) * client.fees().max_fee, balance=client.balance(sender))
 
 
 # ---------------------------------------------------------------------- sending, and after

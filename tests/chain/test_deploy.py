@@ -285,8 +285,12 @@ def test_other_code_at_the_address_is_refused(local: Chain) -> None:
 
 
 def test_a_relayer_without_gas_money_is_refused(local: Chain) -> None:
-    local.client.request("anvil_setBalance", [local.relayer.address, "0x1"])
-    assert refused(local, *ASKED)["field"] == "relayer"
+    cost = run(*ASKED, "--dry-run")[1]["cost_wei"]
+    local.client.request("anvil_setBalance", [local.relayer.address, hex(cost * 9 // 10)])
+    document = refused(local, *ASKED)
+    assert document["field"] == "relayer"
+    local.client.request("anvil_setBalance", [local.relayer.address, hex(int(document["would_pass"].split()[0]) * 2)])
+    assert run(*ASKED)[0] == 0
 
 
 def test_more_gas_than_a_chain_transaction_may_use_is_refused(local: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
