@@ -70,7 +70,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Price:
-    """`gas` as estimated; `wei` is what the sender must have for it, without the fee Base adds for publishing it on Ethereum."""
+    """`gas` as estimated; `wei` is what the sender must have for it, without what Base adds for publishing it on Ethereum."""
 
     gas: int
     wei: int
