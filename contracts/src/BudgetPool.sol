@@ -99,6 +99,14 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
     uint256 public constant DISPUTE_TIMEOUT = 14 days;
     uint256 public constant PAYOUT_DELAY = 2 days;
 
+    // Where the members of a `Line` are in its word.
+    uint256 private constant OLDER = 64;
+    uint256 private constant NEWER = 128;
+    uint256 private constant EPOCH = 192;
+    uint256 private constant ALLOWED = 1 << 224;
+    uint256 private constant REDIRECTED = 1 << 232;
+    uint256 private constant FLAGS = ALLOWED | REDIRECTED;
+
     bytes32 private constant TERMS_TYPEHASH = keccak256(
         "Terms(address payer,address authorizer,address arbiter,uint64 expiry,uint32 closeDelay,uint40 perRecordCap,uint56 windowCap,uint32 windowLength,uint32 disputeWindow,uint16 feeBps,bytes32 providersHash,bytes32 salt)"
     );
@@ -269,18 +277,16 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
     function withdraw(bytes32 poolId, address provider) external nonReentrant {
         Pool storage p = _existing(poolId);
         Rules memory rules = p.rules;
-        Line memory line = _rolled(_lines[poolId][provider], rules.disputeWindow);
-        uint256 matured = line.matured;
+        Line storage line = _lines[poolId][provider];
+        uint256 word = _rolled(line, rules.disputeWindow);
+        uint256 matured = uint64(word);
         if (matured == 0) revert NothingToWithdraw(poolId, provider);
         uint256 fee = matured * p.spending.feeBps / 10_000;
-        address to = line.redirected ? _payoutNow(_payouts[poolId][provider], provider) : provider;
-        line.matured = 0;
+        address to = word & REDIRECTED == 0 ? provider : _payoutNow(_payouts[poolId][provider], provider);
+        word -= matured;
         // Nothing is credited after the end: an empty line can go, and its slot is refunded.
-        if (block.timestamp >= rules.endsAt && line.older == 0 && line.newer == 0) {
-            line.allowed = false;
-            line.epoch = 0;
-        }
-        _storeLine(_lines[poolId][provider], line);
+        if (block.timestamp >= rules.endsAt && uint128(word >> OLDER) == 0) word &= REDIRECTED;
+        _storeLine(line, word);
         Totals memory totals = _totals;
         totals.fees += uint72(fee);
         totals.held -= uint88(matured - fee);
@@ -492,7 +498,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
     /// @inheritdoc IBudgetPool
     function lineOf(bytes32 poolId, address provider) external view returns (LineState memory state) {
         uint256 window = _existing(poolId).rules.disputeWindow;
-        Line memory line = _rolled(_lines[poolId][provider], window);
+        Line memory line = _unpacked(_rolled(_lines[poolId][provider], window));
         state.allowed = line.allowed;
         state.matured = line.matured;
         state.pending = line.older + line.newer;
@@ -744,14 +750,11 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
 
     /// @return allowed whether the line may be credited; what a line that may not is left as does not count
     function _creditLine(Line storage stored, uint64 amount, uint256 window) private returns (bool allowed) {
-        Line memory line = _rolled(stored, window);
-        allowed = line.allowed;
-        if (window == 0) {
-            line.matured += amount;
-        } else {
-            line.newer += amount;
-        }
-        _storeLine(stored, line);
+        uint256 word = _rolled(stored, window);
+        allowed = word & ALLOWED != 0;
+        uint256 shift = window == 0 ? 0 : NEWER;
+        uint64 sum = uint64(word >> shift) + amount; // checked: the field cannot spill into the next
+        _storeLine(stored, word & ~(uint256(type(uint64).max) << shift) | uint256(sum) << shift);
     }
 
     function _spend(Spending memory spending, uint256 total, uint256 windowIndex) private pure {
@@ -765,34 +768,45 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
 
     // ------------------------------------------------------------------ a line
 
+    // A line is read and written as one word, in Solidity's own layout of `Line`: a struct costs twice the gas to take
+    // apart and put together, and every settlement does it for every provider.
+
     /// @dev The line as it is now: what was credited two epochs ago or earlier has matured. `epoch` cannot lose
     /// bits: credits stop with the pool, within 32 bits of seconds.
-    function _rolled(Line storage stored, uint256 window) private view returns (Line memory line) {
-        line = stored;
-        if (window == 0) return line;
-        uint256 epoch = block.timestamp / window;
-        if (epoch == line.epoch) return line;
-        if (epoch == uint256(line.epoch) + 1) {
-            line.matured += line.older;
-            line.older = line.newer;
-        } else {
-            line.matured += line.older + line.newer;
-            line.older = 0;
+    function _rolled(Line storage stored, uint256 window) private view returns (uint256 word) {
+        assembly ("memory-safe") {
+            word := sload(stored.slot)
         }
-        line.newer = 0;
-        line.epoch = uint32(epoch);
+        if (window == 0) return word;
+        uint256 epoch = block.timestamp / window;
+        uint256 was = uint32(word >> EPOCH);
+        if (epoch == was) return word;
+        uint64 matured = uint64(word) + uint64(word >> OLDER);
+        uint64 older = 0;
+        if (epoch == was + 1) {
+            older = uint64(word >> NEWER);
+        } else {
+            matured += uint64(word >> NEWER);
+        }
+        word = word & FLAGS | uint256(uint32(epoch)) << EPOCH | uint256(older) << OLDER | matured;
     }
 
-    /// @dev One write for the whole slot: the compiler would make three. Solidity's own layout of `Line`.
-    function _storeLine(Line storage stored, Line memory line) private {
-        uint256 word = line.matured | uint256(line.older) << 64 | uint256(line.newer) << 128
-            | uint256(line.epoch) << 192 | (line.allowed ? 1 << 224 : 0) | (line.redirected ? 1 << 232 : 0);
+    function _unpacked(uint256 word) private pure returns (Line memory line) {
+        line.matured = uint64(word);
+        line.older = uint64(word >> OLDER);
+        line.newer = uint64(word >> NEWER);
+        line.epoch = uint32(word >> EPOCH);
+        line.allowed = word & ALLOWED != 0;
+        line.redirected = word & REDIRECTED != 0;
+    }
+
+    function _storeLine(Line storage stored, uint256 word) private {
         assembly ("memory-safe") {
             sstore(stored.slot, word)
         }
     }
 
-    // The same for the other slots that are written whole.
+    // The other slots that are written whole: one write each, where the compiler would make one for each member.
 
     function _storeSpending(Spending storage stored, Spending memory spending) private {
         uint256 word = spending.free | uint256(spending.perRecordCap) << 56 | uint256(spending.windowCap) << 96
@@ -833,13 +847,13 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
         if (amount == 0) revert ZeroAmount();
         DisputeSlot storage slot = _disputes[poolId][provider][ref];
         if (slot.status != DisputeStatus.None) revert RefUsed(poolId, provider, ref);
-        Line memory line = _rolled(_lines[poolId][provider], p.rules.disputeWindow);
-        uint256 pending = uint256(line.older) + line.newer;
+        Line storage line = _lines[poolId][provider];
+        uint256 word = _rolled(line, p.rules.disputeWindow);
+        uint256 older = uint64(word >> OLDER);
+        uint256 pending = older + uint64(word >> NEWER);
         if (amount > pending) revert DisputeOverPending(amount, pending);
-        uint64 fromOlder = amount < line.older ? amount : line.older;
-        line.older -= fromOlder;
-        line.newer -= amount - fromOlder;
-        _storeLine(_lines[poolId][provider], line);
+        uint256 fromOlder = amount < older ? amount : older;
+        _storeLine(line, word - (fromOlder << OLDER) - ((amount - fromOlder) << NEWER));
         p.owner.disputed = SafeCast.toUint56(uint256(p.owner.disputed) + amount);
         _disputes[poolId][provider][ref] = DisputeSlot(amount, uint64(block.timestamp), DisputeStatus.Open);
         emit Disputed(poolId, provider, ref, amount);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from escrow.chain.artifacts import CONTRACTS_ROOT
 
@@ -12,7 +13,7 @@ def test_everything_in_the_interface_is_explained() -> None:
     lines = (CONTRACTS_ROOT / "src/interfaces/IBudgetPool.sol").read_text().splitlines()
     declared = [
         (before.strip(), line.strip())
-        for before, line in zip(lines, lines[1:], strict=False)
+        for before, line in pairwise(lines)
         if re.match(r"\s+(struct|event|error|function) ", line)
     ]
     assert len(declared) > 90
