@@ -13,10 +13,11 @@ contract WithdrawTest is Test {
     }
 
     function nothing(address provider) internal {
-        bytes32 before = money(id);
-        vm.expectRevert(reason(IBudgetPool.NothingToWithdraw.selector, abi.encode(id, provider)));
-        escrow.withdraw(id, provider);
-        unmoved(id, before);
+        notPaid(provider, reason(IBudgetPool.NothingToWithdraw.selector, abi.encode(id, provider)));
+    }
+
+    function notPaid(address provider, bytes memory expected) internal {
+        refused(id, vm.addr(STRANGER), abi.encodeCall(escrow.withdraw, (id, provider)), expected);
     }
 
     function test_a_credit_matures_two_epochs_on_at_the_first_second() public {
@@ -113,31 +114,11 @@ contract WithdrawTest is Test {
         eq(escrow.totalHeld(), 2 * DEPOSIT - matured + fee, "held");
     }
 
-    function test_the_fees_go_to_their_recipient() public {
-        vm.expectRevert(reason(IBudgetPool.NoFees.selector));
-        escrow.withdrawFees();
-        credit(id, 0, ALICE, 1_000_000);
-        vm.warp(START + 2 * W);
-        escrow.withdraw(id, ALICE);
-        vm.expectEmit(address(escrow));
-        emit IBudgetPool.FeesWithdrawn(FEES, 25_000);
-        vm.prank(vm.addr(STRANGER));
-        escrow.withdrawFees();
-        eq(usdc.balanceOf(FEES), 25_000, "recipient");
-        eq(escrow.fees(), 0, "fees");
-        eq(escrow.totalHeld(), DEPOSIT - 1_000_000, "held");
-        vm.expectRevert(reason(IBudgetPool.NoFees.selector));
-        escrow.withdrawFees();
-    }
-
     function test_one_blacklisted_provider_stops_nobody_else() public {
         usdc.blacklist(ALICE);
         settle(id, batch(0, ALICE, BOB, abi.encodePacked(record(0, 500), record(1, 600))));
         vm.warp(START + 2 * W);
-        bytes32 before = money(id);
-        vm.expectRevert(abi.encodeWithSignature("Error(string)", "Blacklistable: account is blacklisted"));
-        escrow.withdraw(id, ALICE);
-        unmoved(id, before);
+        notPaid(ALICE, abi.encodeWithSignature("Error(string)", "Blacklistable: account is blacklisted"));
         escrow.withdraw(id, BOB);
         eq(usdc.balanceOf(BOB), 585, "bob");
         usdc.unBlacklist(ALICE);
@@ -149,10 +130,7 @@ contract WithdrawTest is Test {
         credit(id, 0, ALICE, 1_000);
         vm.warp(START + 2 * W);
         usdc.pause();
-        bytes32 before = money(id);
-        vm.expectRevert(abi.encodeWithSignature("Error(string)", "Pausable: paused"));
-        escrow.withdraw(id, ALICE);
-        unmoved(id, before);
+        notPaid(ALICE, abi.encodeWithSignature("Error(string)", "Pausable: paused"));
         usdc.unpause();
         escrow.withdraw(id, ALICE);
     }
@@ -177,5 +155,55 @@ contract WithdrawTest is Test {
         escrow.reclaim(id);
         eq(usdc.balanceOf(ALICE), 975, "alice");
         eq(usdc.balanceOf(vm.addr(PAYER)), DEPOSIT - 1_000, "payer");
+    }
+
+    // ------------------------------------------------------------------ a line at the end
+
+    function test_an_emptied_line_stays_allowed_until_the_end_and_not_after() public {
+        credit(id, 0, ALICE, 100);
+        credit(id, 1, BOB, 100);
+        uint256 end = START + 30 days;
+        vm.warp(end - 1);
+        escrow.withdraw(id, ALICE);
+        vm.assertTrue(line(id, ALICE).allowed, "before the end");
+        vm.warp(end);
+        escrow.withdraw(id, BOB);
+        vm.assertTrue(!line(id, BOB).allowed, "after the end");
+        vm.assertTrue(line(id, ALICE).allowed, "untouched");
+        nothing(BOB);
+    }
+
+    function test_a_line_with_money_pending_stays_allowed_at_the_end() public {
+        uint256 end = START + 30 days;
+        vm.warp(end - 2 * W);
+        credit(id, 0, ALICE, 100);
+        vm.warp(end - 1);
+        credit(id, 1, ALICE, 200);
+        vm.warp(end);
+        escrow.withdraw(id, ALICE);
+        vm.assertTrue(line(id, ALICE).allowed, "allowed");
+        state(0, 200, 200, end + W);
+        vm.warp(end + W);
+        escrow.withdraw(id, ALICE);
+        vm.assertTrue(!line(id, ALICE).allowed, "allowed");
+        state(0, 0, 0, 0);
+        eq(usdc.balanceOf(ALICE), 98 + 195, "alice");
+    }
+
+    function test_a_ruling_still_pays_a_line_that_was_emptied() public {
+        uint256 end = START + 30 days;
+        vm.warp(end - 1);
+        credit(id, 0, ALICE, 1_000);
+        dispute(id, ALICE, 400);
+        vm.warp(end + 2 * W);
+        escrow.withdraw(id, ALICE);
+        vm.assertTrue(!line(id, ALICE).allowed, "allowed");
+        rule(id, ALICE, 300);
+        state(300, 0, 0, 0);
+        escrow.withdraw(id, ALICE);
+        eq(usdc.balanceOf(ALICE), 585 + 293, "alice");
+        escrow.reclaim(id);
+        escrow.withdrawFees();
+        eq(escrow.totalHeld(), 0, "held");
     }
 }
