@@ -100,11 +100,11 @@ abstract contract Base {
     }
 
     function authorize(uint256 key, uint256 value, bytes32 nonce) internal view returns (bytes memory) {
-        return authorizeFor(vm.addr(key), key, value, nonce);
+        return authorizeAs(vm.addr(key), key, value, nonce);
     }
 
     /// @dev `from` is the account of `key`, or a contract that takes its signatures.
-    function authorizeFor(address from, uint256 key, uint256 value, bytes32 nonce) internal view returns (bytes memory) {
+    function authorizeAs(address from, uint256 key, uint256 value, bytes32 nonce) internal view returns (bytes memory) {
         bytes32 structHash = keccak256(
             abi.encode(
                 usdc.RECEIVE_WITH_AUTHORIZATION_TYPEHASH(),
@@ -137,7 +137,7 @@ abstract contract Base {
 
     function open(IBudgetPool.Terms memory t, uint256 value) internal returns (bytes32 id) {
         usdc.mint(t.payer, value);
-        id = openWith(t, value, authorizeFor(t.payer, PAYER, value, escrow.poolIdOf(t)));
+        id = openWith(t, value, authorizeAs(t.payer, PAYER, value, escrow.poolIdOf(t)));
         _agreed[id] = t;
     }
 

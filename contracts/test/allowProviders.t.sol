@@ -44,44 +44,68 @@ contract AllowProvidersTest is Test {
     function test_only_the_payer_adds() public {
         address stranger = vm.addr(STRANGER);
         bytes memory notPayer = reason(IBudgetPool.NotPayer.selector, abi.encode(stranger, vm.addr(PAYER)));
-        vm.prank(stranger);
-        vm.expectRevert(notPayer);
-        escrow.allowProviders(id, list(CAROL));
+        refused(id, stranger, abi.encodeCall(escrow.allowProviders, (id, list(CAROL))), notPayer);
     }
 
     function test_the_payers_signature_adds_once_from_anyones_hand() public {
         bytes memory signature = signed(PAYER, list(CAROL), "n", uint64(START));
         escrow.allowProvidersWithSig(id, list(CAROL), "n", uint64(START), signature);
         vm.assertTrue(line(id, CAROL).allowed, "allowed");
-        vm.expectRevert(reason(IBudgetPool.NonceUsed.selector, abi.encode(vm.addr(PAYER), bytes32("n"))));
-        escrow.allowProvidersWithSig(id, list(CAROL), "n", uint64(START), signature);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.allowProvidersWithSig, (id, list(CAROL), "n", uint64(START), signature)),
+            reason(IBudgetPool.NonceUsed.selector, abi.encode(vm.addr(PAYER), bytes32("n")))
+        );
     }
 
     function test_refuses_a_strange_or_late_signature() public {
         bytes memory strange = signed(STRANGER, list(CAROL), "n", FOREVER);
-        vm.expectRevert(reason(IBudgetPool.BadSignature.selector, abi.encode(vm.addr(PAYER))));
-        escrow.allowProvidersWithSig(id, list(CAROL), "n", FOREVER, strange);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.allowProvidersWithSig, (id, list(CAROL), "n", FOREVER, strange)),
+            reason(IBudgetPool.BadSignature.selector, abi.encode(vm.addr(PAYER)))
+        );
         bytes memory other = signed(PAYER, list(BOB), "n", FOREVER);
-        vm.expectRevert(reason(IBudgetPool.BadSignature.selector, abi.encode(vm.addr(PAYER))));
-        escrow.allowProvidersWithSig(id, list(CAROL), "n", FOREVER, other);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.allowProvidersWithSig, (id, list(CAROL), "n", FOREVER, other)),
+            reason(IBudgetPool.BadSignature.selector, abi.encode(vm.addr(PAYER)))
+        );
         bytes memory late = signed(PAYER, list(CAROL), "n", uint64(START - 1));
-        vm.expectRevert(reason(IBudgetPool.DeadlinePassed.selector, abi.encode(START - 1, START)));
-        escrow.allowProvidersWithSig(id, list(CAROL), "n", uint64(START - 1), late);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.allowProvidersWithSig, (id, list(CAROL), "n", uint64(START - 1), late)),
+            reason(IBudgetPool.DeadlinePassed.selector, abi.encode(START - 1, START))
+        );
     }
 
     function test_refuses_the_unpayable_and_the_ended_pool() public {
-        vm.prank(vm.addr(PAYER));
-        vm.expectRevert(reason(IBudgetPool.BadProvider.selector, abi.encode(address(0))));
-        escrow.allowProviders(id, list(CAROL, address(0)));
+        refused(
+            id,
+            vm.addr(PAYER),
+            abi.encodeCall(escrow.allowProviders, (id, list(CAROL, address(0)))),
+            reason(IBudgetPool.BadProvider.selector, abi.encode(address(0)))
+        );
         vm.assertTrue(!line(id, CAROL).allowed, "all or none");
 
         uint256 end = escrow.pool(id).endsAt;
         vm.warp(end);
-        vm.prank(vm.addr(PAYER));
-        vm.expectRevert(reason(IBudgetPool.PoolEnded.selector, abi.encode(end, end)));
-        escrow.allowProviders(id, list(CAROL));
+        refused(
+            id,
+            vm.addr(PAYER),
+            abi.encodeCall(escrow.allowProviders, (id, list(CAROL))),
+            reason(IBudgetPool.PoolEnded.selector, abi.encode(end, end))
+        );
         bytes memory signature = signed(PAYER, list(CAROL), "n", FOREVER);
-        vm.expectRevert(reason(IBudgetPool.PoolEnded.selector, abi.encode(end, end)));
-        escrow.allowProvidersWithSig(id, list(CAROL), "n", FOREVER, signature);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.allowProvidersWithSig, (id, list(CAROL), "n", FOREVER, signature)),
+            reason(IBudgetPool.PoolEnded.selector, abi.encode(end, end))
+        );
     }
 }

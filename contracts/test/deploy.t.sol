@@ -27,6 +27,17 @@ contract DeployTest is Test {
         vm.assertTrue(!escrow.depositsPaused(), "paused");
     }
 
+    function test_says_its_limits_and_its_name_for_signatures() public view {
+        eq(escrow.MAX_FEE_BPS(), 500, "fee");
+        eq(escrow.DISPUTE_TIMEOUT(), 14 days, "dispute timeout");
+        eq(escrow.PAYOUT_DELAY(), 2 days, "payout delay");
+        (, string memory name, string memory version, uint256 chain, address contract_,,) = escrow.eip712Domain();
+        vm.assertEq(bytes(name), "BudgetPool", "name");
+        vm.assertEq(bytes(version), "1", "version");
+        eq(chain, block.chainid, "chain");
+        eq(uint160(contract_), uint160(address(escrow)), "contract");
+    }
+
     function test_without_a_guardian_the_cap_stays_and_deposits_never_pause() public {
         escrow = deploy(address(usdc), FEES, address(0), uint88(DEPOSIT));
         bytes32 id = open();

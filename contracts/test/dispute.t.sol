@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.37;
 
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {IBudgetPool} from "../src/interfaces/IBudgetPool.sol";
 import {Test} from "./Base.sol";
 
@@ -57,11 +58,12 @@ contract DisputeTest is Test {
         vm.warp(START + W);
         credit(id, 1, ALICE, 50);
         vm.warp(START + 2 * W);
-        bytes32 before = money(id);
-        asPayer();
-        vm.expectRevert(reason(IBudgetPool.DisputeOverPending.selector, abi.encode(51, 50)));
-        escrow.dispute(id, ALICE, 51, REF);
-        unmoved(id, before);
+        refused(
+            id,
+            vm.addr(PAYER),
+            abi.encodeCall(escrow.dispute, (id, ALICE, 51, REF)),
+            reason(IBudgetPool.DisputeOverPending.selector, abi.encode(51, 50))
+        );
         asPayer();
         escrow.dispute(id, ALICE, 50, REF);
         eq(line(id, ALICE).matured, 1_000, "matured");
@@ -69,31 +71,35 @@ contract DisputeTest is Test {
     }
 
     function test_all_that_is_pending_and_not_a_unit_more() public {
-        asPayer();
-        vm.expectRevert(reason(IBudgetPool.DisputeOverPending.selector, abi.encode(1_001, 1_000)));
-        escrow.dispute(id, ALICE, 1_001, REF);
+        refused(
+            id,
+            vm.addr(PAYER),
+            abi.encodeCall(escrow.dispute, (id, ALICE, 1_001, REF)),
+            reason(IBudgetPool.DisputeOverPending.selector, abi.encode(1_001, 1_000))
+        );
         asPayer();
         escrow.dispute(id, ALICE, 1_000, REF);
-        asPayer();
-        vm.expectRevert(reason(IBudgetPool.DisputeOverPending.selector, abi.encode(1, 0)));
-        escrow.dispute(id, BOB, 1, REF);
-        asPayer();
-        vm.expectRevert(reason(IBudgetPool.ZeroAmount.selector));
-        escrow.dispute(id, ALICE, 0, REF);
+        refused(
+            id,
+            vm.addr(PAYER),
+            abi.encodeCall(escrow.dispute, (id, BOB, 1, REF)),
+            reason(IBudgetPool.DisputeOverPending.selector, abi.encode(1, 0))
+        );
+        refused(
+            id,
+            vm.addr(PAYER),
+            abi.encodeCall(escrow.dispute, (id, ALICE, 0, REF)),
+            reason(IBudgetPool.ZeroAmount.selector)
+        );
     }
 
     function test_a_reference_works_once() public {
         asPayer();
         escrow.dispute(id, ALICE, 1, REF);
         bytes memory used = reason(IBudgetPool.RefUsed.selector, abi.encode(id, ALICE, REF));
-        asPayer();
-        vm.expectRevert(used);
-        escrow.dispute(id, ALICE, 1, REF);
-        vm.prank(vm.addr(ARBITER));
-        escrow.resolve(id, ALICE, REF, 0);
-        asPayer();
-        vm.expectRevert(used);
-        escrow.dispute(id, ALICE, 1, REF);
+        refused(id, vm.addr(PAYER), abi.encodeCall(escrow.dispute, (id, ALICE, 1, REF)), used);
+        rule(id, ALICE, 0);
+        refused(id, vm.addr(PAYER), abi.encodeCall(escrow.dispute, (id, ALICE, 1, REF)), used);
         asPayer();
         escrow.dispute(id, ALICE, 1, "dispute two");
     }
@@ -101,31 +107,43 @@ contract DisputeTest is Test {
     function test_only_the_payer_disputes() public {
         address authorizer = vm.addr(AUTHORIZER);
         bytes memory notPayer = reason(IBudgetPool.NotPayer.selector, abi.encode(authorizer, vm.addr(PAYER)));
-        vm.prank(authorizer);
-        vm.expectRevert(notPayer);
-        escrow.dispute(id, ALICE, 1, REF);
+        refused(id, authorizer, abi.encodeCall(escrow.dispute, (id, ALICE, 1, REF)), notPayer);
     }
 
     function test_the_payers_signature_disputes_once_from_anyones_hand() public {
         bytes memory signature = signed(PAYER, 400, REF, uint64(START));
         escrow.disputeWithSig(id, ALICE, 400, REF, uint64(START), signature);
         eq(line(id, ALICE).pending, 600, "pending");
-        bytes32 before = money(id);
-        vm.expectRevert(reason(IBudgetPool.RefUsed.selector, abi.encode(id, ALICE, REF)));
-        escrow.disputeWithSig(id, ALICE, 400, REF, uint64(START), signature);
-        unmoved(id, before);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.disputeWithSig, (id, ALICE, 400, REF, uint64(START), signature)),
+            reason(IBudgetPool.RefUsed.selector, abi.encode(id, ALICE, REF))
+        );
     }
 
     function test_refuses_a_strange_or_late_signature() public {
         bytes memory signature = signed(AUTHORIZER, 400, REF, FOREVER);
-        vm.expectRevert(reason(IBudgetPool.BadSignature.selector, abi.encode(vm.addr(PAYER))));
-        escrow.disputeWithSig(id, ALICE, 400, REF, FOREVER, signature);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.disputeWithSig, (id, ALICE, 400, REF, FOREVER, signature)),
+            reason(IBudgetPool.BadSignature.selector, abi.encode(vm.addr(PAYER)))
+        );
         signature = signed(PAYER, 400, REF, FOREVER);
-        vm.expectRevert(reason(IBudgetPool.BadSignature.selector, abi.encode(vm.addr(PAYER))));
-        escrow.disputeWithSig(id, ALICE, 401, REF, FOREVER, signature);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.disputeWithSig, (id, ALICE, 401, REF, FOREVER, signature)),
+            reason(IBudgetPool.BadSignature.selector, abi.encode(vm.addr(PAYER)))
+        );
         signature = signed(PAYER, 400, REF, uint64(START - 1));
-        vm.expectRevert(reason(IBudgetPool.DeadlinePassed.selector, abi.encode(START - 1, START)));
-        escrow.disputeWithSig(id, ALICE, 400, REF, uint64(START - 1), signature);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.disputeWithSig, (id, ALICE, 400, REF, uint64(START - 1), signature)),
+            reason(IBudgetPool.DeadlinePassed.selector, abi.encode(START - 1, START))
+        );
     }
 
     function test_without_a_dispute_window_nothing_can_be_disputed() public {
@@ -133,8 +151,36 @@ contract DisputeTest is Test {
         t.disputeWindow = 0;
         id = open(t, DEPOSIT);
         credit(id, 0, ALICE, 100);
-        asPayer();
-        vm.expectRevert(reason(IBudgetPool.DisputeOverPending.selector, abi.encode(1, 0)));
-        escrow.dispute(id, ALICE, 1, REF);
+        refused(
+            id,
+            vm.addr(PAYER),
+            abi.encodeCall(escrow.dispute, (id, ALICE, 1, REF)),
+            reason(IBudgetPool.DisputeOverPending.selector, abi.encode(1, 0))
+        );
+    }
+
+    function test_refuses_more_than_a_pool_can_count_as_disputed() public {
+        IBudgetPool.Terms memory t = terms();
+        (t.perRecordCap, t.windowCap, t.windowLength) = (type(uint40).max, type(uint56).max, 1);
+        uint256 half = uint256(type(uint40).max) << 16;
+        id = open(t, half);
+        bytes memory records = record(0, type(uint40).max);
+        for (uint256 i = 0; i < 16; ++i) {
+            records = abi.encodePacked(records, records);
+        }
+        settle(id, batch(0, ALICE, records));
+        usdc.mint(address(this), half);
+        usdc.approve(address(escrow), half);
+        escrow.topUpDirect(id, half);
+        vm.warp(START + 1);
+        settle(id, batch(1 << 16, ALICE, records));
+        refused(
+            id,
+            vm.addr(PAYER),
+            abi.encodeCall(escrow.dispute, (id, ALICE, uint64(2 * half), REF)),
+            reason(SafeCast.SafeCastOverflowedUintDowncast.selector, abi.encode(56, 2 * half))
+        );
+        dispute(id, ALICE, uint64(half));
+        eq(line(id, ALICE).pending, half, "pending");
     }
 }

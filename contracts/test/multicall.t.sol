@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.37;
 
+import {Errors} from "@openzeppelin/contracts/utils/Errors.sol";
 import {IBudgetPool} from "../src/interfaces/IBudgetPool.sol";
 import {Test} from "./Base.sol";
 
@@ -74,5 +75,11 @@ contract MulticallTest is Test {
         escrow.multicall(both(add, add));
         eq(free(id), 3 * DEPOSIT, "free");
         eq(usdc.balanceOf(address(escrow)), 3 * DEPOSIT, "tokens");
+    }
+
+    function test_what_is_no_verb_is_refused() public {
+        bytes[] memory calls = both(allowing(CAROL), hex"00000000");
+        refused(id, payer, abi.encodeCall(escrow.multicall, (calls)), reason(Errors.FailedCall.selector));
+        vm.assertTrue(!line(id, CAROL).allowed, "allowed");
     }
 }

@@ -16,10 +16,12 @@ contract ReclaimTest is Test {
         credit(id, 0, ALICE, 1_000);
         uint256 end = START + 30 days;
         vm.warp(end - 1);
-        bytes32 before = money(id);
-        vm.expectRevert(reason(IBudgetPool.NotEnded.selector, abi.encode(end, end - 1)));
-        escrow.reclaim(id);
-        unmoved(id, before);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.reclaim, (id)),
+            reason(IBudgetPool.NotEnded.selector, abi.encode(end, end - 1))
+        );
         vm.warp(end);
         vm.expectEmit(address(escrow));
         emit IBudgetPool.Reclaimed(id, vm.addr(PAYER), DEPOSIT - 1_000);
@@ -28,8 +30,12 @@ contract ReclaimTest is Test {
         eq(usdc.balanceOf(vm.addr(PAYER)), DEPOSIT - 1_000, "payer");
         eq(free(id), 0, "free");
         eq(escrow.totalHeld(), 1_000, "what is credited stays");
-        vm.expectRevert(reason(IBudgetPool.NothingToReclaim.selector, abi.encode(id)));
-        escrow.reclaim(id);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.reclaim, (id)),
+            reason(IBudgetPool.NothingToReclaim.selector, abi.encode(id))
+        );
         escrow.withdraw(id, ALICE);
         eq(usdc.balanceOf(ALICE), 975, "alice");
     }
@@ -39,8 +45,12 @@ contract ReclaimTest is Test {
         escrow.requestClose(id);
         uint256 end = START + 1 days;
         vm.warp(end - 1);
-        vm.expectRevert(reason(IBudgetPool.NotEnded.selector, abi.encode(end, end - 1)));
-        escrow.reclaim(id);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.reclaim, (id)),
+            reason(IBudgetPool.NotEnded.selector, abi.encode(end, end - 1))
+        );
         vm.warp(end);
         escrow.reclaim(id);
         eq(usdc.balanceOf(vm.addr(PAYER)), DEPOSIT, "payer");
@@ -80,10 +90,12 @@ contract ReclaimTest is Test {
         credit(id, 0, ALICE, 1_000);
         usdc.blacklist(vm.addr(PAYER));
         vm.warp(START + 30 days);
-        bytes32 before = money(id);
-        vm.expectRevert(abi.encodeWithSignature("Error(string)", "Blacklistable: account is blacklisted"));
-        escrow.reclaim(id);
-        unmoved(id, before);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.reclaim, (id)),
+            abi.encodeWithSignature("Error(string)", "Blacklistable: account is blacklisted")
+        );
         escrow.withdraw(id, ALICE);
         usdc.unBlacklist(vm.addr(PAYER));
         escrow.reclaim(id);

@@ -44,37 +44,53 @@ contract RequestCloseTest is Test {
     function test_closes_once_and_not_after_the_end() public {
         vm.prank(vm.addr(PAYER));
         escrow.requestClose(id);
-        vm.prank(vm.addr(PAYER));
-        vm.expectRevert(reason(IBudgetPool.PoolClosing.selector, abi.encode(START + 1 days)));
-        escrow.requestClose(id);
+        refused(
+            id,
+            vm.addr(PAYER),
+            abi.encodeCall(escrow.requestClose, (id)),
+            reason(IBudgetPool.PoolClosing.selector, abi.encode(START + 1 days))
+        );
         vm.warp(START + 1 days);
-        vm.prank(vm.addr(PAYER));
-        vm.expectRevert(reason(IBudgetPool.PoolEnded.selector, abi.encode(START + 1 days, START + 1 days)));
-        escrow.requestClose(id);
+        refused(
+            id,
+            vm.addr(PAYER),
+            abi.encodeCall(escrow.requestClose, (id)),
+            reason(IBudgetPool.PoolEnded.selector, abi.encode(START + 1 days, START + 1 days))
+        );
     }
 
     function test_only_the_payer_closes() public {
         address arbiter = vm.addr(ARBITER);
         bytes memory notPayer = reason(IBudgetPool.NotPayer.selector, abi.encode(arbiter, vm.addr(PAYER)));
-        vm.prank(arbiter);
-        vm.expectRevert(notPayer);
-        escrow.requestClose(id);
+        refused(id, arbiter, abi.encodeCall(escrow.requestClose, (id)), notPayer);
     }
 
     function test_the_payers_signature_closes_from_anyones_hand() public {
         bytes memory signature = signed(PAYER, uint64(START));
         escrow.requestCloseWithSig(id, uint64(START), signature);
         eq(escrow.pool(id).endsAt, START + 1 days, "endsAt");
-        vm.expectRevert(reason(IBudgetPool.PoolClosing.selector, abi.encode(START + 1 days)));
-        escrow.requestCloseWithSig(id, uint64(START), signature);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.requestCloseWithSig, (id, uint64(START), signature)),
+            reason(IBudgetPool.PoolClosing.selector, abi.encode(START + 1 days))
+        );
     }
 
     function test_refuses_a_strange_or_late_signature() public {
         bytes memory signature = signed(AUTHORIZER, FOREVER);
-        vm.expectRevert(reason(IBudgetPool.BadSignature.selector, abi.encode(vm.addr(PAYER))));
-        escrow.requestCloseWithSig(id, FOREVER, signature);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.requestCloseWithSig, (id, FOREVER, signature)),
+            reason(IBudgetPool.BadSignature.selector, abi.encode(vm.addr(PAYER)))
+        );
         signature = signed(PAYER, uint64(START - 1));
-        vm.expectRevert(reason(IBudgetPool.DeadlinePassed.selector, abi.encode(START - 1, START)));
-        escrow.requestCloseWithSig(id, uint64(START - 1), signature);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            abi.encodeCall(escrow.requestCloseWithSig, (id, uint64(START - 1), signature)),
+            reason(IBudgetPool.DeadlinePassed.selector, abi.encode(START - 1, START))
+        );
     }
 }

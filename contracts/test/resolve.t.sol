@@ -100,4 +100,22 @@ contract ResolveTest is Test {
         rule(id, ALICE, 0);
         eq(free(id), DEPOSIT - 600, "free");
     }
+
+    function test_what_does_not_fit_the_free_money_is_refused_and_silence_still_pays() public {
+        uint256 max = type(uint56).max;
+        id = open(terms(), max);
+        credit(id, 0, ALICE, 1_000);
+        dispute(id, ALICE, 1_000);
+        usdc.mint(vm.addr(PAYER), 1_000);
+        vm.prank(vm.addr(PAYER));
+        usdc.approve(address(escrow), 1_000);
+        vm.prank(vm.addr(PAYER));
+        escrow.topUpDirect(id, 1_000);
+        bytes memory tooLarge = reason(IBudgetPool.DepositTooLarge.selector, abi.encode(1, 0));
+        refused(id, vm.addr(ARBITER), ruling(id, ALICE, 999), tooLarge);
+        vm.warp(START + 14 days);
+        escrow.resolveByTimeout(id, ALICE, REF);
+        eq(line(id, ALICE).matured, 1_000, "matured");
+        eq(free(id), max, "free");
+    }
 }

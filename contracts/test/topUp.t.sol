@@ -9,6 +9,14 @@ contract TopUpTest is Test {
         escrow.topUp(id, value, vm.addr(key), 0, type(uint256).max, salt, signature);
     }
 
+    function adding(bytes32 id, uint256 value, uint256 key, bytes32 salt, bytes memory signature)
+        internal
+        view
+        returns (bytes memory)
+    {
+        return abi.encodeCall(escrow.topUp, (id, value, vm.addr(key), 0, type(uint256).max, salt, signature));
+    }
+
     function test_adds_anyones_signed_money() public {
         bytes32 id = open();
         usdc.mint(vm.addr(STRANGER), 5);
@@ -31,24 +39,31 @@ contract TopUpTest is Test {
         bytes32 other = open();
         usdc.mint(vm.addr(PAYER), 10);
         bytes memory signature = authorize(PAYER, 5, escrow.topUpNonce(id, "s"));
-        bytes32 before = money(other);
-        vm.expectRevert(abi.encodeWithSignature("Error(string)", "FiatTokenV2: invalid signature"));
-        topUp(other, 5, PAYER, "s", signature);
-        unmoved(other, before);
+        refused(
+            other,
+            vm.addr(STRANGER),
+            adding(other, 5, PAYER, "s", signature),
+            abi.encodeWithSignature("Error(string)", "FiatTokenV2: invalid signature")
+        );
         topUp(id, 5, PAYER, "s", signature);
-        before = money(id);
-        vm.expectRevert(abi.encodeWithSignature("Error(string)", "FiatTokenV2: authorization is used or canceled"));
-        topUp(id, 5, PAYER, "s", signature);
-        unmoved(id, before);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            adding(id, 5, PAYER, "s", signature),
+            abi.encodeWithSignature("Error(string)", "FiatTokenV2: authorization is used or canceled")
+        );
     }
 
     function test_refuses_nothing_and_too_much() public {
         bytes32 id = open();
-        vm.expectRevert(reason(IBudgetPool.ZeroAmount.selector));
-        topUp(id, 0, PAYER, "s", "");
+        refused(id, vm.addr(STRANGER), adding(id, 0, PAYER, "s", ""), reason(IBudgetPool.ZeroAmount.selector));
         uint256 max = type(uint56).max - DEPOSIT;
-        vm.expectRevert(reason(IBudgetPool.DepositTooLarge.selector, abi.encode(max + 1, max)));
-        topUp(id, max + 1, PAYER, "s", "");
+        refused(
+            id,
+            vm.addr(STRANGER),
+            adding(id, max + 1, PAYER, "s", ""),
+            reason(IBudgetPool.DepositTooLarge.selector, abi.encode(max + 1, max))
+        );
     }
 
     function test_refused_from_the_close_request_on_and_at_the_end() public {
@@ -58,10 +73,18 @@ contract TopUpTest is Test {
         vm.prank(vm.addr(PAYER));
         escrow.requestClose(id);
         uint256 endsAt = START + 1 days;
-        vm.expectRevert(reason(IBudgetPool.PoolClosing.selector, abi.encode(endsAt)));
-        topUp(id, 5, PAYER, "s", signature);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            adding(id, 5, PAYER, "s", signature),
+            reason(IBudgetPool.PoolClosing.selector, abi.encode(endsAt))
+        );
         vm.warp(endsAt);
-        vm.expectRevert(reason(IBudgetPool.PoolEnded.selector, abi.encode(endsAt, endsAt)));
-        topUp(id, 5, PAYER, "s", signature);
+        refused(
+            id,
+            vm.addr(STRANGER),
+            adding(id, 5, PAYER, "s", signature),
+            reason(IBudgetPool.PoolEnded.selector, abi.encode(endsAt, endsAt))
+        );
     }
 }
