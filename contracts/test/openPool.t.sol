@@ -14,6 +14,14 @@ contract TollToken is TestUSDC("USDC") {
     }
 }
 
+/// @dev A token that adds one unit to every transfer.
+contract GiftToken is TestUSDC("USDC") {
+    function _update(address from, address to, uint256 value) internal override {
+        super._update(from, to, value);
+        if (from != address(0)) super._update(address(0), to, 1);
+    }
+}
+
 contract OpenPoolTest is Test {
     function test_opens_on_one_signature_from_anyones_hand() public {
         IBudgetPool.Terms memory t = terms();
@@ -198,9 +206,14 @@ contract OpenPoolTest is Test {
         eq(free(open(t, max)), max, "free");
     }
 
-    function test_refuses_a_token_that_moves_less_than_was_signed() public {
-        usdc = new TollToken();
-        escrow = deploy(address(usdc), FEES);
+    function test_refuses_a_token_that_moves_less_or_more_than_was_signed() public {
+        mismatched(new TollToken(), DEPOSIT - 1);
+        mismatched(new GiftToken(), DEPOSIT + 1);
+    }
+
+    function mismatched(TestUSDC token, uint256 received) internal {
+        usdc = token;
+        escrow = deploy(address(token), FEES);
         IBudgetPool.Terms memory t = terms();
         usdc.mint(t.payer, DEPOSIT);
         bytes memory signature = authorize(PAYER, DEPOSIT, escrow.poolIdOf(t));
@@ -209,7 +222,7 @@ contract OpenPoolTest is Test {
             list(ALICE, BOB),
             DEPOSIT,
             signature,
-            reason(IBudgetPool.DepositMismatch.selector, abi.encode(DEPOSIT, DEPOSIT - 1))
+            reason(IBudgetPool.DepositMismatch.selector, abi.encode(DEPOSIT, received))
         );
     }
 
