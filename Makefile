@@ -16,7 +16,7 @@ PY := .venv/bin/python
 AS_IN_PRODUCTION := ENVIRONMENT=production ALLOWED_HOSTS=market.example SECRET_KEY=0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRST \
 	API_KEY_PEPPER=only-for-this-check-0123456789abcdef DATABASE_URL=postgres://nobody@127.0.0.1/none
 
-.PHONY: help install demo dev test check bench fix lock clean
+.PHONY: help install demo dev test check bench gas fix lock clean
 
 help: ## This list
 	@echo "Agent Market: agents hire and pay each other, the money waits in escrow."
@@ -37,7 +37,7 @@ dev: .venv/.ready node_modules/.ready ## Keep the whole market running, and prin
 test: .venv/.ready node_modules/.ready ## Run the tests on the real servers (ARGS: anything pytest takes)
 	@$(PY) -m pytest $(ARGS)
 
-check: .venv/.ready node_modules/.ready ## Style, types, import law, migrations, artifacts, settings, API schema, containers, locks
+check: .venv/.ready node_modules/.ready ## Style, types, import law, migrations, artifacts, gas, settings, API schema, containers, locks
 	.venv/bin/ruff check --quiet --output-format concise .
 	.venv/bin/ruff format --quiet --check .
 	.venv/bin/mypy
@@ -46,6 +46,7 @@ check: .venv/.ready node_modules/.ready ## Style, types, import law, migrations,
 	$(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null
 	$(AS_IN_PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
 	$(PY) -m escrow.chain.compiler --check
+	$(PY) -m benchmarks.gas --check
 	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	.venv/bin/compose-lint check --quiet --strict-config --fail-on medium --skip-suppressed docker-compose.yml
 	.venv/bin/hadolint Dockerfile
@@ -54,6 +55,9 @@ check: .venv/.ready node_modules/.ready ## Style, types, import law, migrations,
 
 bench: .venv/.ready node_modules/.ready ## Measure, as ratios that travel between machines
 	@$(PY) -m benchmarks $(ARGS)
+
+gas: .venv/.ready node_modules/.ready ## Measure what the contract costs on chain, beside paying each payment (ARGS: --json --check --write --profile)
+	@$(PY) -m benchmarks.gas $(ARGS)
 
 fix: .venv/.ready ## Format, and fix what can be fixed by itself
 	@.venv/bin/ruff check --fix .

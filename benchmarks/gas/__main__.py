@@ -64,7 +64,7 @@ def table(report: dict[str, Any]) -> Table:
         shares = (f"{gas / by_signature:.1%}", f"{gas / by_push:.1%}") if compared else ("", "")
         rows.add_row(name, f"{gas:,.0f}", per, *shares)
 
-    add("transferWithAuthorization", by_signature, "payment")
+    add("ERC-3009 transfer", by_signature, "payment")
     add("transfer (push)", by_push, "payment")
     for size, gas in report["settle"].items():
         add(f"settle {size}", gas, "record")

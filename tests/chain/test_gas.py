@@ -1,59 +1,48 @@
-"""What a record and a pool's whole life cost in gas, on real receipts. The ceilings fail when the contract gets worse.
+"""The gas cap of one transaction, at the most that one can hold; and when `make gas ARGS=--check` calls a figure worse.
 
-`pytest -s tests/chain/test_gas.py` prints the figures.
+The figures themselves are measured and held to by `benchmarks/gas`, the size of the bytecode by test_artifacts.py.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from escrow.chain import contract, wire
+from benchmarks.gas import snapshot
+from escrow.chain import wire
 from escrow.chain.deploy import TRANSACTION_GAS_CAP
 
-from .world import DAY, World
+from .world import World
 
 
-def providers(count: int) -> tuple[str, ...]:
-    return tuple(f"0x{0x500000 + i:040x}" for i in range(count))
+def test_a_pool_and_a_batch_of_as_many_providers_as_the_wire_takes_fit_one_transaction(world: World) -> None:
+    among = tuple(f"0x{0x500000 + at:040x}" for at in range(wire.MAX_PROVIDERS))
+    pool_id = world.open(world.terms(providers_hash=wire.providers_hash(among)), 40_000_000, among)
+    assert world.last_gas < TRANSACTION_GAS_CAP
+    batch = world.settlement(pool_id, [wire.Record(provider, 1_000) for provider in among * 4])
+    assert world.send(batch).gas_used < TRANSACTION_GAS_CAP
 
 
-def records(count: int, among: tuple[str, ...]) -> list[wire.Record]:
-    return [wire.Record(among[i % len(among)], 1_000 + i) for i in range(count)]
+COMMITTED = {"settle": {"200x3": 1_000, "1x1": 50_000}, "bytecode": 20_000}
 
 
-def open_pool(world: World, among: tuple[str, ...]) -> tuple[bytes, int]:
-    terms = world.terms(providers_hash=wire.providers_hash(among), dispute_window=DAY)
-    return world.open(terms, 40_000_000, among), world.last_gas
-
-
-# A pool at work: lines credited before, the bitmap word begun. (The first batch of a word costs 17,100 gas more.)
-# Ceilings are what was measured plus one per cent.
 @pytest.mark.parametrize(
-    ("count", "among", "ceiling"),
-    [(1, 1, 56_510), (10, 3, 7_620), (50, 3, 1_701), (200, 3, 590), (200, 20, 1_345), (1000, 20, 516)],
+    ("now", "wrong", "better"),
+    [
+        (1_021, ["settle.200x3: 1,000 before, 1,021 now (+2.1%)"], []),
+        (1_019, [], []),
+        (981, [], []),
+        (979, [], ["settle.200x3: 1,000 before, 979 now (-2.1%)"]),
+    ],
 )
-def test_gas_per_record(world: World, count: int, among: int, ceiling: int) -> None:
-    pool_id, _ = open_pool(world, providers(among))
-    world.send(world.settlement(pool_id, records(among, providers(among))))
-    receipt = world.send(world.settlement(pool_id, records(count, providers(among))))
-    per_record = receipt.gas_used / count
-    print(
-        f"\nsettle {count:>4} records, {among:>2} providers: {receipt.gas_used:>8,} gas, {per_record:>8,.0f} per record"
-    )
-    assert per_record <= ceiling
-    assert receipt.gas_used < TRANSACTION_GAS_CAP
+def test_two_per_cent_worse_is_wrong_and_two_per_cent_better_is_told(
+    now: int, wrong: list[str], better: list[str]
+) -> None:
+    measured = {**COMMITTED, "settle": {"200x3": now, "1x1": 50_000}}
+    assert snapshot.compare(measured, COMMITTED) == (wrong, better)
 
 
-@pytest.mark.parametrize(("count", "among"), [(3, 3), (200, 3), (200, 20)])
-def test_gas_of_a_whole_life(world: World, count: int, among: int) -> None:
-    """Open, one batch, every withdrawal, reclaim. Three records carry 200 micropayments to three providers."""
-    pool_id, opening = open_pool(world, providers(among))
-    settling = world.send(world.settlement(pool_id, records(count, providers(among)))).gas_used
-    world.at(world.contract.pool(pool_id).ends_at)
-    withdrawing = sum(world.send(contract.withdraw(pool_id, provider)).gas_used for provider in providers(among))
-    reclaiming = world.send(contract.reclaim(pool_id)).gas_used
-    total = opening + settling + withdrawing + reclaiming
-    print(
-        f"\nlife of {count} records, {among} providers: {total:,} gas"
-        f" (open {opening:,}, settle {settling:,}, withdraw {withdrawing:,}, reclaim {reclaiming:,})"
-    )
+def test_a_figure_that_one_side_lacks_is_wrong() -> None:
+    fewer = {"settle": {"200x3": 1_000}, "bytecode": 20_000}
+    assert snapshot.compare(fewer, COMMITTED) == (["settle.1x1: in the snapshot, not measured"], [])
+    assert snapshot.compare(COMMITTED, fewer) == (["settle.1x1: measured, not in the snapshot"], [])
+    assert snapshot.compare(COMMITTED, {})[0] != []
