@@ -150,6 +150,7 @@ contract WithdrawTest is Test {
         credit(id, 0, ALICE, 1_000);
         vm.warp(1 << 32);
         eq(line(id, ALICE).matured, 1_000, "matured");
+        vm.assertTrue(!line(id, CAROL).allowed, "an epoch spills into nothing");
         vm.warp(1 << 33);
         escrow.withdraw(id, ALICE);
         escrow.reclaim(id);
@@ -187,6 +188,23 @@ contract WithdrawTest is Test {
         escrow.withdraw(id, ALICE);
         vm.assertTrue(!line(id, ALICE).allowed, "allowed");
         state(0, 0, 0, 0);
+        eq(usdc.balanceOf(ALICE), 98 + 195, "alice");
+    }
+
+    function test_a_line_credited_in_the_epoch_of_the_end_stays_too() public {
+        vm.warp(START + W / 2);
+        vm.prank(vm.addr(PAYER));
+        escrow.requestClose(id);
+        uint256 end = START + 1 days + W / 2;
+        credit(id, 0, ALICE, 100);
+        vm.warp(end - 1);
+        credit(id, 1, ALICE, 200);
+        vm.warp(end);
+        escrow.withdraw(id, ALICE);
+        vm.assertTrue(line(id, ALICE).allowed, "allowed");
+        state(0, 200, 200, START + 1 days + 2 * W);
+        vm.warp(end + 2 * W);
+        escrow.withdraw(id, ALICE);
         eq(usdc.balanceOf(ALICE), 98 + 195, "alice");
     }
 
