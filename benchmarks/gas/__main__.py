@@ -6,6 +6,7 @@ Lives here: the command and its table. Every figure is gas of receipts, of one r
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from typing import Any, Final
 
 from rich.console import Console
@@ -18,10 +19,11 @@ from escrow.chain.deploy import TRANSACTION_GAS_CAP
 
 NOTES: Final = (
     "Everybody who is paid holds test USDC already, here and in the peers: an account's first token costs 17,100 gas more.",
-    "settle: records x providers. settle_many: pools x records, over 3 providers. life: micropayments x providers.",
+    "settle: records x providers. settle_many: pools x records (x providers, one unless told). life: payments x providers.",
     "settle, settle_many: pools at work; each line was credited before and the bitmap word is begun.",
-    f"life: {scenes.BATCH} micropayments a batch, netted into one record a provider; a fee, and a day to dispute in.",
-    "end: every withdrawal and the payer's reclaim in one transaction, after the pool's end.",
+    f"life: {scenes.BATCH} micropayments a batch, netted into one record a provider, with a fee. No dispute window, providers",
+    "  allowed when first owed; the end is one transaction: last batch, closing, every withdrawal, the payer's rest.",
+    "life_held: a day to dispute in, providers listed at opening; the end is every withdrawal and the payer's rest.",
     "Gas of execution on an L2. What the L1 takes for the data is not in it, for nobody here.",
 )
 
@@ -33,25 +35,25 @@ def measure(yard: Yard) -> dict[str, Any]:
     yard.next_day()
     _, opening = yard.open(yard.terms(three, FOREVER), three, 40_000_000)
     settles = {f"{count}x{among}": scenes.settle(yard, count, among) for count, among in scenes.SETTLES}
-    together, rejecting = scenes.settle_many(yard)
     many = f"{scenes.POOLS}x{scenes.RECORDS}"
-    lives = {(count, among): scenes.life(yard, count, among) for count, among in scenes.LIVES}
+    together = {many: scenes.settle_many(yard, 1), f"{many}x3": scenes.settle_many(yard, 3)}
+    lives = {f"{count}x{among}": (count, scenes.instant_life(yard, count, among)) for count, among in scenes.LIVES}
+    held = {f"{count}x{among}": (count, scenes.held_life(yard, count, among)) for count, among in scenes.LIVES}
     size = len(yard.client.request("eth_getCode", [yard.contract.address, "latest"])) // 2 - 1
     assert yard.largest < TRANSACTION_GAS_CAP, f"a transaction took {yard.largest:,} gas"
     assert size < DEPLOYED_SIZE_LIMIT, f"BudgetPool has {size:,} bytes"
     return {
         "settle": settles,
-        "life": {f"{count}x{among}": life.total / count for (count, among), life in lives.items()},
-        "settle_many": {many: together},
+        "life": {name: life.total / count for name, (count, life) in lives.items()},
+        "life_held": {name: life.total / count for name, (count, life) in held.items()},
+        "settle_many": together,
         "open_pool": {"3": opening.gas_used},
         "peers": peers,
         "transactions": yard.largest,
         "bytecode": size,
-        "life_steps": {
-            f"{count}x{among}": {"open": life.open, "settle": life.settle, "end": life.end}
-            for (count, among), life in lives.items()
-        },
-        "settle_many_one_rejected": {many: rejecting},
+        "life_steps": {name: asdict(life) for name, (_, life) in lives.items()},
+        "life_held_steps": {name: asdict(life) for name, (_, life) in held.items()},
+        "settle_many_one_rejected": {many: scenes.settle_many(yard, 1, poisoned=1)},
     }
 
 
@@ -70,12 +72,14 @@ def table(report: dict[str, Any]) -> Table:
         add(f"settle {size}", gas, "record")
     for size, gas in report["settle_many"].items():
         add(f"settle_many {size}", gas, "record")
-        add("  one pool rejected", report["settle_many_one_rejected"][size], "record")
-    for size, gas in report["life"].items():
-        count = int(size.split("x")[0])
-        add(f"life {size}", gas, "payment")
-        for step, total in report["life_steps"][size].items():
-            add(f"  {step}: {total:,}", total / count, "payment")
+    for size, gas in report["settle_many_one_rejected"].items():
+        add(f"settle_many {size}, one pool rejected", gas, "record")
+    for kind in ("life", "life_held"):
+        for size, gas in report[kind].items():
+            count = int(size.split("x")[0])
+            add(f"{kind} {size}", gas, "payment")
+            for step, total in report[f"{kind}_steps"][size].items():
+                add(f"  {step}: {total:,}", total / count, "payment")
     for size, gas in report["open_pool"].items():
         add(f"openPool, {size} providers", gas, "pool", compared=False)
     add("largest transaction", report["transactions"], f"cap {TRANSACTION_GAS_CAP:,}", compared=False)

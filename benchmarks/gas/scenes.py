@@ -13,6 +13,7 @@ from eth_utils.crypto import keccak
 from benchmarks.gas.yard import DAY, FOREVER, Yard, providers
 from escrow.chain import contract, wire
 from escrow.chain.abi import codec
+from escrow.chain.client import Receipt
 from escrow.chain.events import BatchSettled, Reclaimed, Withdrawn
 from escrow.chain.signer import LocalSigner
 
@@ -24,6 +25,8 @@ BATCH: Final = 200
 """Micropayments that one batch nets."""
 POOLS: Final = 40
 RECORDS: Final = 25
+REST: Final = 1_000_000
+"""What a payer gets back at the end."""
 _PEERS: Final = 5
 
 
@@ -60,47 +63,67 @@ def settle(yard: Yard, count: int, among: int) -> float:
     return yard.settle(pool_id, records(count, providers(among))).gas_used / count
 
 
-def settle_many(yard: Yard) -> tuple[float, float]:
-    """Return the gas of a record when many pools settle in one transaction, and again when one of them is refused."""
+def settle_many(yard: Yard, among: int, *, poisoned: int = 0) -> float:
+    """Return the gas of a record when many pools settle in one transaction, of which some are refused."""
     yard.next_day()
-    pools = [at_work(yard, providers(3)) for _ in range(POOLS)]
-    gas = []
-    for poisoned in (0, 1):
-        batches = [yard.batch(pool_id, records(RECORDS, providers(3))) for pool_id in pools]
-        for at in range(poisoned):
-            batches[at] = (*batches[at][:4], batches[-1][4])  # another pool's signature
-        receipt = yard.send(contract.settle_many(batches))
-        landed = sum(isinstance(event, BatchSettled) for event in receipt.events)
-        rejected = yard.count_logs(receipt, "ItemRejected(bytes32,bytes)")
-        assert (landed, rejected) == (POOLS - poisoned, poisoned)
-        gas.append(receipt.gas_used / (landed * RECORDS))
-    return gas[0], gas[1]
+    pools = [at_work(yard, providers(among)) for _ in range(POOLS)]
+    batches = [yard.batch(pool_id, records(RECORDS, providers(among))) for pool_id in pools]
+    for at in range(poisoned):
+        batches[at] = (*batches[at][:4], batches[-1][4])  # another pool's signature
+    receipt = yard.send(contract.settle_many(batches))
+    landed = sum(isinstance(event, BatchSettled) for event in receipt.events)
+    rejected = yard.count_logs(receipt, "ItemRejected(bytes32,bytes)")
+    assert (landed, rejected) == (POOLS - poisoned, poisoned)
+    return receipt.gas_used / (landed * RECORDS)
 
 
-def life(yard: Yard, payments: int, among: int) -> Life:
-    """Open, settle `payments` micropayments, wait, and end: every provider and the payer in one transaction."""
+def instant_life(yard: Yard, payments: int, among: int) -> Life:
+    """The life of a pool without a dispute window, whose payer allows each provider when it is first owed.
+
+    The last batch, the payer's closing, every withdrawal and the payer's rest are one transaction.
+    """
+    yard.next_day()
+    who, nobody = providers(among), ()
+    terms = yard.terms(nobody, FOREVER, dispute_window=0, close_delay=0)
+    pool_id, opening = yard.open(terms, nobody, payments * PAYMENT + REST)
+    work: list[list[bytes]] = []
+    for first in range(0, payments, BATCH):
+        allow = [] if work else [yard.allow(pool_id, who)]
+        work.append([*allow, contract.settle(*yard.batch(pool_id, _netted(range(first, first + BATCH), who)))])
+    settling = sum(yard.send(contract.multicall(calls)).gas_used for calls in work[:-1])
+    ending = yard.send(contract.multicall([*work[-1], yard.closing(pool_id), *_everybody_out(pool_id, who)]))
+    _check(ending, payments)
+    return Life(opening.gas_used, settling, ending.gas_used)
+
+
+def held_life(yard: Yard, payments: int, among: int) -> Life:
+    """The life of a pool with a list from the start and a day to dispute in, whose money waits until it has matured."""
     day, who = yard.next_day(), providers(among)
     expiry = day + 7 * DAY
-    pool_id, opening = yard.open(yard.terms(who, expiry), who, payments * PAYMENT + 1_000_000)
+    pool_id, opening = yard.open(yard.terms(who, expiry), who, payments * PAYMENT + REST)
     settling = 0
     for first in range(0, payments, BATCH):
         settling += yard.settle(pool_id, _netted(range(first, first + BATCH), who)).gas_used
     yard.at(expiry)
     ending = yard.send(ending_of(pool_id, who))
+    _check(ending, payments)
+    return Life(opening.gas_used, settling, ending.gas_used)
+
+
+def _check(ending: Receipt, payments: int) -> None:
+    """Hold the end of a life to what must come out, to the unit."""
     withdrawn = [event for event in ending.events if isinstance(event, Withdrawn)]
     assert sum(event.net + event.fee for event in withdrawn) == payments * PAYMENT
-    assert sum(event.amount for event in ending.events if isinstance(event, Reclaimed)) == 1_000_000
-    return Life(opening.gas_used, settling, ending.gas_used)
+    assert sum(event.amount for event in ending.events if isinstance(event, Reclaimed)) == REST
 
 
 def ending_of(pool_id: bytes, who: Sequence[str]) -> bytes:
     """Calldata that pays everybody what is theirs, once the pool has ended and all has matured."""
-    return contract.multicall(
-        [
-            contract.withdraw_many([(pool_id, provider) for provider in who]),
-            contract.reclaim(pool_id),
-        ]
-    )
+    return contract.multicall(_everybody_out(pool_id, who))
+
+
+def _everybody_out(pool_id: bytes, who: Sequence[str]) -> list[bytes]:
+    return [contract.withdraw_many([(pool_id, provider) for provider in who]), contract.reclaim(pool_id)]
 
 
 def erc3009(yard: Yard) -> float:

@@ -182,6 +182,17 @@ class Yard:
         digest = wire.batch_digest(self.domain, pool_id, packed, ROOT_HASH, FOREVER)
         return pool_id, packed, ROOT_HASH, FOREVER, self.authorizer.sign_digest(digest)
 
+    def allow(self, pool_id: bytes, who: Sequence[str]) -> bytes:
+        """Calldata that allows providers, with the payer's signature."""
+        nonce = keccak(text=f"nonce {next(self._salts)}")
+        digest = wire.allow_providers_digest(self.domain, pool_id, who, nonce, FOREVER)
+        return contract.allow_providers_with_sig(pool_id, who, nonce, FOREVER, self.payer.sign_digest(digest))
+
+    def closing(self, pool_id: bytes) -> bytes:
+        """Calldata that asks for the pool's end, with the payer's signature."""
+        digest = wire.request_close_digest(self.domain, pool_id, FOREVER)
+        return contract.request_close_with_sig(pool_id, FOREVER, self.payer.sign_digest(digest))
+
     def settle(self, pool_id: bytes, records: Sequence[wire.Record]) -> Receipt:
         """Land one batch."""
         return self.send(contract.settle(*self.batch(pool_id, records)))
