@@ -36,7 +36,7 @@ def compare(measured: Mapping[str, Any], committed: Mapping[str, Any]) -> tuple[
     wrong += [f"{name}: measured, not in the snapshot" for name in now.keys() - before.keys()]
     better = []
     for name in now.keys() & before.keys():
-        line = f"{name}: {before[name]:,.0f} before, {now[name]:,.0f} now ({now[name] / before[name] - 1:+.1%})"
+        line = f"{name}: {before[name]:,.0f} before, {now[name]:,.0f} now ({now[name] / max(before[name], 1) - 1:+.1%})"
         if now[name] > before[name] * (1 + TOLERANCE):
             wrong.append(line)
         elif now[name] < before[name] * (1 - TOLERANCE):
