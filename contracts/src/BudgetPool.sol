@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.37;
 
+import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {SignatureChecker} from "@openzeppelin/contracts/utils/cryptography/SignatureChecker.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {Multicall} from "@openzeppelin/contracts/utils/Multicall.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
@@ -19,7 +19,8 @@ import {IERC2612, IERC3009} from "./interfaces/IUSDC.sol";
 /// several calls in one transaction, all or nothing: allow and settle, withdraw all and reclaim.
 /// @dev Layout: a pool takes three slots, of which `settle` reads two and writes one (`Spending`); a provider's line
 /// takes one slot; settled sequence numbers are one bit each; a dispute takes one slot; `_totals` changes only when
-/// tokens move. The terms are not stored: the pool's id is their hash, so they cannot change.
+/// tokens move. The terms are not stored: the pool's id is their hash, so they cannot change; the authorizer that they name
+/// can be followed by another.
 contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall {
     using SafeERC20 for IERC20;
     using BatchWire for bytes;
@@ -98,6 +99,9 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
     uint16 public constant MAX_FEE_BPS = 500;
     uint256 public constant DISPUTE_TIMEOUT = 14 days;
     uint256 public constant PAYOUT_DELAY = 2 days;
+    uint32 public constant MAX_DISPUTE_WINDOW = 90 days;
+    /// @notice What an ERC-1271 wallet may use to check one signature.
+    uint256 public constant SIGNATURE_GAS = 400_000;
 
     // Where the members of a `Line` are in its word.
     uint256 private constant OLDER = 64;
@@ -139,7 +143,9 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
 
     constructor(address token_, address feeRecipient_, address guardian_, uint88 tvlCap_) EIP712("BudgetPool", "1") {
         if (token_ == address(0)) revert BadTerms("token", 0);
-        if (feeRecipient_ == address(0)) revert BadTerms("feeRecipient", 0);
+        if (feeRecipient_ == address(0) || feeRecipient_ == token_) {
+            revert BadTerms("feeRecipient", uint160(feeRecipient_));
+        }
         token = IERC20(token_);
         feeRecipient = feeRecipient_;
         guardian = guardian_;
@@ -582,6 +588,7 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
         if (terms.perRecordCap == 0) revert BadTerms("perRecordCap", 0);
         if (terms.windowCap == 0) revert BadTerms("windowCap", 0);
         if (terms.windowLength == 0) revert BadTerms("windowLength", 0);
+        if (terms.disputeWindow > MAX_DISPUTE_WINDOW) revert BadTerms("disputeWindow", terms.disputeWindow);
         if (terms.feeBps > MAX_FEE_BPS) revert BadTerms("feeBps", terms.feeBps);
     }
 
@@ -608,7 +615,24 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
         bytes32 digest = _hashTypedDataV4(structHash);
         (address recovered, ECDSA.RecoverError err,) = ECDSA.tryRecoverCalldata(digest, signature);
         if (err == ECDSA.RecoverError.NoError && recovered == signer) return;
-        if (!SignatureChecker.isValidSignatureNowCalldata(signer, digest, signature)) revert BadSignature(signer);
+        if (signer.code.length == 0 || !_signedByContract(signer, digest, signature)) revert BadSignature(signer);
+    }
+
+    /// @dev ERC-1271 with exactly `SIGNATURE_GAS`: a wallet can neither burn more of an item's gas than that, nor be called
+    /// wrong for want of gas. Where it cannot be given that much, this ends as a want of gas does: without data.
+    function _signedByContract(address signer, bytes32 digest, bytes calldata signature)
+        private
+        view
+        returns (bool valid)
+    {
+        bytes memory data = abi.encodeCall(IERC1271.isValidSignature, (digest, signature));
+        bytes32 magic = IERC1271.isValidSignature.selector;
+        uint256 enough = SIGNATURE_GAS + SIGNATURE_GAS / 32; // a call may pass on 63 of 64 parts
+        assembly ("memory-safe") {
+            if lt(gas(), enough) { revert(0, 0) }
+            valid := staticcall(SIGNATURE_GAS, signer, add(data, 0x20), mload(data), 0, 0x20)
+            valid := and(valid, and(gt(returndatasize(), 0x1f), eq(mload(0), magic)))
+        }
     }
 
     function _requireSignedOnce(
@@ -707,8 +731,9 @@ contract BudgetPool is IBudgetPool, EIP712, ReentrancyGuardTransient, Multicall 
     // ------------------------------------------------------------------ a batch
 
     /// @dev Calls this contract for item `index` of `count` with an equal share of the gas, one share being left for what
-    /// comes after. Every refusal of ours and of the token carries data, so an empty one is a want of gas: it must not
-    /// pass for the item's own fault.
+    /// comes after. Every refusal of ours and of the token carries data and what a signer can burn is bounded, so an empty
+    /// one is a want of gas: it must not pass for the item's own fault. As much as `count + 1` times what the dearest
+    /// item may use is always enough.
     function _try(uint256 index, uint256 count, bytes memory data) private returns (bool passed, bytes memory reason) {
         (passed, reason) = address(this).call{gas: gasleft() / (count - index + 1)}(data);
         if (!passed && reason.length == 0) revert ItemOutOfGas(index);

@@ -24,3 +24,19 @@ contract GasBurner {
         }
     }
 }
+
+/// @dev An ERC-1271 account that says yes to anything after using `work` gas, or after using all but `rest`.
+contract SlowAccount {
+    uint256 private immutable _work;
+    uint256 private immutable _rest;
+
+    constructor(uint256 work, uint256 rest) {
+        (_work, _rest) = (work, rest);
+    }
+
+    function isValidSignature(bytes32, bytes calldata) external view returns (bytes4) {
+        uint256 given = gasleft();
+        while (given - gasleft() < _work && gasleft() > _rest) {}
+        return this.isValidSignature.selector;
+    }
+}

@@ -16,6 +16,8 @@ contract DeployTest is Test {
         this.create(address(0), FEES);
         vm.expectRevert(reason(IBudgetPool.BadTerms.selector, abi.encode(bytes32("feeRecipient"), 0)));
         this.create(token, address(0));
+        vm.expectRevert(reason(IBudgetPool.BadTerms.selector, abi.encode(bytes32("feeRecipient"), token)));
+        this.create(token, token);
     }
 
     function test_says_what_it_was_deployed_with() public {
@@ -31,6 +33,8 @@ contract DeployTest is Test {
         eq(escrow.MAX_FEE_BPS(), 500, "fee");
         eq(escrow.DISPUTE_TIMEOUT(), 14 days, "dispute timeout");
         eq(escrow.PAYOUT_DELAY(), 2 days, "payout delay");
+        eq(escrow.MAX_DISPUTE_WINDOW(), 90 days, "dispute window");
+        eq(escrow.SIGNATURE_GAS(), 400_000, "signature gas");
         (, string memory name, string memory version, uint256 chain, address contract_,,) = escrow.eip712Domain();
         vm.assertEq(bytes(name), "BudgetPool", "name");
         vm.assertEq(bytes(version), "1", "version");

@@ -90,6 +90,11 @@ contract OpenPoolTest is Test {
         t.windowLength = 0;
         refusedTerms(t, "windowLength", 0);
         t = terms();
+        t.disputeWindow = uint32(90 days + 1);
+        refusedTerms(t, "disputeWindow", 90 days + 1);
+        t.disputeWindow = uint32(90 days);
+        open(t, DEPOSIT);
+        t = terms();
         t.feeBps = 501;
         refusedTerms(t, "feeBps", 501);
     }

@@ -13,7 +13,7 @@ pragma solidity 0.8.37;
 ///   line      = Credited - Disputed + DisputeResolved.toProvider - Withdrawn.net - Withdrawn.fee
 ///   dispute   = Disputed - (DisputeResolved.toProvider + DisputeResolved.toPayer)
 ///   fees      = Withdrawn.fee - FeesWithdrawn            (over all pools)
-/// and the matured part of a line from the block times of `Credited` and the terms' `disputeWindow`.
+/// and the matured part of a line from the block times of these and the terms' `disputeWindow`.
 interface IBudgetPool {
     // ------------------------------------------------------------------ what is agreed
 
@@ -21,7 +21,7 @@ interface IBudgetPool {
     /// "BudgetPool", version "1", this chain, this contract) and is also the nonce of the payer's ERC-3009
     /// authorization, so one signature binds the deposit and the policy.
     /// @param payer who pays, may dispute and close, and gets the rest back; an account or an ERC-1271 contract
-    /// @param authorizer whose EIP-712 signature every batch carries; not zero
+    /// @param authorizer whose EIP-712 signature every batch carries, until `setAuthorizer` names another; not zero
     /// @param arbiter who rules disputes; not the payer; zero only when `disputeWindow` is zero. It is not stored:
     /// `resolve` brings the terms, and only the right ones hash to the pool's id
     /// @param expiry first second at which nothing settles any more; after now, and within 32 bits (year 2106)
@@ -32,7 +32,8 @@ interface IBudgetPool {
     /// @param windowLength seconds of a tumbling window `[k * length, (k + 1) * length)`; zero is refused. As
     /// windows tumble, two full caps may settle around one boundary. For "no window", name a length past expiry.
     /// @param disputeWindow W: a credit of epoch e (of length W) matures at the start of epoch e + 2, so it is
-    /// held for at least W and at most 2 W. Zero matures at once and leaves nothing to dispute.
+    /// held for at least W and at most 2 W (a ruling on a dispute may pay sooner). Zero matures at once and leaves
+    /// nothing to dispute; at most 90 days.
     /// @param feeBps fee in basis points of what a provider withdraws, floored; at most 500
     /// @param providersHash keccak256(abi.encodePacked(address[])): each address padded to 32 bytes, no length
     /// @param salt anything; tells two pools of equal terms apart
@@ -135,7 +136,8 @@ interface IBudgetPool {
     event BatchSettled(bytes32 indexed poolId, uint256 firstSeq, uint256 count, uint256 total, bytes32 root);
     /// @notice The net credit of one provider in the batch that starts at `firstSeq`.
     event Credited(bytes32 indexed poolId, address indexed provider, uint256 amount, uint256 firstSeq);
-    /// @notice `settleMany` left one batch out, and why: the revert data of `settle`.
+    /// @notice `settleMany` left one batch out, and why: the revert data of `settle`. Anyone can send a batch that must be
+    /// refused, so this says nothing about the pool.
     event ItemRejected(bytes32 indexed id, bytes reason);
     /// @notice What had matured left: `net` to `to`, the provider or the payout address that it signed for.
     event Withdrawn(bytes32 indexed poolId, address indexed provider, address to, uint256 net, uint256 fee);
@@ -201,7 +203,8 @@ interface IBudgetPool {
     error NotArbiter(address caller, address arbiter);
     /// @notice Only the guardian may do this.
     error NotGuardian(address caller, address guardian);
-    /// @notice The signature is not `expectedSigner`'s over exactly these values, on this chain, for this contract.
+    /// @notice The signature is not `expectedSigner`'s over exactly these values, on this chain, for this contract; or its
+    /// ERC-1271 wallet needs more than 400,000 gas to say so.
     error BadSignature(address expectedSigner);
     /// @notice The signature was good until `deadline`, inclusive.
     error DeadlinePassed(uint256 deadline, uint256 nowAt);
@@ -349,8 +352,8 @@ interface IBudgetPool {
         external;
 
     /// @notice Settles several batches, of whichever pools; one that is refused leaves no trace but `ItemRejected`.
-    /// @dev Each item may use its share of the gas that is left, so that a signer's contract that burns gas burns only
-    /// its own item's.
+    /// @dev Each item may use its share of the gas that is left, and a signer's contract 400,000 of it: what it burns is
+    /// its own item's. Send heavy batches last, or gas for as many of the heaviest and one more.
     function settleMany(SignedBatch[] calldata batches) external;
 
     /// @notice Pays a provider all that has matured, less the fee; anyone may call, only the provider is paid (or the
@@ -404,9 +407,11 @@ interface IBudgetPool {
 
     // ------------------------------------------------------------------ keys that change
 
-    /// @notice The payer names another authorizer, which `applyAuthorizer` puts in place `closeDelay` from now: batches
-    /// signed until then have that long to land. Another request takes the place of the first; naming the
-    /// current authorizer takes it back.
+    /// @notice The payer names another authorizer, which `applyAuthorizer` can put in place from `closeDelay` from now on:
+    /// batches signed before have that long to land. From then on anyone may apply it at any moment, so a batch of the
+    /// old authorizer has no notice any more: whoever waits for one should apply a change that is due, and ask for a new
+    /// signature. Another request takes the place of the first; naming the current authorizer takes it back, if
+    /// nobody has applied it meanwhile.
     function setAuthorizer(bytes32 poolId, address next) external;
 
     /// @notice The same, by the payer's EIP-712 signature over
