@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from eth_account import Account
+from eth_utils.address import to_checksum_address as checksummed
 from eth_utils.crypto import keccak
 from typer.testing import CliRunner, Result
 
@@ -158,6 +159,20 @@ def test_withdrawals_that_the_token_refuses_are_told(node: Node, run: Run) -> No
     answer = told(run(*rescue("--json", "--send"), expect=1))
     assert [step["what"] for step in answer["steps"]] == ["pay 2 providers 14 micro-USDC, the fee included"]
     assert [left["provider"].lower() for left in answer["rejected"]] == [two]
+
+
+def test_a_withdrawal_that_is_refused_stops_nobody_elses_money(node: Node, run: Run) -> None:
+    node.mine("0x" + "01" * 32, log("ProvidersAllowed", poolId=POOL, providers=[ONE]), block=20)
+    node.views |= {"lineOf": [(True, 7, 0, 0, 0)], "withdraw": Refusal(3, "execution reverted: blacklisted", "0x")}
+    sent(node)
+    answer = told(run(*rescue("--json", "--send"), expect=1))
+    assert [step["kind"] for step in answer["steps"]] == ["reclaim"]
+    assert [left["what"] for left in answer["rejected"]] == [f"pay {checksummed(ONE)} 7 micro-USDC, the fee included"]
+    assert f"Left out: pay {checksummed(ONE)}" in run(*rescue("--send"), expect=1).stdout
+
+    # What somebody else did in the meantime is not left out.
+    node.views["withdraw"] = refused("NothingToWithdraw", POOL, ONE)
+    assert told(run(*rescue("--json", "--send")))["rejected"] == []
 
 
 def test_landing_a_batch(node: Node, run: Run, batch: Path) -> None:

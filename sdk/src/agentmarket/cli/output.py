@@ -26,7 +26,7 @@ class Exit(IntEnum):
 
 
 #: refusals of the contract which say that what was wanted is there already, or is not there
-_NOTHING = frozenset({"AlreadySettled", "NothingToWithdraw", "NothingToReclaim"})
+NOTHING_LEFT = frozenset({"AlreadySettled", "NothingToWithdraw", "NothingToReclaim"})
 
 
 @dataclass
@@ -85,7 +85,7 @@ def _code(error: AgentMarketError) -> Exit:
     if isinstance(error, SendFailed):
         return Exit.FAILED
     if isinstance(error, Reverted):
-        return Exit.NOTHING if error.name in _NOTHING else Exit.DENIED
+        return Exit.NOTHING if error.name in NOTHING_LEFT else Exit.DENIED
     refused = isinstance(error, Denied | NotAContract | MissingExtra | InvalidReply)
     return Exit.DENIED if refused else Exit.FAILED
 

@@ -14,7 +14,7 @@ from agentmarket.chain.refusals import reverted
 from agentmarket.chain.rescue import Line, Place, State, Step
 from agentmarket.chain.rpc import Rpc
 from agentmarket.cli import keys
-from agentmarket.cli.output import Exit, Output, address, coin, moment, pool_id, speaking, usdc
+from agentmarket.cli.output import NOTHING_LEFT, Exit, Output, address, coin, moment, pool_id, speaking, usdc
 
 
 @dataclass
@@ -55,7 +55,7 @@ def rescue(
             if not send or account is None:
                 _say(run, state, ways.steps(state, place, close=close), account)
             while found := ways.steps(state, place, close=close, skip=run.tried):
-                _send(run, found[0], account)
+                _try(run, found[0], account)
                 state = ways.look(rpc, place, known)
             _end(run, _facts(place, state), _lines(place, state))
 
@@ -80,7 +80,7 @@ def withdraw(
             if not send or account is None:
                 _say(run, state, found, account)
             for step in found:
-                _send(run, step, account)
+                _try(run, step, account)
             state = ways.look(rpc, place, ways.Known(tuple(named), ()))
             _end(run, _facts(place, state), _lines(place, state))
 
@@ -106,10 +106,21 @@ def _say(run: Run, state: State, found: Sequence[Step], account: LocalAccount | 
     run.output.finish({**run.output.facts, "sent": False, "steps": told}, lines, code)
 
 
+def _try(run: Run, step: Step, account: LocalAccount) -> None:
+    """Send a step. One that the contract refuses is left out and told, and stops no other."""
+    run.tried |= step.marks
+    try:
+        _send(run, step, account)
+    except Reverted as refused:
+        run.output.note(f"not sent: {refused.detail}")
+        if refused.name not in NOTHING_LEFT:
+            run.rejected.append({"kind": step.kind, "what": step.what, "reason": refused.detail})
+            run.output.facts["rejected"] = run.rejected
+
+
 def _send(run: Run, step: Step, account: LocalAccount) -> None:
     run.output.note(f"{account.address} sends: {step.what}")
     mined = sending.send(run.rpc, account, run.place.contract, step.data, wait=run.wait, announce=run.output.announce)
-    run.tried |= step.marks
     run.done.append(
         {
             "kind": step.kind,
@@ -121,7 +132,12 @@ def _send(run: Run, step: Step, account: LocalAccount) -> None:
         }
     )
     run.rejected += [
-        {"provider": log.values["provider"], "reason": reverted(log.values["reason"]).detail}
+        {
+            "kind": step.kind,
+            "what": f"pay {log.values['provider']}",
+            "provider": log.values["provider"],
+            "reason": reverted(log.values["reason"]).detail,
+        }
         for log in mined.logs
         if log.name == "WithdrawalRejected"
     ]
@@ -131,8 +147,8 @@ def _send(run: Run, step: Step, account: LocalAccount) -> None:
 
 def _end(run: Run, facts: dict[str, Any], lines: list[str]) -> NoReturn:
     lines += [f"Done: {step['what']}, by {step['transaction']} in block {step['block']}." for step in run.done]
-    lines += [f"Left out: {left['provider']}. {left['reason']}" for left in run.rejected]
-    if not run.done:
+    lines += [f"Left out: {left['what']}. {left['reason']}" for left in run.rejected]
+    if not run.done and not run.rejected:
         lines.append("Nothing can be done now.")
     told = {"sent": bool(run.done), "steps": run.done, "rejected": run.rejected}
     run.output.finish({"pool": facts, **told}, lines, run.code)
