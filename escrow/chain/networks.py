@@ -47,3 +47,5 @@ PRESETS: Final = {
     )
 }
 LOCAL: Final = "local"
+LOCAL_CHAINS: Final = frozenset({31337, 1337})
+"""The ids of anvil and hardhat, and of geth and ganache: no public chain has them, so no money there is real."""

@@ -232,6 +232,14 @@ def test_mainnet_is_not_local(base: Chain) -> None:
     assert refused(base, *ASKED)["would_pass"] == "--network base"
 
 
+@pytest.mark.parametrize("chain_id", [1, 10, 84533])
+def test_no_chain_but_those_of_test_nodes_is_local(local: Chain, settings: Any, chain_id: int) -> None:
+    settings.CHAIN_ID = chain_id
+    document = refused(local, *ASKED)
+    assert (document["field"], str(chain_id) in document["rule"]) == ("network", True)
+    assert document["would_pass"] == "CHAIN_ID 1337 or 31337"
+
+
 def test_a_token_without_code_is_refused(local: Chain) -> None:
     document = refused(local, *ASKED, "--token", STRANGE)
     assert (document["field"], "no code" in document["rule"]) == ("token", True)

@@ -15,7 +15,7 @@ from escrow.chain import create2, rollout
 from escrow.chain.client import ChainClient
 from escrow.chain.deploy import NO_TVL_CAP
 from escrow.chain.errors import ChainError
-from escrow.chain.networks import LOCAL, PRESETS, Network
+from escrow.chain.networks import LOCAL, LOCAL_CHAINS, PRESETS, Network
 from escrow.chain.signer import Keyring, KeyringError, Role, Signer
 from escrow.chain.words import ZERO_ADDRESS
 from escrow.errors import InvalidInput
@@ -37,7 +37,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the network, the constructor's arguments and the form of the answer."""
-        parser.add_argument("--network", required=True, choices=[*PRESETS, LOCAL], help=f"{LOCAL}: chain CHAIN_ID")
+        parser.add_argument("--network", required=True, choices=[*PRESETS, LOCAL], help=f"{LOCAL}: a test node")
         parser.add_argument("--token", help=f"the token of --network {LOCAL}; USDC_ADDRESS unless given")
         parser.add_argument("--fee-recipient", required=True, help="who may have the market's fees; fixed for ever")
         parser.add_argument("--guardian", help="may pause deposits and set the cap; the zero address for nobody")
@@ -111,9 +111,10 @@ def _network(name: str, token: str | None) -> Network:
         if token is not None:
             raise InvalidInput("token", f"is known on {name}: {PRESETS[name].usdc}", "no --token")
         return PRESETS[name]
-    for preset in PRESETS.values():
-        if preset.chain_id == settings.CHAIN_ID:
-            raise InvalidInput("network", f"is not {LOCAL} on chain {preset.chain_id}", f"--network {preset.name}")
+    if settings.CHAIN_ID not in LOCAL_CHAINS:
+        named = [f"--network {preset.name}" for preset in PRESETS.values() if preset.chain_id == settings.CHAIN_ID]
+        would_pass = named or [f"CHAIN_ID {' or '.join(map(str, sorted(LOCAL_CHAINS)))}"]
+        raise InvalidInput("network", f"is not {LOCAL} on chain {settings.CHAIN_ID}", *would_pass)
     return Network(LOCAL, settings.CHAIN_ID, rollout.address(token or settings.USDC_ADDRESS, field="token"))
 
 
