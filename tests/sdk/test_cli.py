@@ -175,6 +175,18 @@ def test_a_withdrawal_that_is_refused_stops_nobody_elses_money(node: Node, run: 
     assert told(run(*rescue("--json", "--send")))["rejected"] == []
 
 
+def test_an_error_after_a_transaction_says_what_was_sent(node: Node, run: Run) -> None:
+    node.mine("0x" + "01" * 32, log("ProvidersAllowed", poolId=POOL, providers=[ONE]), block=20)
+    node.views["lineOf"] = [(True, 7, 0, 0, 0)]
+    sent(node)
+    node._getBalance = lambda *asked: hex(10**18 if node.count("eth_getBalance") % 2 else 1)  # type: ignore[method-assign]
+    answer = told(run(*rescue("--json", "--send"), expect=1))  # 2 would say that nothing was sent
+    assert (answer["error"]["kind"], [step["kind"] for step in answer["steps"]]) == ("Denied", ["withdraw"])
+    result = run(*rescue("--send"), expect=1)
+    assert "has 1 wei" in result.stderr
+    assert f"by {answer['steps'][0]['transaction']} in block 4000" in result.stdout
+
+
 def test_landing_a_batch(node: Node, run: Run, batch: Path) -> None:
     assert "0.008000 USDC" in run("land", str(batch)).stdout
     node.views["settle"] = refused("ProviderNotAllowed", POOL, ONE)

@@ -31,11 +31,13 @@ NOTHING_LEFT = frozenset({"AlreadySettled", "NothingToWithdraw", "NothingToRecla
 
 @dataclass
 class Output:
-    """One command's voice. `facts` is what an error's JSON tells besides the error: what had been done before it."""
+    """One command's voice. `facts` and `done` are what an error tells besides itself: what had been done before it."""
 
     command: str
     as_json: bool
     facts: dict[str, Any] = field(default_factory=dict)
+    #: a line for each transaction that succeeded
+    done: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
         """Tell a person how it goes; never part of the answer."""
@@ -58,8 +60,11 @@ class Output:
         raise SystemExit(int(code))
 
     def fail(self, error: AgentMarketError, code: Exit) -> NoReturn:
-        """Answer with an error and end: on stdout as JSON, on stderr as text."""
+        """Answer with an error and end: on stdout as JSON, on stderr as text. "Nothing was sent" is never said of more."""
+        if self.done and code in (Exit.DENIED, Exit.NOTHING):
+            code = Exit.FAILED
         if not self.as_json:
+            sys.stdout.writelines(f"{line}\n" for line in self.done)
             self.note(str(error))
             raise SystemExit(int(code))
         told: dict[str, Any] = {"kind": type(error).__name__, "code": error.code, "detail": error.detail}

@@ -142,11 +142,12 @@ def _send(run: Run, step: Step, account: LocalAccount) -> None:
         if log.name == "WithdrawalRejected"
     ]
     # What was done is told even if the next step fails.
+    run.output.done.append(f"Done: {step.what}, by {mined.transaction} in block {mined.block}.")
     run.output.facts |= {"sent": True, "steps": run.done, "rejected": run.rejected}
 
 
 def _end(run: Run, facts: dict[str, Any], lines: list[str]) -> NoReturn:
-    lines += [f"Done: {step['what']}, by {step['transaction']} in block {step['block']}." for step in run.done]
+    lines += run.output.done
     lines += [f"Left out: {left['what']}. {left['reason']}" for left in run.rejected]
     if not run.done and not run.rejected:
         lines.append("Nothing can be done now.")
