@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+pragma solidity 0.8.37;
+
+import {Walk} from "./walk/Walk.sol";
+
+interface GasVm {
+    function pauseGasMetering() external;
+}
+
+/// @dev A run in which everything is refused proves nothing. These walks are the same every time, and every action must
+/// have passed often, every verb at least once.
+contract LongWalkTest is Walk {
+    uint256 internal constant WALKS = 8;
+    uint256 internal constant STEPS = 150;
+    uint256 internal constant ACTIONS = 23;
+
+    uint256[ACTIONS] internal tries;
+    uint256[ACTIONS] internal passes;
+    mapping(bytes32 verb => uint256) internal done;
+
+    function actions() internal view returns (bytes4[ACTIONS] memory) {
+        return [
+            handler.allowProviders.selector,
+            handler.applyAuthorizer.selector,
+            handler.blacklist.selector,
+            handler.dispute.selector,
+            handler.donate.selector,
+            handler.hostileBatch.selector,
+            handler.multicall.selector,
+            handler.open.selector,
+            handler.pass.selector,
+            handler.pauseDeposits.selector,
+            handler.reclaim.selector,
+            handler.requestClose.selector,
+            handler.resolve.selector,
+            handler.resolveByTimeout.selector,
+            handler.setAuthorizer.selector,
+            handler.setPayout.selector,
+            handler.setTvlCap.selector,
+            handler.settle.selector,
+            handler.settleMany.selector,
+            handler.topUp.selector,
+            handler.withdraw.selector,
+            handler.withdrawFees.selector,
+            handler.withdrawMany.selector
+        ];
+    }
+
+    function verbs() internal pure returns (bytes32[25] memory) {
+        return [
+            bytes32("openPool"),
+            "openPoolDirect",
+            "openPoolWithPermit",
+            "topUp",
+            "topUpDirect",
+            "allowProviders",
+            "allowProvidersWithSig",
+            "settle",
+            "settleMany",
+            "multicall",
+            "withdraw",
+            "withdrawMany",
+            "withdrawFees",
+            "dispute",
+            "disputeWithSig",
+            "resolve",
+            "resolveByTimeout",
+            "requestClose",
+            "requestCloseWithSig",
+            "reclaim",
+            "setAuthorizer",
+            "setAuthorizerWithSig",
+            "applyAuthorizer",
+            "setPayout",
+            "setPayoutWithSig"
+        ];
+    }
+
+    function test_every_action_passes_often_and_the_books_stay_right() public {
+        GasVm(address(vm)).pauseGasMetering(); // it is far longer than a block
+        for (uint256 i = 0; i < WALKS; ++i) {
+            this.walk(i);
+        }
+        for (uint256 i = 0; i < ACTIONS; ++i) {
+            vm.assertTrue(tries[i] >= WALKS, "an action was hardly tried");
+            vm.assertTrue(passes[i] * 10 >= tries[i] * 3, string(abi.encodePacked("seldom passes: ", actions()[i])));
+        }
+        bytes32[25] memory all = verbs();
+        for (uint256 v = 0; v < all.length; ++v) {
+            vm.assertTrue(done[all[v]] != 0, string(abi.encodePacked("never passed: ", all[v])));
+        }
+    }
+
+    /// @dev A call of its own, as `check` is, so that what it needs of memory is given back.
+    function walk(uint256 seed) external {
+        setUp();
+        for (uint256 step = 0; step < STEPS; ++step) {
+            take(uint256(keccak256(abi.encode(seed, step))));
+            this.check();
+        }
+        bytes32[25] memory all = verbs();
+        for (uint256 v = 0; v < all.length; ++v) done[all[v]] += handler.done(all[v]);
+        drain();
+    }
+
+    function take(uint256 dice) internal {
+        uint256 which = dice % ACTIONS;
+        bytes4 action = actions()[which];
+        uint256 first = dice >> 128;
+        if (action == handler.pauseDeposits.selector || action == handler.blacklist.selector) first %= 2;
+        ++tries[which];
+        (bool passed,) = address(handler).call(abi.encodeWithSelector(action, first, dice >> 8));
+        if (passed) ++passes[which];
+    }
+
+    function check() external view {
+        everyUnitIsAccountedFor();
+        moneyGoesOnlyWhereItMay();
+        poolsAndLinesAreAsTheBooksSay();
+        noCallDidWhatTheBooksForbid();
+    }
+}
