@@ -7,6 +7,7 @@ takes a nonce from a node (the relay's); a contract that stays (rollout.py).
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from escrow.chain.abi import codec
@@ -32,8 +33,19 @@ class Deployment:
     transaction_hash: str
 
 
-def send(client: ChainClient, signer: Signer, to: str | None, data: bytes, *, timeout: float = 30.0) -> Receipt:
-    """Estimate, sign, broadcast and wait. Raises ChainReverted before sending what would revert."""
+def send(
+    client: ChainClient,
+    signer: Signer,
+    to: str | None,
+    data: bytes,
+    *,
+    timeout: float = 30.0,
+    announce: Callable[[str], None] = lambda _: None,
+) -> Receipt:
+    """Estimate, sign, broadcast and wait. Raises ChainReverted before sending what would revert.
+
+    `announce` is given the hash before the broadcast. A broadcast whose answer is lost may have arrived: it is waited for.
+    """
     gas = client.estimate_gas(signer.address, to, data)
     if gas > TRANSACTION_GAS_CAP:
         raise ChainError(f"{gas} gas is more than one chain transaction may use")
@@ -49,9 +61,10 @@ def send(client: ChainClient, signer: Signer, to: str | None, data: bytes, *, ti
             max_priority_fee_per_gas=fees.tip,
         )
     )
+    announce(signed.hash)
     result = client.send_raw(signed.raw)
-    if result.outcome not in (SendOutcome.OK, SendOutcome.ALREADY_KNOWN):
-        raise ChainError(f"{result.outcome}: {result.detail}")
+    if result.outcome not in (SendOutcome.OK, SendOutcome.ALREADY_KNOWN, SendOutcome.UNKNOWN):
+        raise ChainError(f"{signed.hash} was not taken, {result.outcome}: {result.detail}")
     return wait(client, signed.hash, timeout=timeout)
 
 
@@ -61,15 +74,21 @@ def limit(gas: int) -> int:
 
 
 def wait(client: ChainClient, transaction_hash: str, *, timeout: float = 30.0) -> Receipt:
-    """The receipt, once it is there; raises ChainUnavailable when it is not within `timeout` seconds."""
-    give_up_at, pause = time.monotonic() + timeout, _FIRST_PAUSE
+    """The receipt, once it is there; raises ChainUnavailable when it is not within `timeout` seconds.
+
+    A node that fails meanwhile is asked again: it says nothing of the chain transaction.
+    """
+    give_up_at, pause, failure = time.monotonic() + timeout, _FIRST_PAUSE, ""
     while time.monotonic() < give_up_at:
-        receipt = client.receipt(transaction_hash)
+        try:
+            receipt, failure = client.receipt(transaction_hash), ""
+        except ChainError as error:
+            receipt, failure = None, f" ({error})"
         if receipt is not None:
             return receipt
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
-    raise ChainUnavailable(f"{transaction_hash} has no receipt after {timeout} s")
+    raise ChainUnavailable(f"{transaction_hash} has no receipt after {timeout} s{failure}; it may still be mined")
 
 
 def deploy(client: ChainClient, signer: Signer, name: str, *arguments: object) -> Deployment:

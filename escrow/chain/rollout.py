@@ -7,6 +7,7 @@ Not here: the address itself (create2.py), known networks (networks.py), the wor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,15 +168,24 @@ def price(client: ChainClient, order: Order, sender: str) -> Price:
 # ---------------------------------------------------------------------- sending, and after
 
 
-def carry_out(client: ChainClient, signer: Signer, plan: Plan, cost: Price) -> Receipt:
-    """Create it and verify what is there. Not for a plan that is `deployed`: the proxy would revert."""
+def carry_out(
+    client: ChainClient, signer: Signer, plan: Plan, cost: Price, *, announce: Callable[[str], None]
+) -> Receipt:
+    """Create it and verify what is there. Not for a plan that is `deployed`: the proxy would revert.
+
+    `announce` is given the hash before it is sent. Refuses while something of the same key is pending: it may be this.
+    """
     if cost.balance < cost.wei:
         raise InvalidInput(
             "relayer", f"{signer.address} has {cost.balance} wei", f"{cost.wei} wei or more, for {cost.gas} gas"
         )
+    pending, mined = client.nonce(signer.address, "pending"), client.nonce(signer.address)
+    if pending != mined:
+        rule = f"{signer.address} has {pending - mined} pending chain transactions, and this may be one of them"
+        raise InvalidInput("relayer", rule, "the same again once they are mined, or a key that nothing else uses")
     order = plan.order
     data = create2.calldata(order.salt, order.creation_code)
-    receipt = send(client, signer, create2.PROXY, data, timeout=_RECEIPT_SECONDS)
+    receipt = send(client, signer, create2.PROXY, data, timeout=_RECEIPT_SECONDS, announce=announce)
     verify(client, plan)  # not the receipt: whoever was faster with the same code did the same
     return receipt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ from django.core.management import CommandError, call_command
 
 from escrow.chain import create2, rollout
 from escrow.chain.artifacts import load_artifact
-from escrow.chain.client import ChainClient
+from escrow.chain.client import ChainClient, Receipt
 from escrow.chain.contract import BudgetPool
 from escrow.chain.deploy import NO_TVL_CAP, deploy_test_usdc
+from escrow.chain.errors import ChainUnavailable
 from escrow.chain.networks import LOCAL, MAINNET, PRESETS, Network
+from escrow.chain.outcomes import SendOutcome, SendResult
 from escrow.chain.signer import Keyring, LocalSigner, Role
 from escrow.chain.words import ZERO_ADDRESS
 from escrow.errors import InvalidInput
@@ -101,11 +104,12 @@ def base(one_base: Chain, settings: Any) -> Iterator[Chain]:
     yield from as_it_was(one_base, settings, MAINNET)
 
 
-def run(*arguments: str, network: str = LOCAL) -> tuple[int, dict[str, Any]]:
+def run(*arguments: str, network: str = LOCAL, stderr: StringIO | None = None) -> tuple[int, dict[str, Any]]:
     """Exit code and document of the command."""
     out, code = StringIO(), 0
+    stderr = StringIO() if stderr is None else stderr
     try:
-        call_command("deploy_escrow", "--network", network, *arguments, "--json", stdout=out)
+        call_command("deploy_escrow", "--network", network, *arguments, "--json", stdout=out, stderr=stderr)
     except SystemExit as ended:
         code = int(ended.code or 0)
     return code, json.loads(out.getvalue())
@@ -204,7 +208,8 @@ def test_a_process_of_its_own_prints_the_settings_and_no_key(local: Chain) -> No
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | named, capture_output=True, text=True, check=False, timeout=60
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert re.fullmatch(r"Sending 0x[0-9a-f]{64}\n", done.stderr)
     _, known = run(*ASKED)
     assert known["status"] == "already deployed"
     assert f"ESCROW_ADDRESS={known['address']}" in done.stdout
@@ -352,6 +357,52 @@ def test_a_silent_node_is_a_failure_and_no_refusal(local: Chain, settings: Any) 
         call_command("deploy_escrow", "--network", LOCAL, *ASKED)
     assert failed.value.returncode == 1
     assert "run it again" in str(failed.value)
+
+
+def test_a_lost_answer_to_the_broadcast_is_no_failure(local: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    send_raw, receipt, asked = ChainClient.send_raw, ChainClient.receipt, []
+
+    def lost(client: ChainClient, raw: bytes) -> SendResult:
+        return replace(send_raw(client, raw), outcome=SendOutcome.UNKNOWN, detail="ReadTimeout")
+
+    def flaky(client: ChainClient, transaction_hash: str) -> Receipt | None:
+        asked.append(transaction_hash)
+        if len(asked) == 1:
+            raise ChainUnavailable("eth_getTransactionReceipt: ConnectionError")
+        return receipt(client, transaction_hash)
+
+    monkeypatch.setattr(ChainClient, "send_raw", lost)
+    monkeypatch.setattr(ChainClient, "receipt", flaky)
+    code, document = run(*ASKED)
+    assert (code, document["status"], document["transaction_hash"]) == (0, "deployed", asked[0])
+
+
+def test_a_broadcast_that_nobody_heard_of_again_is_named(local: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = StringIO()
+
+    def never(_: ChainClient, __: bytes) -> SendResult:
+        assert told.getvalue().startswith("Sending 0x")  # before it is sent
+        return SendResult(SendOutcome.UNKNOWN, "", "ReadTimeout")
+
+    monkeypatch.setattr(ChainClient, "send_raw", never)
+    monkeypatch.setattr(rollout, "_RECEIPT_SECONDS", 0.1)
+    code, document = run(*ASKED, stderr=told)
+    assert (code, document["status"]) == (1, "failed")
+    assert told.getvalue().split()[1] in document["error"]
+
+
+def test_while_something_is_pending_nothing_more_is_sent(local: Chain) -> None:
+    local.client.request("evm_setAutomine", [False])
+    try:
+        local.client.request("anvil_impersonateAccount", [local.relayer.address])
+        fields = {"from": local.relayer.address, "to": STRANGE, "value": "0x1"}
+        local.client.request("eth_sendTransaction", [fields])
+        document = refused(local, *ASKED)
+        assert (document["field"], "1 pending" in document["rule"]) == ("relayer", True)
+        local.client.request("evm_mine")
+    finally:
+        local.client.request("evm_setAutomine", [True])
+    assert run(*ASKED)[0] == 0
 
 
 def test_a_node_that_knows_no_state_overrides_is_a_failure(local: Chain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,8 +66,11 @@ class Command(BaseCommand):
         self.stdout.write(json.dumps(document))
         sys.exit(code)
 
-    @staticmethod
-    def _deploy(options: dict[str, Any]) -> dict[str, Any]:
+    def _announce(self, transaction_hash: str) -> None:
+        """Tell it before anything can be lost, and not where the document goes."""
+        self.stderr.write(f"Sending {transaction_hash}", str)
+
+    def _deploy(self, options: dict[str, Any]) -> dict[str, Any]:
         order, signer, client = _order(options), _relayer(), ChainClient(settings.RPC_URL, settings.RPC_TIMEOUT_SECONDS)
         dry = options["dry_run"]
         plan = rollout.plan(client, order, mainnet_allowed=options["yes_mainnet"] or dry)
@@ -79,7 +82,7 @@ class Command(BaseCommand):
         document |= {"gas": cost.gas, "cost_wei": cost.wei, "balance_wei": cost.balance}
         if dry:
             return document | {"status": "dry run"}
-        receipt = rollout.carry_out(client, signer, plan, cost)
+        receipt = rollout.carry_out(client, signer, plan, cost, announce=self._announce)
         document["settings"]["ESCROW_START_BLOCK"] = str(receipt.block_number)
         return document | {
             "status": "deployed",
