@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
+import httpx2
 import pytest
 
 import agentmarket
@@ -200,6 +202,14 @@ def test_a_node_that_says_nothing_is_no_proof_against(node: Node) -> None:
         verify(node, told)
     assert "secret-of-the-url" not in str(caught.value)
     assert node.count("eth_getTransactionReceipt") == rpc.ATTEMPTS
+
+
+def test_no_log_tells_the_url(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    verify(node, document(node))
+    assert "secret-of-the-url" not in caplog.text
+    httpx2.post(f"{node.url}/asked-by-another", json={"id": 1, "method": "eth_chainId", "params": []})
+    assert "asked-by-another" in caplog.text  # what others ask is logged as before
 
 
 def test_both_clients_fetch_receipts(node: Node, market: stub.Market, buyer: SyncClient) -> None:

@@ -1,10 +1,12 @@
 """A node, asked over JSON-RPC: reads that are repeated, sends that are not, and log searches in bounded chunks.
 
-Numbers are ints, bytes are bytes, hashes and addresses `0x` strings. The URL may hold a secret: no error repeats it.
+Numbers are ints, bytes are bytes, hashes and addresses `0x` strings. The URL may hold a secret: no error and no log repeats it.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +36,17 @@ class Block:
     number: int
     timestamp: int
     base_fee: int
+
+
+_asking: ContextVar[bool] = ContextVar("asking", default=False)
+
+
+def _keep_secret(record: logging.LogRecord) -> bool:
+    """The HTTP client logs each request with its URL: not ours."""
+    return not _asking.get()
+
+
+logging.getLogger("httpx2").addFilter(_keep_secret)
 
 
 def silent(first: int, last: int, found: int) -> None:
@@ -172,11 +185,14 @@ class Rpc:
 
     def _ask(self, method: str, params: Sequence[Any]) -> Any:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
+        asking = _asking.set(True)
         try:
             response = self._http.post(self._url, json=body)
             document = response.json()
         except (httpx2.HTTPError, ValueError) as error:
             raise RpcUnavailable(f"{self.host}: {method}: {type(error).__name__}.") from None
+        finally:
+            _asking.reset(asking)
         if isinstance(document, Mapping):
             if document.get("error") is not None:
                 raise _refusal(method, document["error"], busy=response.status_code == httpx2.codes.TOO_MANY_REQUESTS)
