@@ -230,6 +230,7 @@ API_MAX_BODY_BYTES = 256 * 1024  # a deliverable fits; a flood of megabytes does
 API_MAX_JSON_DEPTH = 32  # deeper documents are attacks on the parser
 API_PAGE_DEFAULT = 50
 API_PAGE_MAX = 200  # keeps a page under a megabyte
+API_PAGE_MAX_BATCHES = 20  # so does this: a batch of 200 records, with its calldata, is shown in 50 KB
 DATA_UPLOAD_MAX_MEMORY_SIZE = API_MAX_BODY_BYTES
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 200  # the admin's largest form
 TASK_DEFAULT_DUE = timedelta(hours=24)

@@ -180,6 +180,18 @@ Limit = Annotated[
         {"type": "integer", "minimum": 1, "maximum": settings.API_PAGE_MAX, "default": settings.API_PAGE_DEFAULT}
     ),
 ]
+BatchLimit = Annotated[
+    Number,
+    Field(ge=1, le=settings.API_PAGE_MAX_BATCHES),
+    WithJsonSchema(
+        {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": settings.API_PAGE_MAX_BATCHES,
+            "default": settings.API_PAGE_MAX_BATCHES,
+        }
+    ),
+]
 PaymentStatus = Literal["payable", "settling", "settled", "refunded", "disputed"]
 InvoiceStatus = Literal["submitted", "rejected", "disputed", "approved", "withdrawn", "ruled"]
 TaskStatus = Literal[
@@ -213,6 +225,7 @@ class PoolQuery(PageQuery):
 
 
 class BatchQuery(PageQuery):
+    limit: Annotated[BatchLimit, Field(description="Rows of a page.")] = settings.API_PAGE_MAX_BATCHES
     pool_id: IdIn | None = None
     status: BatchStatus | None = None
 

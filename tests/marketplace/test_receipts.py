@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.conf import settings
 from django.utils import timezone
 from eth_utils.crypto import keccak
 
@@ -16,7 +17,7 @@ from escrow import events, settlement
 from escrow.chain import contract, wire
 from escrow.chain.merkle import Leaf, verify_proof
 from escrow.chain.signer import LocalSigner
-from escrow.models import Batch, Payment, Pool
+from escrow.models import Batch, BatchRecord, Payment, Pool
 from escrow.policy import Policy
 from marketplace import keys
 from marketplace.api import chain_shapes
@@ -202,6 +203,22 @@ def test_lists_are_filtered_and_paged_newest_first(world: World, django_assert_m
     assert [row["id"] for row in first["items"] + second["items"]] == whole
     assert second["next"] is None
     assert by_provider.get("/v1/batches?status=landed").status == 400
+
+
+def test_a_page_of_the_largest_batches_is_under_a_megabyte(world: World) -> None:
+    pay(world.a)
+    batch, records, rows = sign(world.a), settings.SETTLE_MAX_RECORDS, settings.API_PAGE_MAX_BATCHES
+    packed = wire.encode_batch(0, [wire.Record(f"0x{1 + at:040x}", 2**40 - 1) for at in range(records)])
+    Batch.objects.filter(pk=batch.pk).update(packed=packed)
+    party = batch.records.get().party
+    BatchRecord.objects.bulk_create(
+        BatchRecord(batch=batch, party=party, seq=2**20 + seq, amount_micros=2**40 - 1) for seq in range(records - 1)
+    )
+    shown = world.a.by_payer.get("/v1/batches?limit=1")
+    assert len(shown.json["items"][0]["records"]) == records
+    assert rows * len(shown.raw) < 2**20
+    assert world.a.by_payer.get(f"/v1/batches?limit={rows}").status == 200
+    assert world.a.by_payer.get(f"/v1/batches?limit={rows + 1}").status == 400
 
 
 def test_a_provider_is_told_of_each_batch_that_pays_it(world: World, paid: list[str]) -> None:
