@@ -48,7 +48,11 @@ def simulate(client: ChainClient, address: str, creation_code: bytes) -> bytes:
 
 
 def is_instance(template: bytes, runtime: bytes) -> bool:
-    """Whether `runtime` is the artifact's code with nothing but its immutables filled, which are zeros in `template`."""
+    """Whether `runtime` may be the artifact's code: of its length, and the same wherever `template` is not zero.
+
+    Immutables are zeros in a template, and so is many another byte. This tells that creation code was run, and by no means
+    that a contract is ours: for that its code is compared with all of what `simulate` returns.
+    """
     return len(runtime) == len(template) and all(
         ours in {theirs, 0} for ours, theirs in zip(template, runtime, strict=True)
     )
