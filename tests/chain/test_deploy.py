@@ -342,6 +342,14 @@ def test_an_argument_of_the_wrong_form_is_refused(local: Chain, arguments: tuple
     assert refused(local, *ASKED, *arguments)["field"] == field
 
 
+@pytest.mark.parametrize("field", ["fee-recipient", "guardian"])
+def test_a_contract_that_cannot_act_gets_no_role(local: Chain, settings: Any, field: str) -> None:
+    settings.ESCROW_ADDRESS = STRANGE
+    for what, at in (("token", local.usdc), ("deployment proxy", create2.PROXY), ("escrow", STRANGE)):
+        document = refused(local, *ASKED, f"--{field}", at.lower())
+        assert (document["field"], f"is the {what}" in document["rule"]) == (field, True)
+
+
 @pytest.mark.parametrize("missing", ["guardian", "tvl-cap"])
 def test_a_public_network_has_its_guardian_and_cap_chosen(base: Chain, missing: str) -> None:
     at = ASKED.index(f"--{missing}")

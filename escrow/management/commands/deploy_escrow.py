@@ -100,10 +100,14 @@ def _order(options: dict[str, Any]) -> rollout.Order:
     local = network.name == LOCAL
     if not _SALT.fullmatch(options["salt"]):
         raise InvalidInput("salt", f"must be 32 bytes, not {options['salt']!r}", "0x and 64 hex digits")
+    fee_recipient = rollout.address(options["fee_recipient"], field="fee-recipient")
+    guardian = _guardian(options["guardian"], local=local)
+    for field, chosen in (("fee-recipient", fee_recipient), ("guardian", guardian)):
+        _can_act(chosen, network, field=field)
     return rollout.Order(
         network=network,
-        fee_recipient=rollout.address(options["fee_recipient"], field="fee-recipient"),
-        guardian=_guardian(options["guardian"], local=local),
+        fee_recipient=fee_recipient,
+        guardian=guardian,
         tvl_cap=_tvl_cap(options["tvl_cap"], local=local),
         salt=bytes.fromhex(options["salt"][2:]),
     )
@@ -119,6 +123,14 @@ def _network(name: str, token: str | None) -> Network:
         would_pass = named or [f"CHAIN_ID {' or '.join(map(str, sorted(LOCAL_CHAINS)))}"]
         raise InvalidInput("network", f"is not {LOCAL} on chain {settings.CHAIN_ID}", *would_pass)
     return Network(LOCAL, settings.CHAIN_ID, rollout.address(token or settings.USDC_ADDRESS, field="token"))
+
+
+def _can_act(chosen: str, network: Network, *, field: str) -> None:
+    """Refuse the addresses at hand that are easily pasted in the wrong place: what they are given is lost for ever."""
+    at_hand = {"the token": network.usdc, "the deployment proxy": create2.PROXY, "the escrow": settings.ESCROW_ADDRESS}
+    for what, at in at_hand.items():
+        if chosen.lower() == at.lower():
+            raise InvalidInput(field, f"is {what}, which does nothing by itself", "an address whose key somebody holds")
 
 
 def _guardian(given: str | None, *, local: bool) -> str:
