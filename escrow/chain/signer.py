@@ -11,6 +11,7 @@ import hmac
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -121,10 +122,10 @@ class Keyring:
         self._secrets = secrets_by_role
 
     @classmethod
-    def load(cls, directory: Path | str) -> Keyring:
-        """Read all four files; raises KeyringError naming the first that cannot be used."""
+    def load(cls, directory: Path | str, roles: Iterable[Role] = tuple(Role)) -> Keyring:
+        """Read the files of these roles and no others; raises KeyringError naming the first that cannot be used."""
         folder = Path(directory)
-        return cls(folder, {role: _read_secret(folder / f"{role}.key") for role in Role})
+        return cls(folder, {role: _read_secret(folder / f"{role}.key") for role in roles})
 
     @classmethod
     def create(cls, directory: Path | str) -> Keyring:
@@ -143,11 +144,16 @@ class Keyring:
         chosen = Role(role)
         if chosen is Role.PAYER:
             raise KeyringError("the payer file is a master secret; ask for payer(payer_id)")
-        return LocalSigner(self._secrets[chosen])
+        return LocalSigner(self._secret(chosen))
 
     def payer(self, payer_id: str) -> LocalSigner:
         """The key we keep for one payer, derived from the master secret; the same for ever."""
-        return LocalSigner(derive_key(self._secrets[Role.PAYER], payer_id))
+        return LocalSigner(derive_key(self._secret(Role.PAYER), payer_id))
+
+    def _secret(self, role: Role) -> bytes:
+        if role not in self._secrets:
+            raise KeyringError(f"{self._directory / f'{role}.key'} was not asked for when the keys were read")
+        return self._secrets[role]
 
     def __repr__(self) -> str:
         return f"Keyring({str(self._directory)!r})"

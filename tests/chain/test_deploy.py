@@ -357,6 +357,14 @@ def test_a_public_network_has_its_guardian_and_cap_chosen(base: Chain, missing: 
     assert refused(base, *ASKED, "--token", base.usdc, network="base")["field"] == "token"
 
 
+def test_no_key_but_the_relayers_is_needed(local: Chain, settings: Any, tmp_path: Path) -> None:
+    (tmp_path / "relayer.key").write_bytes((local.keys / "relayer.key").read_bytes())
+    (tmp_path / "relayer.key").chmod(0o600)
+    settings.SIGNER_KEYS_DIR = str(tmp_path)
+    code, document = run(*ASKED)
+    assert (code, document["relayer"]) == (0, local.relayer.address)
+
+
 def test_keys_that_are_not_there_are_named(local: Chain, settings: Any, tmp_path: Path) -> None:
     settings.SIGNER_KEYS_DIR = str(tmp_path)
     document = refused(local, *ASKED)

@@ -101,6 +101,17 @@ def test_load_refuses_a_file_open_to_others_a_missing_one_and_nonsense(tmp_path:
         Keyring.load(tmp_path / "keys")
 
 
+def test_only_the_files_that_are_asked_for_are_read(tmp_path: Path) -> None:
+    address = Keyring.create(tmp_path).signer(Role.RELAYER).address
+    for role in set(Role) - {Role.RELAYER}:
+        (tmp_path / f"{role}.key").unlink()
+    ring = Keyring.load(tmp_path, [Role.RELAYER])
+    assert ring.signer(Role.RELAYER).address == address
+    for other in (lambda: ring.signer(Role.ARBITER), lambda: ring.payer("acme")):
+        with pytest.raises(KeyringError, match="was not asked for"):
+            other()
+
+
 def test_each_payer_has_one_key_for_ever(tmp_path: Path) -> None:
     ring = Keyring.create(tmp_path)
     assert ring.payer("acme").address == Keyring.load(tmp_path).payer("acme").address

@@ -155,9 +155,9 @@ def _tvl_cap(given: str | None, *, local: bool) -> int:
 
 def _relayer() -> Signer:
     try:
-        return Keyring.load(settings.SIGNER_KEYS_DIR).signer(Role.RELAYER)
+        return Keyring.load(settings.SIGNER_KEYS_DIR, [Role.RELAYER]).signer(Role.RELAYER)
     except KeyringError as error:
-        raise InvalidInput("SIGNER_KEYS_DIR", f"has no keys to use: {error}", "a folder with the four files") from None
+        raise InvalidInput("SIGNER_KEYS_DIR", f"has no key to use: {error}", "a folder with relayer.key") from None
 
 
 # ---------------------------------------------------------------------- what is said
