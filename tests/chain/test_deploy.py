@@ -27,6 +27,7 @@ from escrow.chain.outcomes import SendOutcome, SendResult
 from escrow.chain.signer import Keyring, LocalSigner, Role
 from escrow.chain.words import ZERO_ADDRESS
 from escrow.errors import InvalidInput
+from escrow.management.commands import deploy_escrow
 
 from . import nodes
 from .world import ROOT
@@ -428,6 +429,25 @@ def test_while_something_is_pending_nothing_more_is_sent(local: Chain) -> None:
     finally:
         local.client.request("evm_setAutomine", [True])
     assert run(*ASKED)[0] == 0
+
+
+def test_whoever_is_faster_leaves_no_block_to_start_from(local: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    send_raw, order = ChainClient.send_raw, asked_of(local)
+
+    def outrun(client: ChainClient, raw: bytes) -> SendResult:
+        client.request("anvil_setBalance", [STRANGE, hex(10**18)])
+        client.request("anvil_impersonateAccount", [STRANGE])
+        data = "0x" + create2.calldata(order.salt, order.creation_code).hex()
+        client.request("eth_sendTransaction", [{"from": STRANGE, "to": create2.PROXY, "data": data}])
+        return send_raw(client, raw)
+
+    monkeypatch.setattr(ChainClient, "send_raw", outrun)
+    code, document = run(*ASKED)
+    assert (code, document["status"], document["address"]) == (0, "deployed by another", order.address)
+    assert "ESCROW_START_BLOCK" not in document["settings"]
+    assert "block_number" not in document
+    assert not local.client.receipt(document["transaction_hash"]).ok
+    assert "ESCROW_START_BLOCK=the block of its creation" in deploy_escrow._page(document)
 
 
 def test_a_node_that_knows_no_state_overrides_is_a_failure(local: Chain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,13 +83,13 @@ class Command(BaseCommand):
         if dry:
             return document | {"status": "dry run"}
         receipt = rollout.carry_out(client, signer, plan, cost, announce=self._announce)
+        document |= {"transaction_hash": receipt.transaction_hash, "gas_used": receipt.gas_used}
+        if (
+            not receipt.ok
+        ):  # verified nonetheless, so it was there before this block: no log may be looked for from here on
+            return document | {"status": "deployed by another"}
         document["settings"]["ESCROW_START_BLOCK"] = str(receipt.block_number)
-        return document | {
-            "status": "deployed",
-            "transaction_hash": receipt.transaction_hash,
-            "block_number": receipt.block_number,
-            "gas_used": receipt.gas_used,
-        }
+        return document | {"status": "deployed", "block_number": receipt.block_number}
 
 
 # ---------------------------------------------------------------------- what was asked for
@@ -215,6 +215,7 @@ def _page(document: dict[str, Any]) -> str:
 
 _ENDINGS: Final = {
     "deployed": "Deployed; its code and its views are what was asked for.",
+    "deployed by another": "Somebody was faster with exactly this code; what was sent from here was reverted.",
     "already deployed": "It is there already, with exactly this code; nothing was sent.",
     "dry run": "A dry run; nothing was sent. The cost is at most this, without Base's fee for publishing on Ethereum.",
 }
