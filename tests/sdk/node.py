@@ -11,11 +11,13 @@ from uuid import UUID, uuid4
 from eth_abi.abi import encode
 
 from escrow import receipts
+from escrow.chain import contract, wire
 from escrow.chain.abi import codec, type_of
 from escrow.chain.merkle import MerkleTree
+from escrow.chain.wire import Record
 
 JSON = dict[str, Any]
-CONTRACT, ONE = "0x" + "c0" * 20, "0x" + "a1" * 20
+CONTRACT, ONE, PAYER = "0x" + "c0" * 20, "0x" + "a1" * 20, "0x" + "99" * 20
 POOL = b"\x11" * 32
 LANDED = "0x" + "e1" * 32
 
@@ -40,6 +42,7 @@ class Node:
     views: dict[str, Any] = field(default_factory=dict)
     logs: list[JSON] = field(default_factory=list)
     receipts: dict[str, JSON] = field(default_factory=dict)
+    transactions: dict[str, JSON] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
     seen: list[tuple[str, list[Any]]] = field(default_factory=list)
     url: str = ""
@@ -52,7 +55,9 @@ class Node:
         for log in logs:
             log |= {"transactionHash": transaction, "blockNumber": hex(block)}
         self.logs += logs
-        self.receipts[transaction] = {"status": status, "blockNumber": hex(block), "logs": list(logs)}
+        self.receipts[transaction] = {
+            "status": status, "blockNumber": hex(block), "gasUsed": "0x5208", "logs": list(logs),
+        }  # fmt: skip
         return transaction
 
     def answer(self, method: str, params: list[Any]) -> Any:
@@ -69,6 +74,9 @@ class Node:
 
     def _getTransactionReceipt(self, transaction: str) -> JSON | None:  # noqa: N802
         return self.receipts.get(transaction)
+
+    def _getTransactionByHash(self, transaction: str) -> JSON | None:  # noqa: N802
+        return self.transactions.get(transaction)
 
     def _getLogs(self, query: JSON) -> list[JSON]:  # noqa: N802
         first, last = int(query["fromBlock"], 16), int(query["toBlock"], 16)
@@ -118,6 +126,39 @@ def log(name: str, *, address: str = CONTRACT, **values: Any) -> JSON:
     return {"address": address, "topics": topics, "data": data}
 
 
+def batch_of(*payments: tuple[UUID, int], credited: int) -> tuple[list[JSON], list[JSON]]:
+    """Receipts of payments to one provider that share one record, and the logs of their batch."""
+    leaves = [
+        receipts.leaf(pool_key=POOL, seq=7, payment_id=payment, address=ONE, amount_micros=amount, metadata={})
+        for payment, amount in payments
+    ]
+    tree = MerkleTree(leaves)
+    logs = [
+        log("Credited", poolId=POOL, provider=ONE, amount=credited, firstSeq=7),
+        log("BatchSettled", poolId=POOL, firstSeq=7, count=1, total=credited, root=tree.root),
+    ]
+    told = [
+        document(Node(), payment_id=payment, amount=amount, land=False)
+        | {"metadata": {}, "root": "0x" + tree.root.hex(), "proof": ["0x" + word.hex() for word in tree.proof(leaf)]}
+        for (payment, amount), leaf in zip(payments, leaves, strict=True)
+    ]
+    for one, leaf in zip(told, leaves, strict=True):
+        one["leaf"]["task_hash"] = "0x" + leaf.task_hash.hex()
+    return told, logs
+
+
+def settle(root: str, *records: tuple[str, int]) -> JSON:
+    """The transaction that lands a batch of these records, straight to the contract."""
+    packed = wire.encode_batch(7, [Record(provider, amount) for provider, amount in records])
+    data = contract.settle(POOL, packed, bytes.fromhex(root[2:]), 9, b"\x33" * 65)
+    return {"to": CONTRACT, "input": "0x" + data.hex()}
+
+
+def pool(node: Node, *, ends_in: int = 0, free: int = 5_000_000) -> tuple[object, ...]:
+    """What the contract answers of the one pool."""
+    return (PAYER, ONE, node.now + ends_in, False, 60, 1, 1, 1, 3_600, 100, free, 0, 1)
+
+
 def document(
     node: Node, *, payment_id: UUID | None = None, amount: int = 8_000, credited: int = 20_000, land: bool = True
 ) -> JSON:
@@ -135,12 +176,13 @@ def document(
             log("Credited", poolId=POOL, provider=ONE, amount=credited, firstSeq=7),
             log("BatchSettled", poolId=POOL, firstSeq=7, count=1, total=credited, root=tree.root),
         )
-    node.views["isSettled"] = [land]
+    node.views |= {"isSettled": [land], "pool": [pool(node)]}
     leaf = leaves[0]
     return {
         "payment_id": str(ids[0]),
         "status": "settled",
-        "amount": "0.008",
+        "amount": f"{amount / 10**6:.6f}",
+        "amount_micros": str(amount),
         "chain_id": node.chain_id,
         "contract": CONTRACT,
         "pool_key": "0x" + POOL.hex(),

@@ -16,11 +16,10 @@ from agentmarket.cli.app import app
 from escrow.chain import wire
 from escrow.chain.wire import Record
 
-from .node import CONTRACT, LANDED, ONE, POOL, Node, Refusal, document, log, refused, serve
+from .node import CONTRACT, LANDED, ONE, POOL, Node, Refusal, document, log, pool, refused, serve
 
 KEY = "5e" * 32
 SENDER = Account.from_key(KEY).address
-PAYER = "0x" + "99" * 20
 Run = Callable[..., Result]
 
 
@@ -35,10 +34,6 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     stop = serve(node)
     yield node
     stop()
-
-
-def pool(node: Node, *, ends_in: int = 0, free: int = 5_000_000) -> tuple[object, ...]:
-    return (PAYER, ONE, node.now + ends_in, False, 60, 1, 1, 1, 3_600, 100, free, 0, 1)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 import agentmarket
 from agentmarket import (
     Client,
+    Denied,
     InvalidReply,
     NotAContract,
     NotCredited,
@@ -29,7 +30,7 @@ from agentmarket import (
 from agentmarket.chain import rpc
 
 from . import stub
-from .node import CONTRACT, JSON, LANDED, ONE, POOL, Node, document, log, serve
+from .node import CONTRACT, JSON, LANDED, ONE, PAYER, POOL, Node, batch_of, document, log, pool, serve, settle
 
 OTHER_POOL, TWO = b"\x12" * 32, "0x" + "b2" * 20
 
@@ -118,6 +119,11 @@ HOSTILE: list[tuple[str, object, type[ReceiptRefused], str]] = [
     ("root", "0x" + "07" * 32, ReceiptMismatch, "root"),
     ("proof", [], ReceiptMismatch, "root"),
     ("proof", ["0x07"], ReceiptMismatch, "form"),
+    ("amount", "1000000.00", ReceiptMismatch, "amount"),
+    ("amount_micros", "8000000", ReceiptMismatch, "amount"),
+    ("amount", "much", ReceiptMismatch, "form"),
+    ("leaf.amount_micros", " 8_000 ", ReceiptMismatch, "form"),
+    ("batch.first_seq", 6, ReceiptMismatch, "batch"),
     ("chain_id", 84532, WrongChain, "chain"),
 ]
 
@@ -183,8 +189,66 @@ def test_a_credit_of_another_batch_in_the_same_transaction_does_not_count(node: 
         verify(node, told)
 
 
+def test_a_receipt_of_somebody_elses_payment_is_refused(node: Node) -> None:
+    told = document(node)
+    proven = verify(node, told, payer=PAYER, provider=ONE, pool="0x" + POOL.hex())
+    assert (proven.payer.lower(), proven.provider.lower(), proven.seq) == (PAYER, ONE, 7)
+    assert (proven.payment_id, proven.pool_key) == (told["payment_id"], told["pool_key"])
+    for step, other in {"payer": TWO, "provider": TWO, "pool": "0x" + OTHER_POOL.hex()}.items():
+        with pytest.raises(ReceiptMismatch, match="you expect") as caught:
+            verify(node, told, **{step: other})
+        assert caught.value.step == step
+    for named in ("payer", "provider", "contract"):
+        with pytest.raises(Denied, match="not an address"):
+            verify(node, told, **{named: "0x1"})
+
+
+def test_the_record_in_the_transaction_counts(node: Node) -> None:
+    told = document(node)
+    node.transactions[LANDED] = settle(told["root"], (ONE, 9_000))
+    assert verify(node, told).record_micros == 9_000
+    for record in ((ONE, 7_999), (TWO, 20_000)):
+        node.transactions[LANDED] = settle(told["root"], record)
+        with pytest.raises(NotCredited, match="Record 7"):
+            verify(node, told)
+    node.transactions[LANDED]["to"] = TWO  # another contract's call, which may carry anything
+    assert verify(node, told).record_micros is None
+
+
+def test_payments_are_counted_together(node: Node) -> None:
+    """Each of them alone is covered by the credit; both are not."""
+    told, logs = batch_of((UUID(int=1), 8_000), (UUID(int=2), 8_000), credited=12_000)
+    node.mine(LANDED, *logs)
+    node.views["pool"] = [pool(node)]
+    both = [Receipt.read(json.dumps(one)) for one in told]
+    expected = agentmarket.Expected(contract=CONTRACT)
+    for one in both:
+        assert agentmarket.verify_all([one], rpc_url=node.url, expected=expected)[0].credited_micros == 12_000
+    with pytest.raises(NotCredited, match="16000"):
+        agentmarket.verify_all(both, rpc_url=node.url, expected=expected)
+    with pytest.raises(ReceiptMismatch, match="claimed 2 times"):
+        agentmarket.verify_all([both[0], both[0]], rpc_url=node.url, expected=expected)
+
+    # The same when the provider has another record in the batch, as far as the transaction tells.
+    logs[0] = log("Credited", poolId=POOL, provider=ONE, amount=90_000, firstSeq=7)
+    node.mine(LANDED, *logs)
+    assert len(agentmarket.verify_all(both, rpc_url=node.url, expected=expected)) == 2
+    node.transactions[LANDED] = settle(told[0]["root"], (ONE, 12_000), (ONE, 78_000))
+    with pytest.raises(NotCredited, match="12000"):
+        agentmarket.verify_all(both, rpc_url=node.url, expected=expected)
+
+
+def test_a_wrong_hint_hides_no_payment(node: Node) -> None:
+    told = document(node)
+    failed = node.mine("0x" + "77" * 32, status="0x0")
+    told["batch"]["transaction_hash"] = failed
+    assert verify(node, told).transaction == LANDED
+
+
 def test_what_the_caller_asks_for_counts(node: Node) -> None:
     told = document(node)
+    with pytest.raises(Denied, match="at least 1"):
+        verify(node, told, min_confirmations=0)
     with pytest.raises(NotFinal, match="1001"):
         verify(node, told, min_confirmations=1_002)
     with pytest.raises(ReceiptMismatch, match="name the contract") as caught:

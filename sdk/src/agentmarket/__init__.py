@@ -19,6 +19,7 @@ from agentmarket.answers import (
     Transfer,
 )
 from agentmarket.chain.errors import (
+    Denied,
     MissingExtra,
     NotAContract,
     NotCredited,
@@ -57,7 +58,7 @@ from agentmarket.errors import (
     Unreachable,
 )
 from agentmarket.paid import Unserviceable
-from agentmarket.proofs import Receipt, Verified
+from agentmarket.proofs import Expected, Receipt, Verified, verify_all
 from agentmarket.retries import Retries
 from agentmarket.seller import Seller
 from agentmarket.wire import request_hash
@@ -72,8 +73,10 @@ __all__ = [
     "Called",
     "Client",
     "Conflict",
+    "Denied",
     "Dispute",
     "Event",
+    "Expected",
     "FieldError",
     "Forbidden",
     "IdempotencyConflict",
@@ -122,4 +125,5 @@ __all__ = [
     "Verified",
     "WrongChain",
     "request_hash",
+    "verify_all",
 ]

@@ -6,7 +6,7 @@ Read by `client.payment.receipt(payment_id)`. The proving itself is in `agentmar
 import asyncio
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -46,14 +46,35 @@ class ReceiptBatch(Answer):
 class Verified:
     """What the chain itself says of a payment."""
 
-    block: int
-    transaction: str
-    root: str
-    #: blocks from the batch's own to the latest, both counted
-    confirmations: int
+    payment_id: str
+    amount_micros: int
+    #: who opened the pool, by the contract
+    payer: str
+    provider: str
+    pool_key: str
+    seq: int
     contract: str
     chain_id: int
-    amount_micros: int
+    root: str
+    block: int
+    transaction: str
+    #: blocks from the batch's own to the latest, both counted
+    confirmations: int
+    #: what the batch credited this provider in all
+    credited_micros: int
+    #: what the payment's record paid, which other payments may share; None when the transaction is no plain `settle`
+    record_micros: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What the reader of a receipt knows by itself. A receipt of anything else is refused; None asks nothing."""
+
+    contract: str | None = None
+    payer: str | None = None
+    provider: str | None = None
+    #: the pool's id on the chain, `pool_key`
+    pool: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +103,15 @@ class Receipt(Answer):
         return json.dumps(_stated(self), indent=2, ensure_ascii=False)
 
     def verify(
-        self, *, rpc_url: str, contract: str | None = None, min_confirmations: int = 1, from_block: int = 0
+        self,
+        *,
+        rpc_url: str,
+        contract: str | None = None,
+        payer: str | None = None,
+        provider: str | None = None,
+        pool: str | None = None,
+        min_confirmations: int = 1,
+        from_block: int = 0,
     ) -> Verified:
         """Prove the payment on the chain behind your own node, for the contract that you trust.
 
@@ -91,22 +120,43 @@ class Receipt(Answer):
         When the named transaction does not have it, the pool's events are searched, from the latest block back to
         `from_block` or the pool's opening. `contract` may be left out only on a chain where this package knows one.
 
-        Blocks the thread; `averify` does not. Needs `agentmarket[chain]`. Raises ReceiptRefused (each check has its own
-        kind, and `step`), NotAContract, RpcUnavailable or RpcRefused.
-        """
-        rpc, receipts = extra.load("rpc"), extra.load("receipts")
-        with rpc.Rpc(rpc_url) as node:
-            verified: Verified = receipts.verify(
-                self, node, contract=contract, min_confirmations=min_confirmations, from_block=from_block
-            )
-        return verified
+        Anybody can open a pool and pay itself: name the `payer`, `provider` or `pool` that you know, or read them from
+        the answer. What one receipt proves may be claimed by another too: `verify_all` counts them together.
 
-    async def averify(
-        self, *, rpc_url: str, contract: str | None = None, min_confirmations: int = 1, from_block: int = 0
-    ) -> Verified:
-        """`verify`, in a thread of its own."""
-        work = partial(self.verify, rpc_url=rpc_url, contract=contract, from_block=from_block)
-        return await asyncio.to_thread(work, min_confirmations=min_confirmations)
+        Blocks the thread; `averify` does not. Needs `agentmarket[chain]`. Raises ReceiptRefused (each check has its own
+        kind, and `step`), Denied, NotAContract, RpcUnavailable or RpcRefused.
+        """
+        return verify_all(
+            [self], rpc_url=rpc_url, expected=Expected(contract=contract, payer=payer, provider=provider, pool=pool),
+            min_confirmations=min_confirmations, from_block=from_block,
+        )[0]  # fmt: skip
+
+    async def averify(self, **options: Any) -> Verified:
+        """`verify`, with the same options, in a thread of its own."""
+        return await asyncio.to_thread(partial(self.verify, **options))
+
+
+def verify_all(
+    receipts: Iterable[Receipt],
+    *,
+    rpc_url: str,
+    expected: Expected,
+    min_confirmations: int = 1,
+    from_block: int = 0,
+) -> list[Verified]:
+    """Prove payments one by one as `Receipt.verify` does, and that together they are no more than was credited.
+
+    Raises what that raises; NotCredited too when payments of one provider in one batch, or of one record, are more than
+    it paid, and ReceiptMismatch when one payment comes twice.
+    """
+    rpc, proving = extra.load("rpc"), extra.load("receipts")
+    with rpc.Rpc(rpc_url) as node:
+        proven: list[Verified] = [
+            proving.verify(receipt, node, expected=expected, min_confirmations=min_confirmations, from_block=from_block)
+            for receipt in receipts
+        ]
+    proving.must_fit_together(proven)
+    return proven
 
 
 def _stated(answer: Answer) -> dict[str, Any]:

@@ -106,6 +106,17 @@ def call(name: str, *arguments: Any) -> bytes:
     return _selector(f"{name}({','.join(types)})") + encode(types, arguments)
 
 
+def arguments(name: str, data: bytes) -> tuple[Any, ...] | None:
+    """What calldata asks of a function; None when it is no call of that one."""
+    types = FUNCTIONS[name][0]
+    if data[:4] != _selector(f"{name}({','.join(types)})"):
+        return None
+    try:
+        return tuple(decode(list(types), data[4:]))
+    except (DecodingError, OverflowError):
+        return None
+
+
 def answer(name: str, returned: bytes) -> dict[str, Any]:
     """What a view returned, by field. Raises ValueError for bytes that are no such answer."""
     return _named(FUNCTIONS[name][1], returned)

@@ -13,6 +13,7 @@ from eth_utils.address import is_address, to_checksum_address
 from agentmarket.chain import abi
 from agentmarket.chain.errors import Denied
 from agentmarket.chain.rpc import Rpc
+from agentmarket.chain.views import view
 from agentmarket.errors import InvalidReply
 
 _HEAD, _ADDRESS, _RECORD = 5, 20, 6
@@ -39,18 +40,24 @@ class SignedBatch:
 
     def credits(self) -> dict[str, int]:
         """What each provider would be credited, micro-USDC. Raises InvalidReply when `packed` is no batch."""
-        start = _HEAD + _ADDRESS * self.packed[4] if len(self.packed) >= _HEAD else 0
-        if start <= _HEAD or len(self.packed) <= start or (len(self.packed) - start) % _RECORD:
-            raise InvalidReply("`packed` is not a batch: fetch the file again.")
-        providers: list[str] = [
-            to_checksum_address(self.packed[at : at + _ADDRESS]) for at in range(_HEAD, start, _ADDRESS)
-        ]
-        found: dict[str, int] = dict.fromkeys(providers, 0)
-        for at in range(start, len(self.packed), _RECORD):
-            if self.packed[at] >= len(providers):
-                raise InvalidReply("`packed` names a provider that it does not list: fetch the file again.")
-            found[providers[self.packed[at]]] += int.from_bytes(self.packed[at + 1 : at + _RECORD], "big")
+        found: dict[str, int] = {}
+        for provider, micros in records(self.packed)[1]:
+            found[provider] = found.get(provider, 0) + micros
         return found
+
+
+def records(packed: bytes) -> tuple[int, list[tuple[str, int]]]:
+    """The first sequence number, and each record's provider and micro-USDC. Raises InvalidReply for what is no batch."""
+    start = _HEAD + _ADDRESS * packed[4] if len(packed) >= _HEAD else 0
+    if start <= _HEAD or len(packed) <= start or (len(packed) - start) % _RECORD:
+        raise InvalidReply("`packed` is not a batch: fetch the file again.")
+    providers: list[str] = [to_checksum_address(packed[at : at + _ADDRESS]) for at in range(_HEAD, start, _ADDRESS)]
+    found = []
+    for at in range(start, len(packed), _RECORD):
+        if packed[at] >= len(providers):
+            raise InvalidReply("`packed` names a provider that it does not list: fetch the file again.")
+        found.append((providers[packed[at]], int.from_bytes(packed[at + 1 : at + _RECORD], "big")))
+    return int.from_bytes(packed[:4], "big"), found
 
 
 def read(document: Any) -> SignedBatch:
@@ -91,8 +98,7 @@ def must_land_here(batch: SignedBatch, rpc: Rpc) -> None:
 
 def has_landed(batch: SignedBatch, rpc: Rpc) -> bool:
     """Whether the contract has settled the batch's first record, and so all of it."""
-    found = rpc.call(batch.contract, abi.call("isSettled", batch.pool_id, batch.first_seq))
-    return bool(abi.answer("isSettled", found)["settled"])
+    return bool(view(rpc, batch.contract, "isSettled", batch.pool_id, batch.first_seq)["settled"])
 
 
 def _deadline(document: Mapping[str, Any]) -> int:

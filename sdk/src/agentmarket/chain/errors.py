@@ -10,7 +10,7 @@ AgentMarketError
   SendFailed                a transaction that was sent failed on chain: `transaction`
   SendUnknown               a transaction was sent, and no answer says what became of it: `transaction`
   ReceiptRefused            a receipt is not proven; `step` says which check failed
-    ReceiptMismatch         the receipt contradicts itself, or is of another contract than the caller's
+    ReceiptMismatch         the receipt contradicts itself, or is not what the caller expects
     WrongChain              the caller's node is on another chain
     NotOnChain              the contract has no such batch
     TransactionReverted     the named transaction failed

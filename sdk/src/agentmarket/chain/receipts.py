@@ -1,17 +1,17 @@
 """Proving a payment's receipt on the chain, by the caller's own node and the caller's own contract.
 
-The receipt is a claim. What it says of itself is computed anew, and what it says of the chain is looked up there.
-Not here: what a receipt looks like (`agentmarket.proofs`).
+The receipt is a claim. What it says of itself is computed anew (claims.py), and what it says of the chain is looked up
+there. Not here: what a receipt looks like (`agentmarket.proofs`).
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
-from eth_abi.exceptions import EncodingError
-
-from agentmarket.chain import abi, merkle
+from agentmarket.chain import abi, batches, claims
+from agentmarket.chain.claims import Claim
 from agentmarket.chain.errors import (
+    Denied,
     NotCredited,
     NotFinal,
     NotOnChain,
@@ -21,178 +21,172 @@ from agentmarket.chain.errors import (
     WrongChain,
 )
 from agentmarket.chain.rpc import Progress, Rpc, silent
-from agentmarket.proofs import DEPLOYMENTS, Verified
+from agentmarket.chain.views import events, view
+from agentmarket.errors import InvalidReply
+from agentmarket.proofs import Verified
 
 if TYPE_CHECKING:
-    from agentmarket.proofs import Receipt
+    from agentmarket.proofs import Expected, Receipt
 
 
 def verify(
     receipt: "Receipt",
     rpc: Rpc,
     *,
-    contract: str | None,
+    expected: "Expected",
     min_confirmations: int,
     from_block: int = 0,
     progress: Progress = silent,
 ) -> Verified:
     """See `Receipt.verify`."""
-    contract = contract or DEPLOYMENTS.get(receipt.chain_id)
-    if contract is None:
-        raise ReceiptMismatch(
-            f"No deployment on chain {receipt.chain_id} is known here: name the contract that you trust, contract=….",
-            step="contract",
-        )
-    pool_id, root = _believed(receipt, contract)
+    if min_confirmations < 1:
+        raise Denied("min_confirmations is at least 1: the batch's own block.")
+    claim = claims.believed(receipt, expected)
     if (chain_id := rpc.chain_id()) != receipt.chain_id:
         raise WrongChain(
             f"The receipt is of chain {receipt.chain_id}, the node is on {chain_id}: use a node of the first."
         )
-    rpc.must_be_contract(contract)
-    batch = _named_batch(receipt, rpc, contract, pool_id, root)
-    if batch is None:
-        batch = _searched_batch(receipt, rpc, contract, pool_id, root, from_block, progress)
-    settled = _receipt(rpc, batch.transaction)
-    _must_be_credited(receipt, settled, contract, pool_id, batch)
+    rpc.must_be_contract(claim.contract)
+    batch = _named_batch(receipt, rpc, claim) or _searched_batch(rpc, claim, from_block, progress)
+    if batch.values["firstSeq"] != receipt.batch.first_seq:
+        raise ReceiptMismatch(
+            f"The batch begins with record {batch.values['firstSeq']}, the receipt says {receipt.batch.first_seq}: "
+            "it was changed.",
+            step="batch",
+        )
+    credited = _credited(_receipt(rpc, batch.transaction), claim, batch)
+    record = _record(rpc, claim, batch)
+    payer = view(rpc, claim.contract, "pool", claim.pool_id)["payer"]
+    claims.must_be_payer(payer, expected)
     confirmations = rpc.head().number - batch.block + 1
     if confirmations < min_confirmations:
         raise NotFinal(f"The batch has {confirmations} confirmations of {min_confirmations}: try again later.")
     return Verified(
-        block=batch.block, transaction=batch.transaction, root=receipt.root, confirmations=confirmations,
-        contract=contract, chain_id=chain_id, amount_micros=int(receipt.leaf.amount_micros),
+        payment_id=receipt.payment_id, amount_micros=claim.amount, payer=payer, provider=claim.provider,
+        pool_key="0x" + claim.pool_id.hex(), seq=claim.seq, contract=claim.contract, chain_id=chain_id,
+        root="0x" + claim.root.hex(), block=batch.block, transaction=batch.transaction, confirmations=confirmations,
+        credited_micros=credited, record_micros=record,
     )  # fmt: skip
 
 
-def _believed(receipt: "Receipt", contract: str) -> tuple[bytes, bytes]:
-    """The pool's id and the batch's root, once all that the receipt says of itself fits together."""
-    leaf = receipt.leaf
-    if receipt.contract.lower() != contract.lower():
-        raise ReceiptMismatch(
-            f"The receipt is of contract {receipt.contract}, and you trust {contract}: it proves nothing there.",
-            step="contract",
-        )
-    _same("seq", "the leaf's sequence number", leaf.seq, receipt.seq)
-    _same("pool", "the leaf's pool", leaf.pool_id.lower(), receipt.pool_key.lower())
-    try:
-        pool_id, payment_id = _word(leaf.pool_id), _word(leaf.payment_id)
-        _same("payment", "the leaf's payment id", payment_id, merkle.payment_word(UUID(receipt.payment_id)))
-        task = merkle.task_hash(receipt.metadata)
-        _same("metadata", "the hash of the metadata", task, _word(leaf.task_hash))
-        hashed = merkle.leaf_hash(
-            pool_id=pool_id, seq=leaf.seq, payment_id=payment_id, provider=leaf.provider,
-            amount_micros=int(leaf.amount_micros), task=task,
-        )  # fmt: skip
-        root = _word(receipt.root)
-        _same(
-            "root", "the root that the proof leads to", merkle.root_of(hashed, [_word(w) for w in receipt.proof]), root
-        )
-    except (ValueError, EncodingError) as error:
-        raise ReceiptMismatch(f"The receipt cannot be read: {error}. Fetch it again.", step="form") from None
-    return pool_id, root
+def must_fit_together(proven: Sequence[Verified]) -> None:
+    """Raises NotCredited when payments that are proven one by one are together more than was credited for them."""
+    payments = Counter(one.payment_id.lower() for one in proven)
+    for payment, times in payments.items():
+        if times > 1:
+            raise ReceiptMismatch(f"Payment {payment} is claimed {times} times.", step="payment")
+    credits: Counter[tuple[object, ...]] = Counter()
+    records: Counter[tuple[object, ...]] = Counter()
+    for one in proven:
+        batch = (one.chain_id, one.contract, one.transaction, one.pool_key, one.root)
+        credits[*batch, one.provider] += one.amount_micros
+        records[*batch, one.seq] += one.amount_micros
+        if credits[*batch, one.provider] > one.credited_micros:
+            raise _too_much(one.transaction, one.provider, one.credited_micros, credits[*batch, one.provider])
+        if one.record_micros is not None and records[*batch, one.seq] > one.record_micros:
+            raise _too_much(one.transaction, one.provider, one.record_micros, records[*batch, one.seq])
 
 
-def _named_batch(receipt: "Receipt", rpc: Rpc, contract: str, pool_id: bytes, root: bytes) -> abi.Log | None:
+def _named_batch(receipt: "Receipt", rpc: Rpc, claim: Claim) -> abi.Log | None:
     """The batch in the transaction that the receipt names; None when it is not there, which proves nothing yet."""
     named = receipt.batch.transaction_hash
     settled = rpc.receipt(named) if named and _is_word(named) else None
-    if settled is None:
+    if settled is None or settled["status"] != "0x1":
         return None
-    _must_have_succeeded(settled, str(named))
-    return next((log for log in _logs(settled, contract) if _is_batch(log, receipt, pool_id, root)), None)
+    return next((log for log in events(settled["logs"], claim.contract) if _is_batch(log, claim)), None)
 
 
-def _searched_batch(
-    receipt: "Receipt", rpc: Rpc, contract: str, pool_id: bytes, root: bytes, oldest: int, progress: Progress
-) -> abi.Log:
+def _searched_batch(rpc: Rpc, claim: Claim, oldest: int, progress: Progress) -> abi.Log:
     """The batch among the pool's own events, newest first, no further than the pool's opening."""
     absent = (
-        f"{contract} has settled no batch of pool {receipt.pool_key} with root {receipt.root} and record {receipt.seq}: "
-        "the payment is not proven. A batch that is still on its way can be asked for later."
+        f"{claim.contract} has settled no batch of pool 0x{claim.pool_id.hex()} with root 0x{claim.root.hex()} and record "
+        f"{claim.seq}: the payment is not proven. A batch that is still on its way can be asked for later."
     )
-    if not abi.answer("isSettled", rpc.call(contract, abi.call("isSettled", pool_id, receipt.seq)))["settled"]:
+    if not view(rpc, claim.contract, "isSettled", claim.pool_id, claim.seq)["settled"]:
         raise NotOnChain(absent)
-    topics = [[abi.topic("BatchSettled"), abi.topic("PoolOpened")], "0x" + pool_id.hex()]
-    chunks = rpc.logs_backwards(contract, topics, newest=rpc.head().number, oldest=oldest, progress=progress)
+    topics = [[abi.topic("BatchSettled"), abi.topic("PoolOpened")], "0x" + claim.pool_id.hex()]
+    chunks = rpc.logs_backwards(claim.contract, topics, newest=rpc.head().number, oldest=oldest, progress=progress)
     for raw in chunks:
-        logs = [log for log in map(abi.log, raw) if log is not None]
+        logs = events(raw, claim.contract)
         for log in logs:
-            if _is_batch(log, receipt, pool_id, root):
+            if _is_batch(log, claim):
                 return log
-        if any(log.name == "PoolOpened" for log in logs):
+        if any(log.name == "PoolOpened" and log.values["poolId"] == claim.pool_id for log in logs):
             break
     raise NotOnChain(absent)
 
 
-def _must_be_credited(
-    receipt: "Receipt", settled: Mapping[str, Any], contract: str, pool_id: bytes, batch: abi.Log
-) -> None:
-    amount, provider = int(receipt.leaf.amount_micros), receipt.leaf.provider
+def _credited(settled: Mapping[str, Any], claim: Claim, batch: abi.Log) -> int:
+    """What the batch credited the provider in all. Raises NotCredited when that is less than the claim."""
     credited = sum(
         int(log.values["amount"])
-        for log in _logs(settled, contract)
+        for log in events(settled["logs"], claim.contract)
         if log.name == "Credited"
-        and log.values["poolId"] == pool_id
-        and log.values["provider"].lower() == provider.lower()
+        and log.values["poolId"] == claim.pool_id
+        and log.values["provider"] == claim.provider
         and log.values["firstSeq"] == batch.values["firstSeq"]
     )
-    if credited < amount:
+    if credited < claim.amount:
+        raise _too_much(batch.transaction, claim.provider, credited, claim.amount)
+    return credited
+
+
+def _record(rpc: Rpc, claim: Claim, batch: abi.Log) -> int | None:
+    """What the claim's own record paid, out of a transaction that is one plain `settle`; None where it is not.
+
+    Raises NotCredited when the record is another provider's, or carries less than the claim.
+    """
+    sent = rpc.transaction(batch.transaction)
+    if sent is None or str(sent.get("to")).lower() != claim.contract.lower():
+        return None
+    arguments = abi.arguments("settle", sent["input"])
+    if arguments is None:
+        return None
+    pool_id, packed, root = arguments[:3]
+    try:
+        first, records = batches.records(packed)
+    except InvalidReply:
+        return None
+    at = claim.seq - first
+    if (pool_id, root, first) != (claim.pool_id, claim.root, batch.values["firstSeq"]) or at >= len(records):
+        raise RpcUnavailable(f"The node's transaction {batch.transaction} and its events are of two batches.")
+    provider, amount = records[at]
+    if provider != claim.provider or amount < claim.amount:
         raise NotCredited(
-            f"Transaction {batch.transaction} credits {provider} with {credited} micro-USDC, the receipt says {amount}: "
-            "the root promises more than the batch paid."
+            f"Record {claim.seq} of transaction {batch.transaction} is {amount} micro-USDC for {provider}, the receipt "
+            f"says {claim.amount} for {claim.provider}: the root promises more than the batch paid."
         )
+    return amount
+
+
+def _too_much(transaction: str, provider: str, credited: int, said: int) -> NotCredited:
+    return NotCredited(
+        f"Transaction {transaction} credits {provider} with {credited} micro-USDC, the receipt says {said}: "
+        "the root promises more than the batch paid."
+    )
 
 
 def _receipt(rpc: Rpc, transaction: str) -> Mapping[str, Any]:
     settled = rpc.receipt(transaction)
     if settled is None:
         raise RpcUnavailable(f"The node tells of transaction {transaction} in a log, and has no receipt of it.")
-    _must_have_succeeded(settled, transaction)
+    if settled["status"] != "0x1":
+        raise TransactionReverted(f"Transaction {transaction} failed on chain: it moved no money and proves nothing.")
     return settled
 
 
-def _must_have_succeeded(settled: Mapping[str, Any], transaction: str) -> None:
-    if settled["status"] != "0x1":
-        raise TransactionReverted(f"Transaction {transaction} failed on chain: it moved no money and proves nothing.")
-
-
-def _logs(settled: Mapping[str, Any], contract: str) -> list[abi.Log]:
-    """The events of this contract in one transaction: any other contract may emit the same bytes."""
-    ours = [raw for raw in settled["logs"] if str(raw.get("address")).lower() == contract.lower()]
-    return [log for log in map(abi.log, ours) if log is not None]
-
-
-def _is_batch(log: abi.Log, receipt: "Receipt", pool_id: bytes, root: bytes) -> bool:
+def _is_batch(log: abi.Log, claim: Claim) -> bool:
     values = log.values
     return (
         log.name == "BatchSettled"
-        and values["poolId"] == pool_id
-        and values["root"] == root
-        and values["firstSeq"] <= receipt.leaf.seq < values["firstSeq"] + values["count"]
+        and values["poolId"] == claim.pool_id
+        and values["root"] == claim.root
+        and values["firstSeq"] <= claim.seq < values["firstSeq"] + values["count"]
     )
-
-
-def _same(step: str, what: str, found: object, said: object) -> None:
-    if found != said:
-        raise ReceiptMismatch(
-            f"{what[0].upper()}{what[1:]} is {_shown(found)}, the receipt says {_shown(said)}: it was changed.",
-            step=step,
-        )
-
-
-def _shown(value: object) -> str:
-    return f"0x{value.hex()}" if isinstance(value, bytes) else str(value)
 
 
 def _is_word(text: str) -> bool:
     try:
-        return len(_word(text)) == 32
+        return len(claims.word(text)) == 32
     except ValueError:
         return False
-
-
-def _word(text: str) -> bytes:
-    """32 bytes from `0x` and 64 hex digits."""
-    value = bytes.fromhex(text.removeprefix("0x"))
-    if len(value) != 32 or not text.startswith("0x"):
-        raise ValueError(f"{text!r} is not 0x and 64 hex digits")
-    return value

@@ -11,6 +11,7 @@ from typing import Any
 from agentmarket.chain import abi
 from agentmarket.chain.errors import Denied, Reverted
 from agentmarket.chain.rpc import Progress, Rpc, silent
+from agentmarket.chain.views import events, view
 
 #: claims in one transaction, well within its gas
 MOST_CLAIMS = 50
@@ -94,7 +95,7 @@ def discover(rpc: Rpc, place: Place, *, oldest: int = 0, progress: Progress = si
     topics = [[abi.topic(name) for name in _EVENTS], "0x" + place.pool_id.hex()]
     chunks = rpc.logs_backwards(place.contract, topics, newest=rpc.head().number, oldest=oldest, progress=progress)
     for raw in chunks:
-        logs = [log for log in map(abi.log, raw) if log is not None]
+        logs = events(raw, place.contract)
         for log in logs:
             named = log.values["providers"] if log.name == "ProvidersAllowed" else [log.values.get("provider")]
             providers.update(dict.fromkeys(provider for provider in named if provider))
@@ -125,7 +126,7 @@ def look(rpc: Rpc, place: Place, known: Known) -> State:
 
 def line(rpc: Rpc, place: Place, provider: str) -> Line:
     """One provider's money in the pool now."""
-    found = abi.answer("lineOf", rpc.call(place.contract, abi.call("lineOf", place.pool_id, provider)))
+    found = view(rpc, place.contract, "lineOf", place.pool_id, provider)
     return Line(provider, found["matured"], found["pending"], found["nextAmount"], found["nextAt"])
 
 
@@ -158,8 +159,7 @@ def withdrawal(place: Place, owed: Sequence[Line]) -> Step:
 
 def _dispute(rpc: Rpc, place: Place, provider: str, ref: bytes) -> OpenDispute | None:
     """A dispute while it waits for a ruling."""
-    call = abi.call("disputeOf", place.pool_id, provider, ref)
-    found = abi.answer("disputeOf", rpc.call(place.contract, call))
+    found = view(rpc, place.contract, "disputeOf", place.pool_id, provider, ref)
     return OpenDispute(provider, ref, found["amount"], found["timeoutAt"]) if found["status"] == _OPEN else None
 
 
@@ -171,11 +171,9 @@ def _timeout(place: Place, dispute: OpenDispute) -> Step:
 
 def _pool(rpc: Rpc, place: Place) -> dict[str, Any]:
     try:
-        return abi.answer("pool", rpc.call(place.contract, abi.call("pool", place.pool_id)))
+        return view(rpc, place.contract, "pool", place.pool_id)
     except Reverted as refused:
         raise Denied(refused.detail) from None
-    except ValueError:
-        raise Denied(f"{place.contract} answers as no escrow of this version does: check the contract.") from None
 
 
 def _marks(*mark: str) -> frozenset[tuple[str, ...]]:

@@ -4,6 +4,7 @@ Numbers are ints, bytes are bytes, hashes and addresses `0x` strings. The URL ma
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -120,9 +121,22 @@ class Rpc:
     def receipt(self, transaction: str) -> Mapping[str, Any] | None:
         """The receipt as the node tells it; None while there is none."""
         found = self._read("eth_getTransactionReceipt", transaction)
-        if found is not None and not (isinstance(found, Mapping) and {"status", "blockNumber", "logs"} <= found.keys()):
+        if found is None:
+            return None
+        if not (isinstance(found, Mapping) and found.get("status") in ("0x0", "0x1")):
+            raise self._unusable("eth_getTransactionReceipt")
+        numbers = (found.get("blockNumber"), found.get("gasUsed"), found.get("effectiveGasPrice", "0x0"))
+        if not (all(map(_is_number, numbers)) and _are_logs(found.get("logs"))):
             raise self._unusable("eth_getTransactionReceipt")
         return found
+
+    def transaction(self, transaction: str) -> Mapping[str, Any] | None:
+        """A transaction as the node tells it, `input` as bytes; None when it knows none."""
+        found = self._read("eth_getTransactionByHash", transaction)
+        try:
+            return None if found is None else {**found, "input": bytes.fromhex(found["input"].removeprefix("0x"))}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise self._unusable("eth_getTransactionByHash") from None
 
     def logs_backwards(
         self, address: str, topics: Topics, *, newest: int, oldest: int = 0, progress: Progress = silent
@@ -157,10 +171,10 @@ class Rpc:
     def _logs(self, address: str, topics: Topics, first: int, last: int) -> list[Mapping[str, Any]]:
         query = {"address": address, "topics": list(topics), "fromBlock": hex(first), "toBlock": hex(last)}
         found = self._read("eth_getLogs", query)
-        if not isinstance(found, list):
+        if not _are_logs(found):
             raise self._unusable("eth_getLogs")
         # What was asked for is checked, so that a careless node cannot slip in another contract's events.
-        return [log for log in found if isinstance(log, Mapping) and str(log.get("address")).lower() == address.lower()]
+        return [log for log in found if log["address"].lower() == address.lower()]
 
     def _number(self, method: str, *params: Any) -> int:
         try:
@@ -202,6 +216,29 @@ class Rpc:
 
     def _unusable(self, method: str) -> RpcUnavailable:
         return RpcUnavailable(f"{self.host}: {method}: the answer is of another form than JSON-RPC promises.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("0x[0-9a-fA-F]{1,64}", value) is not None
+
+
+def _are_logs(found: object) -> bool:
+    """Whether these are logs as JSON-RPC promises them, and none that a reorganisation took back."""
+    return isinstance(found, list) and all(isinstance(log, Mapping) and _is_log(log) for log in found)
+
+
+def _is_log(log: Mapping[str, Any]) -> bool:
+    topics = log.get("topics")
+    words = [*topics, log.get("transactionHash")] if isinstance(topics, list) else [None]
+    data = log.get("data")
+    return (
+        all(isinstance(word, str) and re.fullmatch("0x[0-9a-fA-F]{64}", word) is not None for word in words)
+        and isinstance(data, str)
+        and re.fullmatch("0x(?:[0-9a-fA-F]{2})*", data) is not None
+        and isinstance(log.get("address"), str)
+        and _is_number(log.get("blockNumber"))
+        and not log.get("removed")
+    )
 
 
 def _message(to: str, data: bytes, sender: str | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from eth_utils.address import to_checksum_address
 from agentmarket.chain import abi
 from agentmarket.chain.errors import Denied, RpcRefused, RpcUnavailable, SendFailed, SendUnknown
 from agentmarket.chain.rpc import Rpc
+from agentmarket.chain.views import events
 
 #: EIP-7825: no transaction may use more
 GAS_CAP = 16_777_216
@@ -99,8 +100,12 @@ def send(
             "just before: look again.",
             transaction=transaction,
         )
-    ours = [log for log in receipt["logs"] if str(log["address"]).lower() == to.lower()]
-    logs = tuple(log for log in map(abi.log, ours) if log is not None)
+    try:
+        logs = tuple(events(receipt["logs"], to))
+    except RpcUnavailable as unusable:
+        raise SendUnknown(
+            f"Transaction {transaction} is in block {block}. {unusable.detail}", transaction=transaction
+        ) from None
     return Mined(transaction, block, gas_used, gas_used * int(receipt.get("effectiveGasPrice", "0x0"), 16), logs)
 
 

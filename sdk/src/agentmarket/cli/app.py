@@ -8,6 +8,7 @@ import typer
 from agentmarket.chain.rpc import CHUNK
 from agentmarket.chain.sending import WAIT
 from agentmarket.cli import landing, rescuing, verifying
+from agentmarket.proofs import Expected
 
 app = typer.Typer(
     help="Proofs and ways out that need no market: a node's RPC URL, the contract's address, and what you hold.\n\n"
@@ -95,6 +96,9 @@ def verify(
     receipt: Annotated[Path, typer.Argument(help="The receipt: what GET /v1/payments/{id}/receipt answered.")],
     rpc_url: RpcUrl,
     contract: Annotated[str | None, typer.Option(help="The contract that you trust.")] = None,
+    payer: Annotated[str | None, typer.Option(help="Refuse a payment of any other payer.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Refuse a payment to any other provider.")] = None,
+    pool: Annotated[str | None, typer.Option(help="Refuse a payment of any other pool (`pool_key`).")] = None,
     from_block: FromBlock = 0,
     chunk: Chunk = CHUNK,
     min_confirmations: Annotated[int, typer.Option(min=1, help="Confirmations below which it is not proven.")] = 1,
@@ -102,6 +106,7 @@ def verify(
 ) -> None:
     """Prove on the chain that a payment was settled, believing nothing of its receipt."""
     verifying.verify(
-        file=receipt, rpc_url=rpc_url, contract=contract, from_block=from_block, chunk=chunk,
+        file=receipt, rpc_url=rpc_url, from_block=from_block, chunk=chunk,
+        expected=Expected(contract=contract, payer=payer, provider=provider, pool=pool),
         min_confirmations=min_confirmations, as_json=as_json,
     )  # fmt: skip

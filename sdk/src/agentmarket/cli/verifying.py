@@ -6,15 +6,15 @@ from pathlib import Path
 from agentmarket.chain import receipts
 from agentmarket.chain.errors import Denied
 from agentmarket.chain.rpc import Rpc
-from agentmarket.cli.output import Exit, address, speaking, usdc
-from agentmarket.proofs import Receipt
+from agentmarket.cli.output import Exit, speaking, usdc
+from agentmarket.proofs import Expected, Receipt
 
 
 def verify(
     *,
     file: Path,
     rpc_url: str,
-    contract: str | None,
+    expected: Expected,
     from_block: int,
     chunk: int,
     min_confirmations: int,
@@ -22,15 +22,15 @@ def verify(
 ) -> None:
     with speaking("verify", as_json=as_json) as output:
         receipt = Receipt.read(content(file))
-        trusted = None if contract is None else address(contract)
         with Rpc(rpc_url, chunk=chunk) as rpc:
             proven = receipts.verify(
-                receipt, rpc, contract=trusted, min_confirmations=min_confirmations, from_block=from_block,
+                receipt, rpc, expected=expected, min_confirmations=min_confirmations, from_block=from_block,
                 progress=output.progress,
             )  # fmt: skip
         lines = [
-            f"Payment {receipt.payment_id} of {usdc(proven.amount_micros)} to {receipt.leaf.provider} is proven:",
-            f"  contract {proven.contract} on chain {proven.chain_id}, record {receipt.seq} of pool {receipt.pool_key}",
+            f"Payment {proven.payment_id} of {usdc(proven.amount_micros)} to {proven.provider} is proven:",
+            f"  paid by {proven.payer}, from pool {proven.pool_key}",
+            f"  contract {proven.contract} on chain {proven.chain_id}, record {proven.seq} of the pool",
             f"  block {proven.block}, transaction {proven.transaction}, {proven.confirmations} confirmations",
         ]
         output.finish({"payment_id": receipt.payment_id, "verified": asdict(proven)}, lines, Exit.DONE)
