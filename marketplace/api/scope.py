@@ -50,7 +50,9 @@ def batches(actor: Actor) -> "QuerySet[Batch]":
     if actor.scope == Scope.PROVIDER:
         paying = BatchRecord.objects.filter(party__provider__pk=actor.provider_id)
         return rows.filter(pk__in=paying.values("batch"))
-    return _bought(rows, actor, payer="pool__payer_id", session="pk")
+    if actor.scope == Scope.PAYER:
+        return rows.filter(pool__payer_id=actor.payer_id)
+    return rows.none()  # a batch is of no session
 
 
 def invoices(actor: Actor) -> "QuerySet[Invoice]":

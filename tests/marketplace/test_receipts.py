@@ -20,7 +20,9 @@ from escrow.chain.signer import LocalSigner
 from escrow.models import Batch, BatchRecord, Payment, Pool
 from escrow.policy import Policy
 from marketplace import keys
-from marketplace.api import chain_shapes
+from marketplace.api import chain_shapes, scope
+from marketplace.api.auth import Actor
+from marketplace.models import ApiKey, Scope
 from tests.escrow import books
 from tests.marketplace.client import Answer, Caller
 from tests.marketplace.conftest import Buyer, World
@@ -179,6 +181,13 @@ def test_batches_are_for_who_is_paid_and_who_pays(world: World, unmoved) -> None
             assert listed(stranger.get("/v1/batches")) == []
         for refused, status in ((world.a.by_session, 403), (world.b.by_session, 403), (world.nobody, 401)):
             assert (refused.get(path).status, refused.get("/v1/batches").status) == (status, status)
+
+
+def test_a_session_has_no_batch_whatever_its_id(world: World) -> None:
+    pay(world.a)
+    batch = sign(world.a)
+    actor = Actor(ApiKey(scope=Scope.SESSION, payer_id=world.a.payer.pk, session_id=batch.pk))
+    assert not scope.batches(actor).exists()
 
 
 def test_lists_are_filtered_and_paged_newest_first(world: World, django_assert_max_num_queries) -> None:
