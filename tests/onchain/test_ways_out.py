@@ -126,7 +126,7 @@ def test_a_provider_lands_its_batch_and_withdraws(chain: Chain, terminal: Termin
     assert held(chain, lint.address) == [10_000_000, 0]
 
     # It landed once; the same file again, and a withdrawal before the hold is over, move nothing.
-    assert terminal.run("land", str(file), "--send", expect=3)["landed"]
+    assert terminal.run("land", str(file), "--contract", chain.contract.address, "--send", expect=3)["landed"]
     withdrawal = ("withdraw", "--contract", chain.contract.address, "--pool", landing["pool_key"], "--send")
     early = terminal.run(*withdrawal, "--provider", lint.address, expect=3)
     assert early["pool"]["lines"][0]["pending_micros"] == "100001"
@@ -175,7 +175,8 @@ def test_refusals_move_no_money(chain: Chain, terminal: Terminal) -> None:
 
     def refused(name: str, **changes: object) -> str:
         file.write_text(json.dumps({**honest, **changes}))
-        error = terminal.run("land", str(file), "--send", expect=2)["error"]
+        named = str(changes.get("contract", chain.contract.address))
+        error = terminal.run("land", str(file), "--contract", named, "--send", expect=2)["error"]
         assert error["kind"] == name
         return str(error["detail"])
 

@@ -184,16 +184,17 @@ def test_an_error_after_a_transaction_says_what_was_sent(node: Node, run: Run) -
 
 def test_landing_a_batch(node: Node, run: Run, batch: Path) -> None:
     assert "0.008000 USDC" in run("land", str(batch)).stdout
+    assert "needs --contract" in run("land", str(batch), "--send", expect=2).stderr
     node.views["settle"] = refused("ProviderNotAllowed", POOL, ONE)
-    answer = told(run("land", str(batch), "--send", "--json", expect=2))
+    answer = told(run("land", str(batch), "--contract", CONTRACT, "--send", "--json", expect=2))
     assert (answer["error"]["name"], answer["error"]["arguments"]["provider"].lower()) == ("ProviderNotAllowed", ONE)
     assert "allowProviders" in answer["error"]["detail"]
     assert node.count("eth_sendRawTransaction") == 0
     node.views["settle"] = refused("AlreadySettled", POOL, 7)  # somebody was faster, between two questions
-    run("land", str(batch), "--send", expect=3)
+    run("land", str(batch), "--contract", CONTRACT, "--send", expect=3)
     node.views["settle"] = []
     sent(node)
-    assert told(run("land", str(batch), "--send", "--json"))["block"] == 4_000
+    assert told(run("land", str(batch), "--contract", CONTRACT, "--send", "--json"))["block"] == 4_000
 
 
 def test_a_withdrawal_with_nothing_matured(node: Node, run: Run) -> None:

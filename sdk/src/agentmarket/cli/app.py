@@ -61,7 +61,7 @@ def rescue(
 def land(
     batch: Annotated[Path, typer.Argument(help="The batch: what GET /v1/batches/{id} answered.")],
     rpc_url: RpcUrl,
-    contract: Annotated[str | None, typer.Option(help="Refuse a batch of any other contract.")] = None,
+    contract: Annotated[str | None, typer.Option(help="The contract that you trust: needed to send.")] = None,
     send: Send = False,
     key_file: KeyFile = None,
     wait: Wait = WAIT,

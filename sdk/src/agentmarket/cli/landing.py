@@ -19,6 +19,10 @@ def land(
 ) -> None:
     with speaking("land", as_json=as_json) as output:
         batch = batches.read(extra.json_of(content(file)))
+        if contract is None and send:
+            raise Denied(
+                "--send needs --contract: the batch's file may name any, and you pay the gas for what it does."
+            )
         if contract is not None and address(contract) != batch.contract:
             raise Denied(f"The batch is of contract {batch.contract}, and you named {address(contract)}.")
         account = keys.sender(key_file) if send else keys.account(key_file)
