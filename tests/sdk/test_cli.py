@@ -182,6 +182,17 @@ def test_an_error_after_a_transaction_says_what_was_sent(node: Node, run: Run) -
     assert f"by {answer['steps'][0]['transaction']} in block 4000" in result.stdout
 
 
+def test_a_node_does_not_name_the_price(node: Node, run: Run) -> None:
+    sent(node)
+    node._maxPriorityFeePerGas = lambda: hex(101 * 10**9)  # type: ignore[method-assign]
+    node._getBalance = lambda address, tag: hex(10**40)  # type: ignore[method-assign]
+    assert "100 are allowed" in run(*rescue("--send"), expect=2).stderr
+    assert "100 are allowed" in run(*rescue(), expect=2).stdout
+    assert node.count("eth_sendRawTransaction") == 0
+    run(*rescue("--send", "--max-fee-gwei", "102"))
+    run(*rescue("--send", "--wait", "nan"), expect=2)
+
+
 def test_landing_a_batch(node: Node, run: Run, batch: Path) -> None:
     assert "0.008000 USDC" in run("land", str(batch)).stdout
     assert "needs --contract" in run("land", str(batch), "--send", expect=2).stderr

@@ -20,7 +20,17 @@ from agentmarket.chain.views import events
 GAS_CAP = 16_777_216
 #: seconds until an unanswered transaction is reported as unknown
 WAIT = 120.0
+#: gwei for each gas; a rollup asks for a small part of it even when it is crowded
+MAX_FEE_GWEI = 100.0
 _POLL, _REPEAT = 0.5, 10.0
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How far one transaction may go: wei for each gas, and seconds of waiting for its receipt."""
+
+    max_fee: int = int(MAX_FEE_GWEI * 10**9)
+    wait: float = WAIT
 
 
 @dataclass(frozen=True)
@@ -47,25 +57,31 @@ class Mined:
     logs: tuple[abi.Log, ...]
 
 
-def quote(rpc: Rpc, sender: str, to: str, data: bytes) -> Quote:
-    """Try it on the latest state. Raises Reverted, with the contract's reason, for what would revert."""
+def quote(rpc: Rpc, sender: str, to: str, data: bytes, bounds: Bounds) -> Quote:
+    """Try it on the latest state. Raises Reverted, with the contract's reason, for what would revert, and Denied for what
+    would cost more than the bounds allow: a node may name any price."""
     rpc.call(to, data, sender=sender)  # first, because nodes tell the reason better here than while estimating
     gas = rpc.estimate_gas(sender, to, data)
     if gas > GAS_CAP:
         raise Denied(f"It would use {gas} gas, and one transaction may use {GAS_CAP}.")
-    tip = rpc.tip()
-    return Quote(gas=min(gas + gas // 4, GAS_CAP), max_fee=2 * rpc.head().base_fee + tip, tip=tip)
+    tip, base = rpc.tip(), rpc.head().base_fee
+    if base + tip > bounds.max_fee:
+        raise Denied(
+            f"The node asks {(base + tip) / 10**9:g} gwei for each gas, and {bounds.max_fee / 10**9:g} are allowed: ask "
+            "another node, wait, or raise --max-fee-gwei."
+        )
+    return Quote(gas=min(gas + gas // 4, GAS_CAP), max_fee=min(2 * base + tip, bounds.max_fee), tip=tip)
 
 
 def send(
-    rpc: Rpc, account: LocalAccount, to: str, data: bytes, *, wait: float = WAIT, announce: Callable[[str], None]
+    rpc: Rpc, account: LocalAccount, to: str, data: bytes, *, bounds: Bounds, announce: Callable[[str], None]
 ) -> Mined:
-    """Sign, broadcast and wait up to `wait` seconds. `announce` is told the hash before a byte leaves.
+    """Sign, broadcast and wait, within the bounds. `announce` is told the hash before a byte leaves.
 
     Raises Reverted or Denied before anything is sent, RpcRefused when the node did not take it, SendFailed when it failed
     on chain, and SendUnknown when no answer says which.
     """
-    quoted = quote(rpc, account.address, to, data)
+    quoted = quote(rpc, account.address, to, data, bounds)
     if (balance := rpc.balance(account.address)) < quoted.cost_wei:
         raise Denied(
             f"{account.address} has {balance} wei, and the gas may cost {quoted.cost_wei}: send it some of the chain's coin."
@@ -92,7 +108,7 @@ def send(
     except RpcRefused as refused:
         if "already known" not in str(refused).lower():
             raise
-    receipt = _awaited(rpc, raw, transaction, wait)
+    receipt = _awaited(rpc, raw, transaction, bounds.wait)
     block, gas_used = int(receipt["blockNumber"], 16), int(receipt["gasUsed"], 16)
     if receipt["status"] != "0x1":
         raise SendFailed(

@@ -1,12 +1,13 @@
 """The commands and their options. What each does is in the module of its name."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from agentmarket.chain.rpc import CHUNK
-from agentmarket.chain.sending import WAIT
+from agentmarket.chain.sending import MAX_FEE_GWEI, WAIT, Bounds
 from agentmarket.cli import landing, rescuing, verifying
 from agentmarket.proofs import Expected
 
@@ -32,6 +33,7 @@ KeyFile = Annotated[
     ),
 ]
 Wait = Annotated[float, typer.Option(min=1, help="Seconds to wait for each transaction.")]
+MaxFee = Annotated[float, typer.Option(min=0, help="What one gas may cost, whatever the node asks.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]
 FromBlock = Annotated[int, typer.Option(min=0, help="Search no further back than this block.")]
 Chunk = Annotated[int, typer.Option(min=1, help="Blocks for one search of logs.")]
@@ -47,13 +49,14 @@ def rescue(
     key_file: KeyFile = None,
     from_block: FromBlock = 0,
     chunk: Chunk = CHUNK,
+    max_fee_gwei: MaxFee = MAX_FEE_GWEI,
     wait: Wait = WAIT,
     as_json: AsJson = False,
 ) -> None:
     """Get money out of a pool with the market off: show the pool, and reclaim, withdraw and end what is overdue."""
     rescuing.rescue(
         rpc_url=rpc_url, contract=contract, pool=pool, send=send, close=close, key_file=key_file,
-        from_block=from_block, chunk=chunk, wait=wait, as_json=as_json,
+        from_block=from_block, chunk=chunk, bounds=_bounds(max_fee_gwei, wait), as_json=as_json,
     )  # fmt: skip
 
 
@@ -64,13 +67,15 @@ def land(
     contract: Annotated[str | None, typer.Option(help="The contract that you trust: needed to send.")] = None,
     send: Send = False,
     key_file: KeyFile = None,
+    max_fee_gwei: MaxFee = MAX_FEE_GWEI,
     wait: Wait = WAIT,
     as_json: AsJson = False,
 ) -> None:
     """Land a signed batch: its debts are credited on the chain, whoever sends it."""
     landing.land(
-        file=batch, rpc_url=rpc_url, contract=contract, send=send, key_file=key_file, wait=wait, as_json=as_json
-    )
+        file=batch, rpc_url=rpc_url, contract=contract, send=send, key_file=key_file,
+        bounds=_bounds(max_fee_gwei, wait), as_json=as_json,
+    )  # fmt: skip
 
 
 @app.command()
@@ -81,13 +86,14 @@ def withdraw(
     provider: Annotated[list[str], typer.Option(help="Whose matured money to pay out; may be repeated.")],
     send: Send = False,
     key_file: KeyFile = None,
+    max_fee_gwei: MaxFee = MAX_FEE_GWEI,
     wait: Wait = WAIT,
     as_json: AsJson = False,
 ) -> None:
     """Pay providers what has matured for them in a pool. Only they are paid, whoever sends it."""
     rescuing.withdraw(
         rpc_url=rpc_url, contract=contract, pool=pool, providers=provider, send=send, key_file=key_file,
-        wait=wait, as_json=as_json,
+        bounds=_bounds(max_fee_gwei, wait), as_json=as_json,
     )  # fmt: skip
 
 
@@ -110,3 +116,9 @@ def verify(
         expected=Expected(contract=contract, payer=payer, provider=provider, pool=pool),
         min_confirmations=min_confirmations, as_json=as_json,
     )  # fmt: skip
+
+
+def _bounds(max_fee_gwei: float, wait: float) -> Bounds:
+    if not (math.isfinite(max_fee_gwei) and math.isfinite(wait)):
+        raise typer.BadParameter("--max-fee-gwei and --wait are numbers.")
+    return Bounds(max_fee=int(max_fee_gwei * 10**9), wait=wait)

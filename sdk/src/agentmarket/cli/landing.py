@@ -9,13 +9,14 @@ from agentmarket.chain import batches, extra, sending
 from agentmarket.chain.batches import SignedBatch
 from agentmarket.chain.errors import Denied
 from agentmarket.chain.rpc import Rpc
+from agentmarket.chain.sending import Bounds
 from agentmarket.cli import keys
 from agentmarket.cli.output import Exit, Output, address, coin, moment, speaking, usdc
 from agentmarket.cli.verifying import content
 
 
 def land(
-    *, file: Path, rpc_url: str, contract: str | None, send: bool, key_file: Path | None, wait: float, as_json: bool
+    *, file: Path, rpc_url: str, contract: str | None, send: bool, key_file: Path | None, bounds: Bounds, as_json: bool
 ) -> None:
     with speaking("land", as_json=as_json) as output:
         batch = batches.read(extra.json_of(content(file)))
@@ -32,12 +33,12 @@ def land(
             if batches.has_landed(batch, rpc):
                 output.finish({**facts, "landed": True}, ["The batch has landed before: withdraw."], Exit.NOTHING)
             if not send or account is None:
-                _say(output, rpc, batch, None if account is None else account.address)
-            _send(output, rpc, batch, account, wait)
+                _say(output, rpc, batch, None if account is None else account.address, bounds)
+            _send(output, rpc, batch, account, bounds)
 
 
-def _say(output: Output, rpc: Rpc, batch: SignedBatch, sender: str | None) -> NoReturn:
-    quoted = sending.quote(rpc, sender or batch.contract, batch.contract, batch.calldata())
+def _say(output: Output, rpc: Rpc, batch: SignedBatch, sender: str | None, bounds: Bounds) -> NoReturn:
+    quoted = sending.quote(rpc, sender or batch.contract, batch.contract, batch.calldata(), bounds)
     lines = [
         *_lines(batch),
         f"The contract would take it now: {quoted.gas} gas, {coin(quoted.cost_wei)} at most.",
@@ -48,9 +49,9 @@ def _say(output: Output, rpc: Rpc, batch: SignedBatch, sender: str | None) -> No
     )
 
 
-def _send(output: Output, rpc: Rpc, batch: SignedBatch, account: LocalAccount, wait: float) -> NoReturn:
+def _send(output: Output, rpc: Rpc, batch: SignedBatch, account: LocalAccount, bounds: Bounds) -> NoReturn:
     output.note(f"sending from {account.address}")
-    mined = sending.send(rpc, account, batch.contract, batch.calldata(), wait=wait, announce=output.announce)
+    mined = sending.send(rpc, account, batch.contract, batch.calldata(), bounds=bounds, announce=output.announce)
     sent = {"sent": True, "transaction": mined.transaction, "block": mined.block, "gas_used": mined.gas_used}
     lines = [*_lines(batch), f"Landed in block {mined.block} by {mined.transaction}, {mined.gas_used} gas."]
     output.finish({**output.facts, **sent, "cost_wei": str(mined.cost_wei)}, lines, Exit.DONE)

@@ -13,6 +13,7 @@ from agentmarket.chain.errors import Denied, Reverted
 from agentmarket.chain.refusals import reverted
 from agentmarket.chain.rescue import Line, Place, State, Step
 from agentmarket.chain.rpc import Rpc
+from agentmarket.chain.sending import Bounds
 from agentmarket.cli import keys
 from agentmarket.cli.output import NOTHING_LEFT, Exit, Output, address, coin, moment, pool_id, speaking, usdc
 
@@ -24,7 +25,7 @@ class Run:
     output: Output
     rpc: Rpc
     place: Place
-    wait: float
+    bounds: Bounds
     done: list[dict[str, Any]] = field(default_factory=list)
     tried: set[tuple[str, ...]] = field(default_factory=set)
     rejected: list[dict[str, str]] = field(default_factory=list)
@@ -38,13 +39,13 @@ class Run:
 
 def rescue(
     *, rpc_url: str, contract: str, pool: str, send: bool, close: bool, key_file: Path | None,
-    from_block: int, chunk: int, wait: float, as_json: bool,
+    from_block: int, chunk: int, bounds: Bounds, as_json: bool,
 ) -> None:  # fmt: skip
     with speaking("rescue", as_json=as_json) as output:
         place = Place(address(contract), pool_id(pool))
         account = keys.sender(key_file) if send else keys.account(key_file)
         with Rpc(rpc_url, chunk=chunk) as rpc:
-            run = Run(output, rpc, place, wait)
+            run = Run(output, rpc, place, bounds)
             known = ways.discover(rpc, place, oldest=from_block, progress=output.progress)
             state = ways.look(rpc, place, known)
             output.facts = {"pool": _facts(place, state)}
@@ -62,7 +63,7 @@ def rescue(
 
 def withdraw(
     *, rpc_url: str, contract: str, pool: str, providers: Sequence[str], send: bool, key_file: Path | None,
-    wait: float, as_json: bool,
+    bounds: Bounds, as_json: bool,
 ) -> None:  # fmt: skip
     with speaking("withdraw", as_json=as_json) as output:
         place = Place(address(contract), pool_id(pool))
@@ -70,7 +71,7 @@ def withdraw(
         account = keys.sender(key_file) if send else keys.account(key_file)
         with Rpc(rpc_url) as rpc:
             rpc.must_be_contract(place.contract)
-            run = Run(output, rpc, place, wait)
+            run = Run(output, rpc, place, bounds)
             state = ways.look(rpc, place, ways.Known(tuple(named), ()))
             output.facts = {"pool": _facts(place, state)}
             owed = [line for line in state.lines if line.matured]
@@ -92,8 +93,8 @@ def _say(run: Run, state: State, found: Sequence[Step], account: LocalAccount | 
         sender = state.payer if account is None else account.address
         entry: dict[str, Any] = {"kind": step.kind, "what": step.what, "calldata": "0x" + step.data.hex()}
         try:
-            quoted = sending.quote(run.rpc, sender, run.place.contract, step.data)
-        except Reverted as refused:
+            quoted = sending.quote(run.rpc, sender, run.place.contract, step.data, run.bounds)
+        except (Reverted, Denied) as refused:
             entry["refused"] = refused.detail
             lines.append(f"Not possible: {step.what}. {refused.detail}")
         else:
@@ -120,7 +121,9 @@ def _try(run: Run, step: Step, account: LocalAccount) -> None:
 
 def _send(run: Run, step: Step, account: LocalAccount) -> None:
     run.output.note(f"{account.address} sends: {step.what}")
-    mined = sending.send(run.rpc, account, run.place.contract, step.data, wait=run.wait, announce=run.output.announce)
+    mined = sending.send(
+        run.rpc, account, run.place.contract, step.data, bounds=run.bounds, announce=run.output.announce
+    )
     run.done.append(
         {
             "kind": step.kind,
