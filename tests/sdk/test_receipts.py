@@ -276,6 +276,37 @@ def test_no_log_tells_the_url(node: Node, caplog: pytest.LogCaptureFixture) -> N
     assert "asked-by-another" in caplog.text  # what others ask is logged as before
 
 
+DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
+
+
+def test_hostile_json_is_refused_and_does_not_end_the_process(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = json.dumps(document(node))
+    receipt = Receipt.read(text)
+    for hostile in (
+        DEEP, text.replace('"n": 1.5', f'"n": {DEEP}'), text.replace('"n": 1.5', '"n": NaN'), '{"seq": 8, ' + text[1:],
+    ):  # fmt: skip
+        with pytest.raises(InvalidReply, match="not JSON"):
+            Receipt.read(hostile)
+    assert Receipt.read(json.dumps(document(node) | {"note": '[{"[[' * 500}))  # brackets in a text nest nothing
+    node.raw = DEEP.encode()
+    with pytest.raises(RpcUnavailable):
+        receipt.verify(rpc_url=node.url, contract=CONTRACT)
+    node.raw = b""
+    monkeypatch.setattr(rpc, "MOST", 20)
+    with pytest.raises(RpcUnavailable):
+        receipt.verify(rpc_url=node.url, contract=CONTRACT)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://[abc", "http://host:notaport/k3y", "ftp://x", "", "http://h/\x01k3y", "http://h:99999/k3y", "http:///k3y"],
+)
+def test_what_is_no_url_is_refused_and_not_repeated(node: Node, url: str) -> None:
+    with pytest.raises(Denied) as caught:
+        Receipt.read(json.dumps(document(node))).verify(rpc_url=url, contract=CONTRACT)
+    assert "k3y" not in str(caught.value)
+
+
 def test_both_clients_fetch_receipts(node: Node, market: stub.Market, buyer: SyncClient) -> None:
     told = document(node)
     market.prove = {told["payment_id"]: told}.__getitem__

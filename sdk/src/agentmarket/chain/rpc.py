@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from agentmarket.chain.errors import NotAContract, RpcRefused, RpcUnavailable
+from agentmarket.chain import extra
+from agentmarket.chain.errors import Denied, NotAContract, RpcRefused, RpcUnavailable
 from agentmarket.chain.refusals import reverted
 
-#: seconds for one answer
-TIMEOUT = 15.0
+#: seconds for each part of an answer, seconds for all of it, and its bytes
+TIMEOUT, TOTAL, MOST = 15.0, 60.0, 64 * 1024 * 1024
 #: how often a read is asked before the node counts as unavailable, and the pause that doubles in between
 ATTEMPTS, FIRST_PAUSE = 4, 0.25
 #: blocks asked for at once; public nodes refuse more than some thousands
@@ -58,10 +59,7 @@ class Rpc:
     """A node at `url`. Close it with `with`, or `close()`."""
 
     def __init__(self, url: str, *, timeout: float = TIMEOUT, chunk: int = CHUNK) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise RpcUnavailable("The RPC URL is not one: it looks like https://host/….")
-        self.host, self._url, self._chunk = parts.hostname, url, chunk
+        self.host, self._url, self._chunk = _host(url), url, chunk
         self._http = httpx2.Client(timeout=timeout, follow_redirects=False)
 
     def close(self) -> None:
@@ -201,21 +199,42 @@ class Rpc:
         body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
         asking = _asking.set(True)
         try:
-            response = self._http.post(self._url, json=body)
-            document = response.json()
-        except (httpx2.HTTPError, ValueError) as error:
+            status, content = self._post(body)
+            document = extra.bounded(content, most=MOST)
+        except (httpx2.HTTPError, ValueError, OSError) as error:
             raise RpcUnavailable(f"{self.host}: {method}: {type(error).__name__}.") from None
         finally:
             _asking.reset(asking)
         if isinstance(document, Mapping):
             if document.get("error") is not None:
-                raise _refusal(method, document["error"], busy=response.status_code == httpx2.codes.TOO_MANY_REQUESTS)
+                raise _refusal(method, document["error"], busy=status == httpx2.codes.TOO_MANY_REQUESTS)
             if "result" in document:
                 return document["result"]
-        raise RpcUnavailable(f"{self.host}: {method}: status {response.status_code}, and no JSON-RPC answer.")
+        raise RpcUnavailable(f"{self.host}: {method}: status {status}, and no JSON-RPC answer.")
+
+    def _post(self, body: Mapping[str, Any]) -> tuple[int, bytes]:
+        """Status and content, within MOST bytes and TOTAL seconds: a node may send a byte now and then for ever."""
+        started, content = time.monotonic(), bytearray()
+        with self._http.stream("POST", self._url, json=body) as response:
+            for piece in response.iter_bytes():
+                content += piece
+                if len(content) > MOST or time.monotonic() - started > TOTAL:
+                    raise httpx2.ReadTimeout("too long")
+            return response.status_code, bytes(content)
 
     def _unusable(self, method: str) -> RpcUnavailable:
         return RpcUnavailable(f"{self.host}: {method}: the answer is of another form than JSON-RPC promises.")
+
+
+def _host(url: str) -> str:
+    """The host of an RPC URL. Raises Denied for what is none, and does not repeat it."""
+    try:
+        parts, read = urlsplit(url), httpx2.URL(url)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and read.host:
+            return parts.hostname
+    except (ValueError, httpx2.InvalidURL):
+        pass
+    raise Denied("The RPC URL is not one: it looks like https://host/….")
 
 
 def _is_number(value: object) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from agentmarket.chain import receipts
+from agentmarket.chain import extra, receipts
 from agentmarket.chain.errors import Denied
 from agentmarket.chain.rpc import Rpc
 from agentmarket.cli.output import Exit, speaking, usdc
@@ -37,8 +37,9 @@ def verify(
 
 
 def content(file: Path) -> bytes:
-    """A file's bytes. Raises Denied when it cannot be read."""
+    """A file's bytes, no more than are read of one. Raises Denied when it cannot be read."""
     try:
-        return file.read_bytes()
+        with file.open("rb") as opened:
+            return opened.read(extra.MOST_OF_A_FILE + 1)
     except OSError as error:
         raise Denied(f"{file} cannot be read: {error.strerror}.") from None
