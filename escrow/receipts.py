@@ -14,6 +14,7 @@ from typing import Final
 from uuid import UUID
 
 from django.conf import settings
+from django.db.models import OuterRef, Subquery
 from eth_utils.crypto import keccak
 
 from escrow import money
@@ -96,11 +97,10 @@ def landings(batches: Collection[Batch]) -> dict[UUID, Landing]:
 
     The relay's own chain transaction need not be the one: anybody may land a signed batch.
     """
-    owners = {batch.account_id: batch.pk for batch in batches if batch.status == Batch.Status.SETTLED}
-    if not owners:
+    settled = [batch.pk for batch in batches if batch.status == Batch.Status.SETTLED]
+    hashes = landed_by(settled) if settled else {}
+    if not hashes:
         return {}
-    credits = Transfer.objects.filter(sender__in=owners, reason=Reason.CREDIT).values_list("sender_id", "ref")
-    hashes = {owners[sender]: ref.partition(":")[0] for sender, ref in credits.distinct()}
     blocks = dict(
         ChainLog.objects.filter(tx_hash__in=set(hashes.values()), event="BatchSettled").values_list(
             "tx_hash", "block_number"
@@ -109,9 +109,23 @@ def landings(batches: Collection[Batch]) -> dict[UUID, Landing]:
     return {batch: Landing(tx_hash, blocks[tx_hash]) for batch, tx_hash in hashes.items() if tx_hash in blocks}
 
 
+def landed_by(batches: Collection[UUID]) -> dict[UUID, str]:
+    """Return the hash of the chain transaction that landed each batch, whoever sent it; one that has not landed is left out.
+
+    One query, and in it one credit of each batch: all of them name the log that settled it.
+    """
+    credit = Transfer.objects.filter(sender=OuterRef("account"), reason=Reason.CREDIT).order_by("id").values("ref")[:1]
+    rows = Batch.objects.filter(pk__in=batches).annotate(landed=Subquery(credit)).exclude(landed=None)
+    return {batch: ref.partition(":")[0] for batch, ref in rows.values_list("pk", "landed")}
+
+
 @lru_cache(maxsize=TREES_KEPT)
 def _tree(batch_id: UUID, pool_key: bytes, root: str) -> MerkleTree:
-    """Return the tree of a batch, made again from its payments. Raises LookupError when it has another root."""
+    """Return the tree of a batch, made again from its payments. Raises LookupError when it has another root.
+
+    Several who ask at once each make it, at most one in each thread of the web, and only of a batch that holds a payment
+    which the asker may see. A lock would let one payer's slow tree hold up the proofs of all others.
+    """
     rows = Payment.objects.filter(record__batch=batch_id).values_list(
         "record__seq", "pk", "party__address", "amount_micros", "metadata"
     )

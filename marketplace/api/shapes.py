@@ -48,7 +48,7 @@ class Payment(Shape):
     redeemed_at: Moment | None
     redeemed_before: Annotated[bool, Field(description="In the answer to redeem: whether it was a repeat.")] = False
     batch_id: Id | None
-    tx_hash: str | None
+    tx_hash: Annotated[str | None, Field(description="The chain transaction that landed it; null before.")]
     next_actions: list[Action]
 
 

@@ -9,6 +9,7 @@ from typing import cast
 from uuid import UUID
 
 from escrow import pools as escrow_pools
+from escrow import receipts
 from escrow import sessions as escrow_sessions
 from escrow.models import ChainAction, Dispute, Event, Invoice, Party, Payment, Pool, Session, Transfer
 from marketplace import offerings, tasks
@@ -18,9 +19,9 @@ from marketplace.models import Agent, ApiKey, Offering, Task
 
 
 def payments(rows: Sequence[Payment], actor: Actor) -> list[shapes.Payment]:
-    """Show payments as they are now, with the chain transaction that settles each."""
+    """Show payments as they are now, with the chain transaction that settled each, whoever sent it."""
     batches = {row.record.batch_id for row in rows if row.record is not None}
-    hashes = _hashes(batches) if batches else {}
+    hashes = receipts.landed_by(batches) if batches else {}
     return [_payment(row, actor, hashes) for row in rows]
 
 
@@ -283,13 +284,6 @@ def event(row: Event) -> shapes.Event:
         subject_id=row.subject_id,
         payload=row.payload,
     )
-
-
-def _hashes(batches: Iterable[UUID]) -> dict[UUID, str]:
-    settled = ChainAction.objects.filter(kind=ChainAction.Kind.SETTLE, subject_id__in=batches).exclude(tx_hash="")
-    return {
-        subject: tx_hash for subject, tx_hash in settled.values_list("subject_id", "tx_hash") if subject is not None
-    }
 
 
 def _provider_id(party: Party) -> UUID:

@@ -17,7 +17,7 @@ from escrow import events, settlement
 from escrow.chain import contract, wire
 from escrow.chain.merkle import Leaf, verify_proof
 from escrow.chain.signer import LocalSigner
-from escrow.models import Batch, BatchRecord, Payment, Pool
+from escrow.models import Batch, BatchRecord, ChainAction, Payment, Pool
 from escrow.policy import Policy
 from marketplace import keys
 from marketplace.api import chain_shapes, scope
@@ -101,6 +101,19 @@ def test_a_landed_batch_names_the_chain_transaction_that_the_indexer_read(world:
     assert (receipt["batch"]["transaction_hash"], receipt["batch"]["block_number"]) == (TX, 41)
     shown = world.one.by_provider.get(f"/v1/batches/{batch.pk}").json
     assert (shown["status"], shown["transaction_hash"], shown["block_number"]) == ("settled", TX, 41)
+
+
+def test_a_payment_names_the_chain_transaction_that_landed_it_and_not_our_own(
+    world: World, paid: list[str], django_assert_max_num_queries
+) -> None:
+    batch = sign(world.a)
+    ours = ChainAction.objects.filter(kind=ChainAction.Kind.SETTLE, subject_id=batch.pk)
+    assert ours.update(tx_hash="0x" + "0a" * 32) == 1
+    assert world.a.by_payer.get(f"/v1/payments/{paid[0]}").json["tx_hash"] is None
+    books.land(batch, tx_hash=TX)
+    with django_assert_max_num_queries(3):  # the key, the rows, and where they landed
+        page = world.a.by_payer.get("/v1/payments").json["items"]
+    assert [row["tx_hash"] for row in page] == [TX] * 3
 
 
 def test_a_receipt_is_for_whoever_may_see_the_payment(world: World, paid: list[str], unmoved) -> None:
