@@ -108,7 +108,9 @@ def test_open_settle_dispute_resolve_withdraw_close_reclaim(world: World) -> Non
     assert world.contract.line_of(pool_id, a).pending == 1_000_500
     check_conservation(world, pool_id, DEPOSIT)
 
-    ruling = only(world.send(contract.resolve(world.terms_of[pool_id], a, REF, 400_000), world.arbiter), events.DisputeResolved)
+    ruling = only(
+        world.send(contract.resolve(world.terms_of[pool_id], a, REF, 400_000), world.arbiter), events.DisputeResolved
+    )
     assert (ruling.to_provider, ruling.to_payer, ruling.by_timeout) == (400_000, 1_600_000, False)
     assert world.contract.line_of(pool_id, a).matured == 400_000
     check_conservation(world, pool_id, DEPOSIT)
@@ -201,7 +203,9 @@ def test_a_dispute_times_out_to_the_provider(world: World) -> None:
 
     refused(world, pool_id, contract.resolve_by_timeout(pool_id, a, REF), "TimeoutTooEarly")
     world.at(opened.timeout_at)
-    refused(world, pool_id, contract.resolve(world.terms_of[pool_id], a, REF, 0), "RulingTooLate", world.arbiter.address)
+    refused(
+        world, pool_id, contract.resolve(world.terms_of[pool_id], a, REF, 0), "RulingTooLate", world.arbiter.address
+    )
     event = only(world.send(contract.resolve_by_timeout(pool_id, a, REF)), events.DisputeResolved)
     assert (event.to_provider, event.to_payer, event.by_timeout) == (9_000, 0, True)
     assert world.contract.line_of(pool_id, a).matured == 9_000
