@@ -1,9 +1,11 @@
 """The command line's promises: nothing is sent unasked, the key is never told, and each exit code means one thing."""
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from eth_account import Account
@@ -191,6 +193,57 @@ def test_a_node_does_not_name_the_price(node: Node, run: Run) -> None:
     assert node.count("eth_sendRawTransaction") == 0
     run(*rescue("--send", "--max-fee-gwei", "102"))
     run(*rescue("--send", "--wait", "nan"), expect=2)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError])
+def test_whatever_ends_a_command_after_a_transaction_leaves_its_hash(
+    node: Node, run: Run, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    sent(node)
+    with monkeypatch.context() as patch:
+        patch.setattr(sending, "_awaited", Mock(side_effect=stop))
+        answer = told(run(*rescue("--send", "--json"), expect=4))
+    assert {answer["error"]["transaction"]} == node.receipts.keys()
+    monkeypatch.setattr(rpc.Rpc, "head", Mock(side_effect=ValueError("something")))
+    assert told(run(*rescue("--json"), expect=1))["error"]["kind"] == "AgentMarketError"
+
+
+def test_a_terminate_signal_leaves_the_hash_too(node: Node, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent(node)
+    monkeypatch.setattr(sending, "_awaited", lambda *asked: signal.raise_signal(signal.SIGTERM))
+    assert told(run(*rescue("--send", "--json"), expect=4))["error"]["kind"] == "SendUnknown"
+
+
+def test_a_nodes_words_do_not_command_the_terminal(node: Node, run: Run) -> None:
+    node.views["pool"] = Refusal(-32000, "\x1b[2Jcleared")
+    result = run(*rescue(), expect=1)
+    assert "cleared" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"status": "0x2"}, {"logs": "none"}, {"logs": [5]}, {"logs": [{"address": ONE}]}, {"gasUsed": None},
+        {"blockNumber": None},
+    ],
+)  # fmt: skip
+def test_a_receipt_that_is_none_says_nothing(node: Node, run: Run, spoilt: dict[str, Any]) -> None:
+    sent(node, **spoilt)
+    assert told(run(*rescue("--send", "--json", "--wait", "1"), expect=4))["error"]["kind"] == "SendUnknown"
+
+
+def test_a_batch_whose_deadline_no_calendar_has(node: Node, run: Run, batch: Path) -> None:
+    whole = json.loads(batch.read_text())
+    batch.write_text(json.dumps(whole | {"deadline_unix": 2**64 - 1}))
+    assert f"second {2**64 - 1}" in run("land", str(batch)).stdout
+    for field, value in (
+        ("deadline_unix", 2**64), ("deadline_unix", True), ("deadline", None), ("chain_id", "8453"), ("chain_id", 8453.9),
+        ("packed", 5), ("root", None), ("signature", "0x 33"), ("pool_key", "0x11"),
+    ):  # fmt: skip
+        changed = {name: kept for name, kept in whole.items() if name != "deadline_unix" or field != "deadline"}
+        batch.write_text(json.dumps(changed | {field: value}))
+        assert field in run("land", str(batch), expect=2).stderr
 
 
 def test_landing_a_batch(node: Node, run: Run, batch: Path) -> None:

@@ -307,6 +307,30 @@ def test_what_is_no_url_is_refused_and_not_repeated(node: Node, url: str) -> Non
     assert "k3y" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"data": "0x12"}, {"data": None}, {"blockNumber": None}, {"topics": None}, {"topics": []}, {"topics": ["0x1"]},
+        {"removed": True}, {"address": 5}, {"transactionHash": None},
+    ],
+)  # fmt: skip
+def test_an_event_that_is_none_proves_nothing(node: Node, spoilt: JSON) -> None:
+    told = document(node)
+    for event in node.receipts[LANDED]["logs"]:
+        event.update(spoilt)
+    with pytest.raises((RpcUnavailable, NotOnChain)):
+        verify(node, told)
+
+
+@pytest.mark.parametrize("answer", ["0x", "0x" + "ff" * 32])
+def test_a_contract_of_something_else_proves_nothing(node: Node, answer: str) -> None:
+    told = document(node)
+    told["batch"]["transaction_hash"] = None
+    node._call = lambda message, tag: answer  # type: ignore[method-assign]
+    with pytest.raises(NotAContract, match="no escrow"):
+        verify(node, told)
+
+
 def test_both_clients_fetch_receipts(node: Node, market: stub.Market, buyer: SyncClient) -> None:
     told = document(node)
     market.prove = {told["payment_id"]: told}.__getitem__

@@ -3,6 +3,7 @@
 Reads and checks; not here: sending (sending.py).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -70,12 +71,12 @@ def read(document: Any) -> SignedBatch:
             raise InvalidReply(f"The batch's contract {contract!r} is not an address.")
         batch = SignedBatch(
             contract=to_checksum_address(contract),
-            chain_id=int(document["chain_id"]),
-            pool_id=_bytes(document["pool_key"], 32),
-            packed=_bytes(document["packed"]),
-            root=_bytes(document["root"], 32),
+            chain_id=_whole(document, "chain_id"),
+            pool_id=_bytes(document, "pool_key", 32),
+            packed=_bytes(document, "packed"),
+            root=_bytes(document, "root", 32),
             deadline=_deadline(document),
-            signature=_bytes(document["signature"]),
+            signature=_bytes(document, "signature"),
         )
     except KeyError as missing:
         raise InvalidReply(f"The batch has no {missing}: save the answer of GET /v1/batches/{{id}} as it is.") from None
@@ -103,18 +104,27 @@ def has_landed(batch: SignedBatch, rpc: Rpc) -> bool:
 
 def _deadline(document: Mapping[str, Any]) -> int:
     if "deadline_unix" in document:
-        return int(document["deadline_unix"])
+        return _whole(document, "deadline_unix")
     deadline = document["deadline"]
-    if isinstance(deadline, int):
-        return deadline
+    if not isinstance(deadline, str):
+        return _whole(document, "deadline")
     moment = datetime.fromisoformat(deadline)
     if moment.tzinfo is None:
         raise ValueError("deadline has no time zone")
     return int(moment.timestamp())
 
 
-def _bytes(text: str, length: int | None = None) -> bytes:
-    value = bytes.fromhex(text.removeprefix("0x"))
-    if length is not None and len(value) != length:
-        raise ValueError(f"{text!r} is not 0x and {2 * length} hex digits")
+def _whole(document: Mapping[str, Any], name: str) -> int:
+    value = document[name]
+    if type(value) is not int or not 0 <= value < 2**64:
+        raise ValueError(f"{name} is not a whole number below 2^64")
     return value
+
+
+def _bytes(document: Mapping[str, Any], name: str, length: int | None = None) -> bytes:
+    value = document[name]
+    if not isinstance(value, str) or re.fullmatch("0x(?:[0-9a-fA-F]{2})*", value) is None:
+        raise ValueError(f"{name} is not 0x and hex digits")
+    if length is not None and len(value) != 2 + 2 * length:
+        raise ValueError(f"{name} is not 0x and {2 * length} hex digits")
+    return bytes.fromhex(value[2:])

@@ -7,11 +7,12 @@ from eth_account.signers.local import LocalAccount
 
 from agentmarket.chain import batches, extra, sending
 from agentmarket.chain.batches import SignedBatch
+from agentmarket.chain.claims import address
 from agentmarket.chain.errors import Denied
 from agentmarket.chain.rpc import Rpc
 from agentmarket.chain.sending import Bounds
 from agentmarket.cli import keys
-from agentmarket.cli.output import Exit, Output, address, coin, moment, speaking, usdc
+from agentmarket.cli.output import Exit, Output, coin, moment, speaking, usdc
 from agentmarket.cli.verifying import content
 
 
@@ -52,6 +53,7 @@ def _say(output: Output, rpc: Rpc, batch: SignedBatch, sender: str | None, bound
 def _send(output: Output, rpc: Rpc, batch: SignedBatch, account: LocalAccount, bounds: Bounds) -> NoReturn:
     output.note(f"sending from {account.address}")
     mined = sending.send(rpc, account, batch.contract, batch.calldata(), bounds=bounds, announce=output.announce)
+    output.announced = None
     sent = {"sent": True, "transaction": mined.transaction, "block": mined.block, "gas_used": mined.gas_used}
     lines = [*_lines(batch), f"Landed in block {mined.block} by {mined.transaction}, {mined.gas_used} gas."]
     output.finish({**output.facts, **sent, "cost_wei": str(mined.cost_wei)}, lines, Exit.DONE)

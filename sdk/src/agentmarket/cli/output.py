@@ -1,7 +1,9 @@
 """What a command says: its answer on stdout (text, or one JSON object), everything else on stderr, and an exit code."""
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +11,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, NoReturn
 
-from eth_utils.address import is_address, to_checksum_address
+import typer
 
 from agentmarket.chain.errors import Denied, MissingExtra, NotAContract, Reverted, SendFailed, SendUnknown
 from agentmarket.errors import AgentMarketError, InvalidReply
@@ -38,16 +40,19 @@ class Output:
     facts: dict[str, Any] = field(default_factory=dict)
     #: a line for each transaction that succeeded
     done: list[str] = field(default_factory=list)
+    #: the transaction of which nobody has said yet what became of it
+    announced: str | None = None
 
     def note(self, text: str) -> None:
         """Tell a person how it goes; never part of the answer."""
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{_plain(text)}\n")
 
     def progress(self, first: int, last: int, found: int) -> None:
         self.note(f"blocks {first} to {last} read, {found} events found")
 
     def announce(self, transaction: str) -> None:
         """Tell the hash before it is sent: whoever interrupts the wait can look it up."""
+        self.announced = transaction
         self.note(f"transaction {transaction}")
 
     def finish(self, document: Mapping[str, Any], lines: Sequence[str], code: Exit) -> NoReturn:
@@ -56,7 +61,7 @@ class Output:
             answer = {"command": self.command, "exit_code": int(code), **document}
             sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
         else:
-            sys.stdout.write("\n".join(lines) + "\n")
+            sys.stdout.write(_plain("\n".join(lines)) + "\n")
         raise SystemExit(int(code))
 
     def fail(self, error: AgentMarketError, code: Exit) -> NoReturn:
@@ -79,9 +84,40 @@ def speaking(command: str, *, as_json: bool) -> Iterator[Output]:
     """A command's voice; an error that ends the command becomes its answer and its exit code."""
     output = Output(command, as_json)
     try:
-        yield output
+        with _stoppable():
+            yield output
     except AgentMarketError as error:
         output.fail(error, _code(error))
+    except (typer.Exit, typer.Abort):
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        if output.announced is None and isinstance(error, KeyboardInterrupt):
+            raise
+        stopped = _stopped(output.announced, type(error).__name__)
+        output.fail(stopped, _code(stopped))
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM stop a command as SIGINT does, so that it can say what was sent."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stopped(transaction: str | None, why: str) -> AgentMarketError:
+    if transaction is None:
+        return AgentMarketError(f"The command failed on something that it does not know ({why}): report it, please.")
+    return SendUnknown(
+        f"The command ended ({why}) after transaction {transaction} was signed and may have been sent. Look it up before "
+        "sending again.",
+        transaction=transaction,
+    )
 
 
 def _code(error: AgentMarketError) -> Exit:
@@ -108,14 +144,16 @@ def coin(wei: int) -> str:
 
 
 def moment(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+    """A time as people read it; one that no calendar has, in seconds."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):
+        return f"second {seconds}"
 
 
-def address(text: str) -> str:
-    """An address, checksummed. Raises Denied for anything else, a wrong checksum included."""
-    if not is_address(text):
-        raise Denied(f"{text!r} is not an address: 0x and 40 hex digits, in one case or with a right checksum.")
-    return to_checksum_address(text)
+def _plain(text: str) -> str:
+    """Text that a terminal only shows: a node's own words may hold its commands."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def pool_id(text: str) -> bytes:

@@ -9,13 +9,14 @@ from eth_account.signers.local import LocalAccount
 
 from agentmarket.chain import rescue as ways
 from agentmarket.chain import sending
+from agentmarket.chain.claims import address
 from agentmarket.chain.errors import Denied, Reverted
 from agentmarket.chain.refusals import reverted
 from agentmarket.chain.rescue import Line, Place, State, Step
 from agentmarket.chain.rpc import Rpc
 from agentmarket.chain.sending import Bounds
 from agentmarket.cli import keys
-from agentmarket.cli.output import NOTHING_LEFT, Exit, Output, address, coin, moment, pool_id, speaking, usdc
+from agentmarket.cli.output import NOTHING_LEFT, Exit, Output, coin, moment, pool_id, speaking, usdc
 
 
 @dataclass
@@ -113,6 +114,7 @@ def _try(run: Run, step: Step, account: LocalAccount) -> None:
     try:
         _send(run, step, account)
     except Reverted as refused:
+        run.output.announced = None
         run.output.note(f"not sent: {refused.detail}")
         if refused.name not in NOTHING_LEFT:
             run.rejected.append({"kind": step.kind, "what": step.what, "reason": refused.detail})
@@ -124,6 +126,7 @@ def _send(run: Run, step: Step, account: LocalAccount) -> None:
     mined = sending.send(
         run.rpc, account, run.place.contract, step.data, bounds=run.bounds, announce=run.output.announce
     )
+    run.output.announced = None
     run.done.append(
         {
             "kind": step.kind,
