@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from agentmarket.cli.app import app
 from escrow.chain import wire
 from escrow.chain.wire import Record
 
-from .node import CONTRACT, LANDED, ONE, POOL, Node, Refusal, document, log, pool, refused, serve
+from .node import CONTRACT, JSON, LANDED, ONE, POOL, Node, Refusal, document, log, pool, refused, serve
 
 KEY = "5e" * 32
 SENDER = Account.from_key(KEY).address
@@ -317,6 +318,30 @@ def test_what_is_no_pool_and_no_address(node: Node, run: Run) -> None:
     node.views["pool"] = refused("NoSuchPool", POOL)
     assert "NoSuchPool" in run(*rescue(), expect=2).stderr
     run("rescue", expect=2)
+
+
+def test_a_search_takes_smaller_steps_where_the_node_wants_them(
+    node: Node, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, spans = node._getLogs, []
+
+    def limited(query: JSON) -> list[JSON]:
+        first, last = int(query["fromBlock"], 16), int(query["toBlock"], 16)
+        if last > 4_000 and last - first >= 125:
+            raise Refusal(-32005, "query returned more than 10000 results")
+        if last - first >= 500:
+            time.sleep(0.4)
+        else:
+            spans.append(last - first + 1)
+        return answer(query)
+
+    monkeypatch.setattr(node, "_getLogs", limited)
+    monkeypatch.setattr(rpc, "GROW", 2)
+    with rpc.Rpc(node.url, timeout=0.2) as asked:
+        assert list(asked.logs_backwards(CONTRACT, [[LANDED], "0x" + POOL.hex()], newest=node.head))
+    assert spans[0] <= 125
+    assert 125 < max(spans) <= 500
+    run(*rescue("--chunk", "1000"))
 
 
 def test_searches_go_in_bounded_chunks_and_say_how_far(node: Node, run: Run) -> None:

@@ -4,7 +4,6 @@ Numbers are ints, bytes are bytes, hashes and addresses `0x` strings. The URL ma
 """
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -17,14 +16,15 @@ import httpx2
 
 from agentmarket.chain import extra
 from agentmarket.chain.errors import Denied, NotAContract, RpcRefused, RpcUnavailable
+from agentmarket.chain.forms import are_logs, is_number
 from agentmarket.chain.refusals import reverted
 
 #: seconds for each part of an answer, seconds for all of it, and its bytes
 TIMEOUT, TOTAL, MOST = 15.0, 60.0, 64 * 1024 * 1024
 #: how often a read is asked before the node counts as unavailable, and the pause that doubles in between
 ATTEMPTS, FIRST_PAUSE = 4, 0.25
-#: blocks asked for at once; public nodes refuse more than some thousands
-CHUNK = 2_000
+#: blocks asked for at once; public nodes refuse more than some thousands; and the answers after which to ask for more
+CHUNK, GROW = 2_000, 8
 
 #: told how far a search is: first block, last block, logs found so far
 Progress = Callable[[int, int, int], None]
@@ -53,6 +53,10 @@ logging.getLogger("httpx2").addFilter(_keep_secret)
 
 def silent(first: int, last: int, found: int) -> None:
     """A progress that tells nobody."""
+
+
+class _TooSlow(RpcUnavailable):
+    """The node did not answer in time."""
 
 
 class Rpc:
@@ -124,7 +128,7 @@ class Rpc:
         if not (isinstance(found, Mapping) and found.get("status") in ("0x0", "0x1")):
             raise self._unusable("eth_getTransactionReceipt")
         numbers = (found.get("blockNumber"), found.get("gasUsed"), found.get("effectiveGasPrice", "0x0"))
-        if not (all(map(_is_number, numbers)) and _are_logs(found.get("logs"))):
+        if not (all(map(is_number, numbers)) and are_logs(found.get("logs"))):
             raise self._unusable("eth_getTransactionReceipt")
         return found
 
@@ -141,18 +145,23 @@ class Rpc:
     ) -> Iterator[list[Mapping[str, Any]]]:
         """Raw logs of one address, newest chunk first, each chunk in the chain's order. Stop iterating to stop asking.
 
-        A chunk that the node finds too large is halved, down to a single block.
+        A chunk that the node finds too large, or takes too long for, is halved, down to a single block; after some that
+        it answers, the next is twice as large again.
         """
-        last, chunk, found = newest, self._chunk, 0
+        last, chunk, found, slow, good = newest, self._chunk, 0, 0, 0
         while last >= oldest:
             first = max(oldest, last - chunk + 1)
             try:
                 logs = self._logs(address, topics, first, last)
-            except RpcRefused:
-                if first == last:
+            except (RpcRefused, _TooSlow) as refused:
+                slow = slow + 1 if isinstance(refused, _TooSlow) else 0
+                if first == last or slow == ATTEMPTS:
                     raise
-                chunk = (last - first + 1) // 2
+                chunk, good = (last - first + 1) // 2, 0
                 continue
+            slow, good = 0, good + 1
+            if good == GROW:
+                chunk, good = min(2 * chunk, self._chunk), 0
             found += len(logs)
             progress(first, last, found)
             yield logs
@@ -169,7 +178,7 @@ class Rpc:
     def _logs(self, address: str, topics: Topics, first: int, last: int) -> list[Mapping[str, Any]]:
         query = {"address": address, "topics": list(topics), "fromBlock": hex(first), "toBlock": hex(last)}
         found = self._read("eth_getLogs", query)
-        if not _are_logs(found):
+        if not are_logs(found):
             raise self._unusable("eth_getLogs")
         # What was asked for is checked, so that a careless node cannot slip in another contract's events.
         return [log for log in found if log["address"].lower() == address.lower()]
@@ -191,7 +200,9 @@ class Rpc:
         for attempt in range(ATTEMPTS - 1):
             try:
                 return self._ask(method, params)
-            except RpcUnavailable:
+            except RpcUnavailable as unavailable:
+                if method == "eth_getLogs" and isinstance(unavailable, _TooSlow):
+                    raise  # the same question takes as long again: a smaller one is asked
                 time.sleep(FIRST_PAUSE * 2**attempt)
         return self._ask(method, params)
 
@@ -201,6 +212,8 @@ class Rpc:
         try:
             status, content = self._post(body)
             document = extra.bounded(content, most=MOST)
+        except httpx2.ReadTimeout:
+            raise _TooSlow(f"{self.host}: {method}: ReadTimeout.") from None
         except (httpx2.HTTPError, ValueError, OSError) as error:
             raise RpcUnavailable(f"{self.host}: {method}: {type(error).__name__}.") from None
         finally:
@@ -237,29 +250,6 @@ def _host(url: str) -> str:
     raise Denied("The RPC URL is not one: it looks like https://host/….")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch("0x[0-9a-fA-F]{1,64}", value) is not None
-
-
-def _are_logs(found: object) -> bool:
-    """Whether these are logs as JSON-RPC promises them, and none that a reorganisation took back."""
-    return isinstance(found, list) and all(isinstance(log, Mapping) and _is_log(log) for log in found)
-
-
-def _is_log(log: Mapping[str, Any]) -> bool:
-    topics = log.get("topics")
-    words = [*topics, log.get("transactionHash")] if isinstance(topics, list) else [None]
-    data = log.get("data")
-    return (
-        all(isinstance(word, str) and re.fullmatch("0x[0-9a-fA-F]{64}", word) is not None for word in words)
-        and isinstance(data, str)
-        and re.fullmatch("0x(?:[0-9a-fA-F]{2})*", data) is not None
-        and isinstance(log.get("address"), str)
-        and _is_number(log.get("blockNumber"))
-        and not log.get("removed")
-    )
-
-
 def _message(to: str, data: bytes, sender: str | None) -> dict[str, str]:
     message = {"to": to, "data": "0x" + data.hex()}
     return message if sender is None else {**message, "from": sender}
@@ -269,7 +259,8 @@ def _refusal(method: str, error: Any, *, busy: bool) -> RpcRefused | RpcUnavaila
     code = error.get("code") if isinstance(error, Mapping) else None
     message = str(error.get("message", error) if isinstance(error, Mapping) else error)[:300]
     data = _data(error.get("data")) if isinstance(error, Mapping) else None
-    if busy or code == -32005:  # EIP-1474: limit exceeded
+    # EIP-1474: limit exceeded. For logs it is the question that is too large.
+    if busy or (code == -32005 and method != "eth_getLogs"):
         return RpcUnavailable(f"{method}: {message}")
     if data is not None and method in ("eth_call", "eth_estimateGas"):
         return reverted(data)
