@@ -19,7 +19,7 @@ from agentmarket.cli.app import app
 from escrow.chain import wire
 from escrow.chain.wire import Record
 
-from .node import CONTRACT, JSON, LANDED, ONE, POOL, Node, Refusal, document, log, pool, refused, serve
+from .node import CONTRACT, JSON, LANDED, ONE, PAYER, POOL, Node, Refusal, document, log, pool, refused, serve
 
 KEY = "5e" * 32
 SENDER = Account.from_key(KEY).address
@@ -272,7 +272,12 @@ def test_a_withdrawal_with_nothing_matured(node: Node, run: Run) -> None:
 def test_receipts_on_the_command_line(node: Node, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "receipt.json"
     file.write_text(json.dumps(document(node)))
-    assert "is proven" in run("verify", str(file), "--contract", CONTRACT, key=None).stdout
+    known = ("--payer", PAYER, "--provider", ONE, "--pool", "0x" + POOL.hex())
+    proven = run("verify", str(file), "--contract", CONTRACT, *known, key=None).stdout
+    assert "is proven" in proven
+    assert f"paid by {checksummed(PAYER)}, from pool 0x{POOL.hex()}" in proven
+    other = run("verify", str(file), "--contract", CONTRACT, "--payer", ONE, "--json", key=None, expect=1)
+    assert told(other)["error"]["step"] == "payer"
     assert told(run("verify", str(file), "--json", expect=1))["error"]["step"] == "contract"
     assert "cannot be read" in run("verify", str(tmp_path / "none"), expect=2).stderr
     file.write_text("{")
@@ -351,5 +356,9 @@ def test_searches_go_in_bounded_chunks_and_say_how_far(node: Node, run: Run) -> 
         (3_001, 5_000), (1_001, 3_000), (0, 1_000),
     ]  # fmt: skip
     assert result.stderr.count("blocks ") == 3
-    run(*rescue("--from-block", "4990"))
+    assert "before the pool's opening" in run(*rescue("--from-block", "4990")).stderr
     assert node.count("eth_getLogs") == 4
+    terms = (ONE, ONE, ONE, 1, 1, 1, 1, 1, 1, 1, b"\0" * 32, b"\0" * 32)
+    node.mine("0x" + "01" * 32, log("PoolOpened", poolId=POOL, payer=PAYER, terms=terms, deposit=1), block=4_995)
+    assert told(run(*rescue("--from-block", "4990", "--json")))["whole"]
+    assert not told(run(*rescue("--from-block", "4996", "--json")))["whole"]

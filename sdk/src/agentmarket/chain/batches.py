@@ -98,7 +98,7 @@ def must_land_here(batch: SignedBatch, rpc: Rpc) -> None:
 
 
 def has_landed(batch: SignedBatch, rpc: Rpc) -> bool:
-    """Whether the contract has settled the batch's first record, and so all of it."""
+    """Whether the contract has settled the batch's first record: then this batch has landed, or never will."""
     return bool(view(rpc, batch.contract, "isSettled", batch.pool_id, batch.first_seq)["settled"])
 
 

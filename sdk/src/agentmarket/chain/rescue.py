@@ -29,10 +29,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Known:
-    """Whom a pool's events name: providers, and (provider, ref) of each dispute ever opened."""
+    """Whom a pool's events name: providers, and (provider, ref) of each dispute ever opened.
+
+    `whole`: the search reached the pool's opening; without it there may be more.
+    """
 
     providers: tuple[str, ...]
     disputes: tuple[tuple[str, bytes], ...]
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def discover(rpc: Rpc, place: Place, *, oldest: int = 0, progress: Progress = si
     providers: dict[str, None] = {}
     disputes: dict[tuple[str, bytes], None] = {}
     topics = [[abi.topic(name) for name in _EVENTS], "0x" + place.pool_id.hex()]
+    whole = False
     chunks = rpc.logs_backwards(place.contract, topics, newest=rpc.head().number, oldest=oldest, progress=progress)
     for raw in chunks:
         logs = events(raw, place.contract)
@@ -101,9 +106,9 @@ def discover(rpc: Rpc, place: Place, *, oldest: int = 0, progress: Progress = si
             providers.update(dict.fromkeys(provider for provider in named if provider))
             if log.name == "Disputed":
                 disputes[log.values["provider"], log.values["ref"]] = None
-        if any(log.name == "PoolOpened" for log in logs):
+        if whole := any(log.name == "PoolOpened" for log in logs):
             break
-    return Known(tuple(sorted(providers)), tuple(disputes))
+    return Known(tuple(sorted(providers)), tuple(disputes), whole)
 
 
 def look(rpc: Rpc, place: Place, known: Known) -> State:

@@ -15,6 +15,8 @@ from agentmarket.cli import keys
 from agentmarket.cli.output import Exit, Output, coin, moment, speaking, usdc
 from agentmarket.cli.verifying import content
 
+_LANDED = "Its first record has been settled before, by this batch or by one signed anew: withdraw."
+
 
 def land(
     *, file: Path, rpc_url: str, contract: str | None, send: bool, key_file: Path | None, bounds: Bounds, as_json: bool
@@ -32,7 +34,7 @@ def land(
             output.facts = facts = _facts(batch)
             batches.must_land_here(batch, rpc)
             if batches.has_landed(batch, rpc):
-                output.finish({**facts, "landed": True}, ["The batch has landed before: withdraw."], Exit.NOTHING)
+                output.finish({**facts, "landed": True}, [_LANDED], Exit.NOTHING)
             if not send or account is None:
                 _say(output, rpc, batch, None if account is None else account.address, bounds)
             _send(output, rpc, batch, account, bounds)

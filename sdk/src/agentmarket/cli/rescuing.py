@@ -48,8 +48,10 @@ def rescue(
         with Rpc(rpc_url, chunk=chunk) as rpc:
             run = Run(output, rpc, place, bounds)
             known = ways.discover(rpc, place, oldest=from_block, progress=output.progress)
+            if not known.whole:
+                output.note(f"The search ended at block {from_block}, before the pool's opening: there may be more.")
             state = ways.look(rpc, place, known)
-            output.facts = {"pool": _facts(place, state)}
+            output.facts = {"pool": _facts(place, state), "whole": known.whole}
             if close and account is not None and account.address != state.payer:
                 raise Denied(
                     f"--close is the payer's to ask: the key is {account.address}'s, the payer is {state.payer}."
@@ -158,7 +160,7 @@ def _end(run: Run, facts: dict[str, Any], lines: list[str]) -> NoReturn:
     if not run.done and not run.rejected:
         lines.append("Nothing can be done now.")
     told = {"sent": bool(run.done), "steps": run.done, "rejected": run.rejected}
-    run.output.finish({"pool": facts, **told}, lines, run.code)
+    run.output.finish({**run.output.facts, "pool": facts, **told}, lines, run.code)
 
 
 def _facts(place: Place, state: State) -> dict[str, Any]:
