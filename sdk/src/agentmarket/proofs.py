@@ -131,9 +131,22 @@ class Receipt(Answer):
             min_confirmations=min_confirmations, from_block=from_block,
         )[0]  # fmt: skip
 
-    async def averify(self, **options: Any) -> Verified:
-        """`verify`, with the same options, in a thread of its own."""
-        return await asyncio.to_thread(partial(self.verify, **options))
+    async def averify(
+        self,
+        *,
+        rpc_url: str,
+        contract: str | None = None,
+        payer: str | None = None,
+        provider: str | None = None,
+        pool: str | None = None,
+        min_confirmations: int = 1,
+        from_block: int = 0,
+    ) -> Verified:
+        """`verify`, in a thread of its own."""
+        expected = partial(self.verify, contract=contract, payer=payer, provider=provider, pool=pool)
+        return await asyncio.to_thread(
+            expected, rpc_url=rpc_url, min_confirmations=min_confirmations, from_block=from_block
+        )
 
 
 def verify_all(
