@@ -16,12 +16,12 @@ PY := .venv/bin/python
 AS_IN_PRODUCTION := ENVIRONMENT=production ALLOWED_HOSTS=market.example SECRET_KEY=0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRST \
 	API_KEY_PEPPER=only-for-this-check-0123456789abcdef DATABASE_URL=postgres://nobody@127.0.0.1/none
 
-.PHONY: help install demo dev test check bench gas fix lock clean
+.PHONY: help install demo dev test check prove mutate-contract bench gas fix lock clean
 
 help: ## This list
 	@echo "Agent Market: agents hire and pay each other, the money waits in escrow."
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'Options of the commands go into ARGS, as in: make demo ARGS="--once --files 20"'
 
@@ -53,6 +53,12 @@ check: .venv/.ready node_modules/.ready ## Style, types, import law, migrations,
 	$(PY) .ci/locks.py
 	@echo "All checks passed."
 
+prove: .venv/.ready .venv-proofs/.ready node_modules/.ready ## The contract's proofs at full depth, an hour or two (ARGS: walks halmos slither; RUNS=n: shorter walks)
+	@$(PY) .ci/proofs/prove.py $(ARGS)
+
+mutate-contract: .venv/.ready .venv-proofs/.ready node_modules/.ready ## Plant known bugs in the contract: the proofs must find each (ARGS: names)
+	@$(PY) .ci/proofs/mutate.py $(ARGS)
+
 bench: .venv/.ready node_modules/.ready ## Measure, as ratios that travel between machines
 	@$(PY) -m benchmarks $(ARGS)
 
@@ -68,11 +74,14 @@ lock: .venv/.ready ## Pin the requirements again, after a change in pyproject.to
 	@.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.txt
 
 clean: ## Remove what was installed and made here
-	rm -rf .venv node_modules staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis contracts/out contracts/cache
+	rm -rf .venv .venv-proofs node_modules staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis contracts/out contracts/cache
 	find escrow marketplace sdk examples tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.ready: requirements-dev.txt .ci/uv.txt .ci/install-python
 	@PYTHON="$(PYTHON)" sh .ci/install-python
+
+.venv-proofs/.ready: .venv/.ready .ci/slither.txt .ci/halmos.txt .ci/install-proofs
+	@sh .ci/install-proofs
 
 node_modules/.ready: package-lock.json package.json .ci/install-node
 	@sh .ci/install-node
