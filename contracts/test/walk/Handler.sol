@@ -111,6 +111,7 @@ contract Handler is Settlers {
         address payer = books[id].terms.payer;
         if (kind % 2 == 0) {
             bytes memory data = abi.encodeCall(escrow.dispute, (id, provider(who), amount, ref));
+            _hold(!_call(anyone, data), "a stranger disputed");
             _verb("dispute", payer, data, amount <= pending);
         } else {
             bytes32 typeHash =
@@ -129,11 +130,13 @@ contract Handler is Settlers {
         uint256 index = _open(seed, true);
         Dispute memory d = disputes[index];
         uint64 share = uint64((seed >> 8) % 8 == 0 ? d.amount + (seed >> 11) % 2 : (seed >> 16) % (d.amount + 1));
+        if ((seed >> 64) % 8 == 0) vm.warp(d.openedAt + 14 days); // from then on, silence rules
         bool expected = share <= d.amount && now_() < d.openedAt + 14 days;
         bytes memory data =
             abi.encodeCall(escrow.resolve, (books[d.id].terms, provider(d.who), bytes32(index), share));
         _hold(!_call(books[d.id].terms.payer, data), "I10: the payer ruled");
         _verb("resolve", arbiter, data, expected);
+        _hold(!_call(arbiter, data), "I10: ruled twice");
         _resolved(index, share);
     }
 
@@ -144,6 +147,7 @@ contract Handler is Settlers {
         _reach(d.openedAt + 14 days, seed >> 64);
         bytes memory data = abi.encodeCall(escrow.resolveByTimeout, (d.id, provider(d.who), bytes32(index)));
         _verb("resolveByTimeout", anyone, data, now_() >= d.openedAt + 14 days);
+        _hold(!_call(anyone, data), "I10: resolved twice");
         _resolved(index, d.amount);
     }
 
