@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.37;
 
-import {Walk} from "./walk/Walk.sol";
+import {Walking} from "./walk/Walking.sol";
 
 interface GasVm {
     function pauseGasMetering() external;
@@ -9,7 +9,7 @@ interface GasVm {
 
 /// @dev A run in which everything is refused proves nothing. These walks are the same every time, and every action must
 /// have passed often, every verb at least once.
-contract LongWalkTest is Walk {
+contract LongWalkTest is Walking {
     uint256 internal constant WALKS = 8;
     uint256 internal constant STEPS = 150;
     uint256 internal constant ACTIONS = 23;
@@ -20,29 +20,29 @@ contract LongWalkTest is Walk {
 
     function actions() internal view returns (bytes4[ACTIONS] memory) {
         return [
-            handler.allowProviders.selector,
-            handler.applyAuthorizer.selector,
-            handler.blacklist.selector,
-            handler.dispute.selector,
-            handler.donate.selector,
-            handler.hostileBatch.selector,
-            handler.multicall.selector,
-            handler.open.selector,
-            handler.pass.selector,
-            handler.pauseDeposits.selector,
-            handler.reclaim.selector,
-            handler.requestClose.selector,
-            handler.resolve.selector,
-            handler.resolveByTimeout.selector,
-            handler.setAuthorizer.selector,
-            handler.setPayout.selector,
-            handler.setTvlCap.selector,
-            handler.settle.selector,
-            handler.settleMany.selector,
-            handler.topUp.selector,
-            handler.withdraw.selector,
-            handler.withdrawFees.selector,
-            handler.withdrawMany.selector
+            walk.allowProviders.selector,
+            walk.applyAuthorizer.selector,
+            walk.blacklist.selector,
+            walk.dispute.selector,
+            walk.donate.selector,
+            walk.hostileBatch.selector,
+            walk.multicall.selector,
+            walk.open.selector,
+            walk.pass.selector,
+            walk.pauseDeposits.selector,
+            walk.reclaim.selector,
+            walk.requestClose.selector,
+            walk.resolve.selector,
+            walk.resolveByTimeout.selector,
+            walk.setAuthorizer.selector,
+            walk.setPayout.selector,
+            walk.setTvlCap.selector,
+            walk.settle.selector,
+            walk.settleMany.selector,
+            walk.topUp.selector,
+            walk.withdraw.selector,
+            walk.withdrawFees.selector,
+            walk.withdrawMany.selector
         ];
     }
 
@@ -79,7 +79,7 @@ contract LongWalkTest is Walk {
     function test_every_action_passes_often_and_the_books_stay_right() public {
         GasVm(address(vm)).pauseGasMetering(); // it is far longer than a block
         for (uint256 i = 0; i < WALKS; ++i) {
-            this.walk(i);
+            this.stroll(i);
         }
         for (uint256 i = 0; i < ACTIONS; ++i) {
             vm.assertTrue(tries[i] >= WALKS, "an action was hardly tried");
@@ -91,15 +91,18 @@ contract LongWalkTest is Walk {
         }
     }
 
-    /// @dev A call of its own, as `check` is, so that what it needs of memory is given back.
-    function walk(uint256 seed) external {
+    /// @dev A call of its own, so that what it needs of memory is given back.
+    function stroll(uint256 seed) external {
         setUp();
         for (uint256 step = 0; step < STEPS; ++step) {
             take(uint256(keccak256(abi.encode(seed, step))));
-            this.check();
+            walk.everyUnitIsAccountedFor();
+            walk.moneyGoesOnlyWhereItMay();
+            walk.poolsAndLinesAreAsTheBooksSay();
+            walk.noCallDidWhatTheBooksForbid();
         }
         bytes32[25] memory all = verbs();
-        for (uint256 v = 0; v < all.length; ++v) done[all[v]] += handler.done(all[v]);
+        for (uint256 v = 0; v < all.length; ++v) done[all[v]] += walk.done(all[v]);
         drain();
     }
 
@@ -107,16 +110,9 @@ contract LongWalkTest is Walk {
         uint256 which = dice % ACTIONS;
         bytes4 action = actions()[which];
         uint256 first = dice >> 128;
-        if (action == handler.pauseDeposits.selector || action == handler.blacklist.selector) first %= 2;
+        if (action == walk.pauseDeposits.selector || action == walk.blacklist.selector) first %= 2;
         ++tries[which];
-        (bool passed,) = address(handler).call(abi.encodeWithSelector(action, first, dice >> 8));
+        (bool passed,) = address(walk).call(abi.encodeWithSelector(action, first, dice >> 8));
         if (passed) ++passes[which];
-    }
-
-    function check() external view {
-        everyUnitIsAccountedFor();
-        moneyGoesOnlyWhereItMay();
-        poolsAndLinesAreAsTheBooksSay();
-        noCallDidWhatTheBooksForbid();
     }
 }

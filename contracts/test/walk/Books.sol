@@ -99,8 +99,8 @@ abstract contract Books is Base {
         return ids.length;
     }
 
-    function bookOf(bytes32 id) external view returns (Book memory) {
-        return books[id];
+    function endOf(bytes32 id) external view returns (uint256) {
+        return books[id].endsAt;
     }
 
     function disputeCount() external view returns (uint256) {
@@ -169,6 +169,7 @@ abstract contract Books is Base {
             if (sums[i] == 0) continue;
             total += sums[i];
             uint256 w = b.terms.disputeWindow;
+            _roll(id, who[i]);
             if (w == 0) lines[id][who[i]].matured += sums[i];
             else lines[id][who[i]].pending.push(Credit(now_() / w, sums[i]));
         }
@@ -180,7 +181,20 @@ abstract contract Books is Base {
         _hold(now_() < b.endsAt, "I6: settled after the end");
     }
 
+    /// @dev What has matured need not be reckoned again.
+    function _roll(bytes32 id, uint256 who) private {
+        Line storage l = lines[id][who];
+        uint256 kept;
+        for (uint256 i = 0; i < l.pending.length; ++i) {
+            Credit memory c = l.pending[i];
+            if (_isMature(id, c.epoch)) l.matured += c.amount;
+            else l.pending[kept++] = c;
+        }
+        while (l.pending.length > kept) l.pending.pop();
+    }
+
     function _withdrawn(bytes32 id, uint256 who) internal {
+        _roll(id, who);
         (, uint256 matured, uint256 pending) = lineAt(id, who);
         Line storage l = lines[id][who];
         uint256 fee = matured * books[id].terms.feeBps / 10_000;
@@ -188,11 +202,6 @@ abstract contract Books is Base {
         feesDue += fee;
         books[id].withdrawn += matured;
         l.matured = 0;
-        Credit[] storage credits = l.pending;
-        for (uint256 i = 0; i < credits.length; ++i) {
-            if (_isMature(id, credits[i].epoch)) credits[i].amount = 0;
-        }
-        if (pending == 0) delete l.pending;
         if (pending == 0 && now_() >= books[id].endsAt) l.allowed = false;
     }
 

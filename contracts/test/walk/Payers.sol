@@ -30,6 +30,7 @@ abstract contract Payers is Books {
         if (seed % 8 != 0) {
             if (paused) _pause(false);
             if (escrow.totalHeld() + value > cap) _cap(escrow.totalHeld() + value);
+            if (seed % 8 == 2) _cap(escrow.totalHeld() + value - 1);
         }
         return !paused && escrow.totalHeld() + value <= cap;
     }
