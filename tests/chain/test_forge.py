@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections import Counter
 from typing import Any
@@ -70,3 +71,12 @@ def check_invariants(results: dict[str, Any]) -> None:
 
 def is_walk(result: dict[str, Any]) -> bool:
     return "Invariant" in result["kind"]
+
+
+def test_every_test_that_the_page_of_invariants_names_is_there() -> None:
+    page = (ROOT / "docs/INVARIANTS.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b((?:test|check|invariant)_\w+)\b(?!\.py)", page)) - {"check_", "invariant_"}
+    sources = [*(ROOT / "contracts/test").rglob("*.sol"), *(ROOT / "tests").rglob("*.py")]
+    written = "\n".join(file.read_text(encoding="utf-8") for file in sources)
+    assert named - set(re.findall(r"(?:function|def) (\w+)\(", written)) == set()
+    assert len(named) >= 60
