@@ -26,7 +26,7 @@ class EscrowError(Exception):
     """A refusal by the money rooms. ``facts`` say what was compared; ``retryable`` if the same call can pass later."""
 
     code: ClassVar[str] = "refused"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     outcome: ClassVar[str] = "not_charged"
 
     def __init__(self, detail: str, facts: Mapping[str, object] | None = None) -> None:
@@ -70,11 +70,21 @@ class PolicyDenied(EscrowError):
 
     code = "policy_denied"
 
-    def __init__(self, rule: str, detail: str, *, limit: object, would_allow: object, spent: str | None = None) -> None:
+    def __init__(
+        self,
+        rule: str,
+        detail: str,
+        *,
+        limit: object,
+        would_allow: object,
+        spent: str | None = None,
+        retryable: bool = False,
+    ) -> None:
         facts: dict[str, object] = {"rule": rule, "limit": limit, "would_allow": would_allow}
         if spent is not None:
             facts["spent"] = spent
         super().__init__(detail, facts)
+        self.retryable = retryable  # a limit over a sliding time makes room again by itself
 
 
 class StateConflict(EscrowError):

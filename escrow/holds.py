@@ -15,12 +15,9 @@ from escrow.models import Account, Hold, Party, Payment, Reason, Session
 def place(*, session: Session, amount_micros: int, party: Party, to: str, now: datetime) -> Hold:
     """Set an amount of a session aside for a party, under the same policy as a payment."""
     payments.require_payable_amount(amount_micros)
-    account = ledger.lock([session.account])[session.account_id]
+    account = sessions.authorise(session=session, party=party, to=to, amount_micros=amount_micros, now=now)
     session = sessions.reread(session.pk)
-    ledger.payable(
-        session.pool, party
-    )  # opened under the session's lock, as a payment does, so that neither waits for both
-    sessions.authorise(session=session, account=account, to=to, amount_micros=amount_micros, now=now)
+    ledger.payable(session.pool, party)  # opened now, so that it is older than the hold: the order of locks
     hold_id = uuid4()
     held = ledger.open_account(Account.Kind.HOLD, pool=session.pool, subject=hold_id)
     hold = Hold.objects.create(id=hold_id, session=session, party=party, account=held, to=to)

@@ -18,11 +18,7 @@ from escrow.models import Account, Party, Pool, Reason, Transfer
 
 Kind = Account.Kind
 
-_POST: Final = """
-INSERT INTO escrow_transfer (sender_id, receiver_id, amount_micros, reason, ref)
-SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[])
-"""
-"""Plain SQL, because every payment runs it and the model layer costs more than the statement."""
+_POST: Final = "SELECT escrow_post(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +55,6 @@ def payable(pool: Pool, party: Party) -> Account:
     return open_account(Kind.PAYABLE, pool=pool, party=party, subject=f"{pool.pk}:{party.pk}")
 
 
-def lock_for_payment(session_account: Account, pool: Pool, party_id: UUID) -> tuple[Account, Account | None]:
-    """Lock a session's account and the pool's `payable` to a party at once; None while the party was never paid."""
-    code = f"{Kind.PAYABLE}:{pool.pk}:{party_id}"
-    found = (
-        Account.objects.select_for_update(no_key=True).filter(Q(pk=session_account.pk) | Q(code=code)).order_by("pk")
-    )
-    by_code = {account.code: account for account in found}
-    return by_code[session_account.code], by_code.get(code)
-
-
 def credited(pool: Pool, party: Party) -> Account:
     """Return the account of what the contract has credited to a party and not yet paid out."""
     return open_account(Kind.CREDITED, pool=pool, party=party, subject=f"{pool.pk}:{party.pk}")
@@ -93,7 +79,7 @@ def require(account: Account, micros: int, name: str) -> None:
 
 
 def post(moves: Sequence[Move]) -> None:
-    """Write transfers; both sums of each account follow. The caller has locked what it checked.
+    """Write transfers; the sums of each account follow. The caller has locked what it checked.
 
     The database refuses an overdraft and a repeated (ref, reason, sender, receiver) with IntegrityError: both would be
     faults of ours, since every verb checks before it posts. Moves of nothing are left out.
@@ -103,7 +89,7 @@ def post(moves: Sequence[Move]) -> None:
     ]
     if rows:
         with connection.cursor() as cursor:
-            cursor.execute(_POST, [list(column) for column in zip(*rows, strict=True)])
+            cursor.execute(_POST, [*(list(column) for column in zip(*rows, strict=True)), None])
 
 
 def balance(account: Account) -> int:

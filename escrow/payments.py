@@ -3,17 +3,21 @@
 Nothing here waits for the chain, and nothing is queued: a payment is done when its database transaction commits.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final, cast
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
+from django.utils import timezone
 
-from escrow import events, ledger, lifecycle, money, sessions
-from escrow.errors import AlreadyRedeemed, IdempotencyConflict, InvalidInput, NotFound, StateConflict
+from escrow import events, ledger, lifecycle, money, sessions, verdicts
+from escrow.errors import AlreadyRedeemed, InvalidInput, NotFound, StateConflict
 from escrow.ledger import Move
 from escrow.models import Account, Dispute, Party, Payment, Pool, Reason, Session
+from escrow.verdicts import Verdict
 
 MAX_PAYMENT_MICROS = 2**40 - 1
 """A record of a batch carries its amount in 40 bits, so no single debt may be larger: about 1.1 million USDC."""
@@ -27,7 +31,14 @@ class Sent:
     replayed: bool
 
 
-@transaction.atomic
+_SEND: Final = """
+SELECT outcome, payment_id, at, remaining_micros, facts::text FROM escrow_send(
+    true, %s, %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[],
+    %s::integer[], %s::timestamptz[], %s::boolean[]
+)
+"""
+
+
 def send(
     *,
     session_id: UUID,
@@ -37,41 +48,31 @@ def send(
     metadata: Mapping[str, object],
     idempotency_key: str,
     request_hash: bytes,
-    now: datetime,
+    now: datetime | None = None,
 ) -> Sent:
-    """Pay a party out of a session, once for each idempotency key.
+    """Pay a party out of a session, once for each idempotency key. The database's clock decides, unless ``now`` does.
 
-    Raises IdempotencyConflict when the key came with another request, and the refusals of `sessions.authorise`. A refusal
+    Raises IdempotencyConflict when the key came with another request, and the refusals of `escrow.verdicts`. A refusal
     leaves nothing behind: the same key may be sent again once the reason is gone.
     """
     require_payable_amount(amount_micros)
-    session = sessions.reread(session_id)
-    # The session was read before the lock. One that is closed meanwhile has been swept empty under the same lock, so it
-    # cannot pay either way.
-    account, payable = ledger.lock_for_payment(session.account, session.pool, party_id)
-    if payable is None:  # a new account is younger than the session's, so the order of locks holds
-        payable = ledger.payable(session.pool, _party(party_id))
-    earlier = Payment.objects.filter(session=session, idempotency_key=idempotency_key).first()
-    if earlier is not None:
-        if bytes(earlier.request_hash) != request_hash:
-            raise IdempotencyConflict(idempotency_key)
-        return Sent(earlier, replayed=True)
-    sessions.authorise(session=session, account=account, to=to, amount_micros=amount_micros, now=now)
-    payment = owe(
-        session=session,
-        party=Party(pk=party_id),
-        source=account,
-        payable=payable,
-        to=to,
-        amount_micros=amount_micros,
-        kind=Payment.Kind.CALL,
-        reason=Reason.PAYMENT,
-        metadata=metadata,
-        idempotency_key=idempotency_key,
-        request_hash=request_hash,
-        remaining_micros=account.balance_micros - amount_micros,
-    )
-    return Sent(payment, replayed=False)
+    at = now or timezone.now()  # of the rules that need no counting; the database refuses an answer that is too old
+    for _ in range(sessions.ATTEMPTS):
+        opinion = sessions.RULES.opinion(session_id, to=to, now=at)
+        with connection.cursor() as cursor:
+            order: list[Any] = [[session_id], [party_id], [to], [amount_micros], [money.render(amount_micros)]]
+            order += [[json.dumps(metadata)], [idempotency_key], [request_hash]]
+            cursor.execute(_SEND, [now, *order, [opinion.version], [opinion.until], [opinion.denies]])
+            verdict = Verdict.read(cursor.fetchone())
+        if verdict.outcome in (verdicts.ALLOWED, verdicts.REPLAYED):
+            payment = Payment.objects.get(pk=cast("UUID", verdict.payment_id))
+            return Sent(payment, replayed=verdict.outcome == verdicts.REPLAYED)
+        at = now or verdict.at or at
+        if verdict.outcome == verdicts.STALE:
+            sessions.RULES.learn(session_id, verdict.facts)
+        elif verdict.outcome != verdicts.BUSY:
+            raise verdicts.refusal(verdict, amount_micros=amount_micros, denial=opinion.denial, key=idempotency_key)
+    raise StateConflict("session", "changing", "The session's policy is being changed; repeat the request.")
 
 
 def owe(
@@ -94,6 +95,7 @@ def owe(
         session=session,
         pool=session.pool,
         party=party,
+        payer_id=session.pool.payer_id,
         kind=kind,
         to=to,
         amount_micros=amount_micros,
@@ -166,13 +168,6 @@ def require_payable_amount(amount_micros: int) -> None:
     if amount_micros > MAX_PAYMENT_MICROS:
         limit = money.render(MAX_PAYMENT_MICROS)
         raise InvalidInput("amount", f"must be at most {limit}", f'"{limit}" or less')
-
-
-def _party(party_id: UUID) -> Party:
-    try:
-        return Party.objects.get(pk=party_id)
-    except Party.DoesNotExist:
-        raise NotFound("There is no such recipient.") from None
 
 
 def _locked(payment: Payment) -> Payment:

@@ -1,6 +1,8 @@
-"""What a session may pay. Lives here: the frozen Policy, its document and the pure check. Balances and clocks do not.
+"""What a session may pay. Lives here: the frozen Policy, its document, and the rules that need nothing but the policy.
 
 A policy is immutable: a session keeps the version it was opened with. Every key is optional; an unknown key is refused.
+Whom and until when it may pay is decided here (`check`). How much and how often is decided where it is counted, in the
+database (`escrow_judge`, migration 0004), and explained here (`exceeded`): each rule is written once.
 """
 
 import re
@@ -14,6 +16,11 @@ from escrow.errors import InvalidAmount, InvalidPolicy, PolicyDenied
 
 MAX_PATTERNS: Final = 100
 """Recipient patterns in one list: more is a mistake, and each payment walks them."""
+
+AMOUNTS: Final = ("max_per_tx", "max_total", "max_per_hour", "max_per_day")
+MAX_COUNT: Final = 1_000_000
+"""More payments a minute than that is no limit."""
+_SPANS: Final = {"max_total": "the total", "max_per_hour": "the hour's limit", "max_per_day": "the day's limit"}
 
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
@@ -45,6 +52,9 @@ class Policy:
 
     max_per_tx: int | None = None
     max_total: int | None = None
+    max_per_hour: int | None = None
+    max_per_day: int | None = None
+    max_tx_per_minute: int | None = None
     allowed_recipients: tuple[str, ...] = ()
     denied_recipients: tuple[str, ...] = ()
     expires_at: datetime | None = None
@@ -59,6 +69,9 @@ class Policy:
         return cls(
             max_per_tx=_amount(document, "max_per_tx"),
             max_total=_amount(document, "max_total"),
+            max_per_hour=_amount(document, "max_per_hour"),
+            max_per_day=_amount(document, "max_per_day"),
+            max_tx_per_minute=_count(document, "max_tx_per_minute"),
             allowed_recipients=_patterns(document, "allowed_recipients"),
             denied_recipients=_patterns(document, "denied_recipients"),
             expires_at=_moment(document, "expires_at"),
@@ -66,11 +79,12 @@ class Policy:
 
     def to_document(self) -> dict[str, object]:
         """Return the JSON that `from_document` reads; limits that are not set are left out."""
-        document: dict[str, object] = {}
-        if self.max_per_tx is not None:
-            document["max_per_tx"] = money.render(self.max_per_tx)
-        if self.max_total is not None:
-            document["max_total"] = money.render(self.max_total)
+        amounts = {name: getattr(self, name) for name in AMOUNTS}
+        document: dict[str, object] = {
+            name: money.render(micros) for name, micros in amounts.items() if micros is not None
+        }
+        if self.max_tx_per_minute is not None:
+            document["max_tx_per_minute"] = self.max_tx_per_minute
         if self.allowed_recipients:
             document["allowed_recipients"] = list(self.allowed_recipients)
         if self.denied_recipients:
@@ -80,23 +94,39 @@ class Policy:
         return document
 
 
-def check(policy: Policy, *, to: str, amount_micros: int, spent_micros: int, now: datetime) -> None:
-    """Return when the policy allows the payment; raise PolicyDenied with the first rule that does not.
+def check(policy: Policy, *, to: str, now: datetime) -> None:
+    """Return when the policy allows the recipient now; raise PolicyDenied with the first rule that does not.
 
-    ``spent_micros`` is what the session has paid or holds already, in micro-USDC.
+    The answer holds until `valid_until`.
     """
     if policy.expires_at is not None and now >= policy.expires_at:
         limit = policy.expires_at.isoformat().replace("+00:00", "Z")
         raise PolicyDenied("expires_at", f"The policy ended at {limit}.", limit=limit, would_allow=None)
     _check_recipient(policy, to)
-    if policy.max_per_tx is not None and amount_micros > policy.max_per_tx:
-        limit = money.render(policy.max_per_tx)
-        detail = f"{money.render(amount_micros)} USDC is over the limit of {limit} for one payment."
-        raise PolicyDenied("max_per_tx", detail, limit=limit, would_allow=limit)
-    if policy.max_total is not None and spent_micros + amount_micros > policy.max_total:
-        limit, left = money.render(policy.max_total), money.render(max(policy.max_total - spent_micros, 0))
-        detail = f"{money.render(amount_micros)} USDC would pass the total of {limit}; {left} is left."
-        raise PolicyDenied("max_total", detail, limit=limit, would_allow=left, spent=money.render(spent_micros))
+
+
+def valid_until(policy: Policy, now: datetime) -> datetime | None:
+    """Return when the answer of `check` may become another one; None when it never does."""
+    return policy.expires_at if policy.expires_at is not None and now < policy.expires_at else None
+
+
+def exceeded(rule: str, *, limit: int, spent: int, amount_micros: int) -> PolicyDenied:
+    """Return the refusal of an amount, or of one payment more, over a limit. Amounts in micro-USDC.
+
+    ``spent`` is what counts against the limit already.
+    """
+    asked = money.render(amount_micros)
+    if rule == "max_tx_per_minute":
+        return PolicyDenied(
+            rule, f"{limit} payments have been made within a minute.", limit=limit, would_allow=None, retryable=True
+        )
+    shown, left = money.render(limit), money.render(max(limit - spent, 0))
+    if rule == "max_per_tx":
+        detail = f"{asked} USDC is over the limit of {shown} for one payment."
+        return PolicyDenied(rule, detail, limit=shown, would_allow=shown)
+    detail = f"{asked} USDC would pass {_SPANS[rule]} of {shown}; {left} is left."
+    slides = rule != "max_total"
+    return PolicyDenied(rule, detail, limit=shown, would_allow=left, spent=money.render(spent), retryable=slides)
 
 
 def _check_recipient(policy: Policy, to: str) -> None:
@@ -119,6 +149,15 @@ def _amount(document: Mapping[str, object], key: str) -> int | None:
     except InvalidAmount as error:
         facts = error.facts
         raise InvalidPolicy(str(facts["field"]), str(facts["rule"]), str(facts["would_pass"])) from None
+
+
+def _count(document: Mapping[str, object], key: str) -> int | None:
+    if key not in document:
+        return None
+    value = document[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
+        raise InvalidPolicy(f"policy.{key}", f"must be an integer from 1 to {MAX_COUNT}", "60")
+    return value
 
 
 def _patterns(document: Mapping[str, object], key: str) -> tuple[str, ...]:

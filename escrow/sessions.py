@@ -2,16 +2,30 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID, uuid4
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F, QuerySet, Sum
 
-from escrow import events, ledger, lifecycle, money, policy
+from escrow import events, ledger, lifecycle, money, verdicts
 from escrow.errors import NotFound, StateConflict
 from escrow.ledger import Move
 from escrow.models import Account, Hold, Party, Payment, Pool, Reason, Session, Transfer
 from escrow.policy import Policy
+from escrow.verdicts import Rulebook, Verdict
+
+RULES: Final = Rulebook()
+"""What this process knows of the sessions' policies; the database says when it is stale."""
+ATTEMPTS: Final = 5
+"""A policy that changes this often between two looks is a mistake of its payer's."""
+
+_JUDGE: Final = """
+SELECT outcome, payment_id, at, remaining_micros, facts::text FROM escrow_judge(
+    true, %s, %s::uuid[], %s::uuid[], %s::bigint[], ARRAY[NULL]::text[], ARRAY[NULL]::bytea[], %s::integer[],
+    %s::timestamptz[], %s::boolean[]
+)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +41,9 @@ class SessionBalances:
 def require_open(pool: Pool, now: datetime) -> None:
     """Return when a pool takes new spending. Raises StateConflict when it does not."""
     if pool.status != Pool.Status.OPEN:
-        raise StateConflict("pool", pool.status, f"The pool is {pool.status}; only an open pool takes new spending.")
+        raise verdicts.not_open("pool", pool.status)
     if now >= pool.expires_at:
-        raise StateConflict("pool", "expired", "The pool has expired: what it has left is its payer's.")
+        raise verdicts.not_open("pool", "expired")
 
 
 def timer(pool: Pool, seconds: int, now: datetime) -> datetime:
@@ -102,19 +116,26 @@ def reread(session_id: UUID) -> Session:
         raise NotFound("There is no such session.") from None
 
 
-def authorise(*, session: Session, account: Account, to: str, amount_micros: int, now: datetime) -> None:
-    """Return when a session may commit an amount to a recipient; raise the refusal when it may not.
+def authorise(*, session: Session, party: Party, to: str, amount_micros: int, now: datetime) -> Account:
+    """Lock and return the account of a session that may commit an amount to a party; raise the refusal when it may not.
 
-    ``account`` is the session's own, locked by the caller, so that nothing changes between this answer and the posting.
+    The lock is kept, so that nothing changes between this answer and the posting.
     """
-    require_open(session.pool, now)
-    _require_open_session(session, now)
-    limits = Policy.from_document(session.policy)
-    spent = 0
-    if limits.max_total is not None:
-        spent = ledger.budget_of(account) - account.balance_micros
-    policy.check(limits, to=to, amount_micros=amount_micros, spent_micros=spent, now=now)
-    ledger.require(account, amount_micros, "The session")
+    for _ in range(ATTEMPTS):
+        opinion = RULES.opinion(session.pk, to=to, now=now)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                _JUDGE,
+                [now, [session.pk], [party.pk], [amount_micros], [opinion.version], [opinion.until], [opinion.denies]],
+            )
+            verdict = Verdict.read(cursor.fetchone())
+        if verdict.outcome == verdicts.ALLOWED:
+            return Account.objects.get(pk=session.account_id)
+        if verdict.outcome == verdicts.STALE:
+            RULES.learn(session.pk, verdict.facts)
+        elif verdict.outcome != verdicts.BUSY:
+            raise verdicts.refusal(verdict, amount_micros=amount_micros, denial=opinion.denial)
+    raise StateConflict("session", "changing", "The session's policy is being changed; repeat the request.")
 
 
 def return_account(session: Session) -> Account:
@@ -158,9 +179,9 @@ def ledger_of(session: Session) -> "QuerySet[Transfer]":
 
 def _require_open_session(session: Session, now: datetime) -> None:
     if session.status != Session.Status.OPEN:
-        raise StateConflict("session", session.status, "The session is closed; open another one.")
+        raise verdicts.not_open("session", session.status)
     if session.expires_at is not None and now >= session.expires_at:
-        raise StateConflict("session", "expired", "The session has expired; open another one.")
+        raise verdicts.not_open("session", "expired")
 
 
 def _tell(session: Session, type: str, payload: dict[str, object], party: Party | None = None) -> None:

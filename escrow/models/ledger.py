@@ -1,6 +1,6 @@
 """The ledger's two tables. Lives here: fields and constraints. Writing them is `escrow.ledger`'s alone.
 
-Money in a state is money in an account, so there is no amount column to keep in step anywhere else. Both sums of an account
+Money in a state is money in an account, so there is no amount column to keep in step anywhere else. The sums of an account
 are kept by a trigger on the transfers (migration 0002): nothing else can write them, and transfers can only be added.
 """
 
@@ -41,6 +41,7 @@ class Account(models.Model):
     party = models.ForeignKey("escrow.Party", on_delete=models.PROTECT, null=True, related_name="accounts")
     sent_micros = models.BigIntegerField(default=0)
     received_micros = models.BigIntegerField(default=0)
+    sent_count = models.BigIntegerField(default=0)
 
     class Meta:
         indexes = (models.Index(fields=["pool", "kind"], name="account_pool_kind"),)
@@ -51,7 +52,8 @@ class Account(models.Model):
                 violation_error_message="An account cannot send more than it has received.",
             ),
             models.CheckConstraint(
-                name="account_sums_not_negative", condition=Q(sent_micros__gte=0, received_micros__gte=0)
+                name="account_sums_not_negative",
+                condition=Q(sent_micros__gte=0, received_micros__gte=0, sent_count__gte=0),
             ),
         )
 
@@ -92,18 +94,29 @@ class Transfer(models.Model):
     """One step of money, from one account to another. Never changed, never deleted: a correction is another transfer."""
 
     id = models.BigAutoField(primary_key=True)
-    sender = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="transfers_out", db_index=False)
-    receiver = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="transfers_in", db_index=False)
+    # The trigger that moves the money refuses an account that is not there, for a whole statement at once; a foreign key
+    # would look each row up again. Accounts are never deleted.
+    sender = models.ForeignKey(
+        Account, on_delete=models.PROTECT, related_name="transfers_out", db_index=False, db_constraint=False
+    )
+    receiver = models.ForeignKey(
+        Account, on_delete=models.PROTECT, related_name="transfers_in", db_index=False, db_constraint=False
+    )
     amount_micros = models.BigIntegerField()
     reason = models.CharField(max_length=16, choices=Reason)
     ref = models.CharField(max_length=100)
     """What caused it: the id of a payment, batch or dispute, or ``<chain transaction hash>:<log index>``."""
+    sender_sent_micros = models.BigIntegerField()
+    """All that the sender has ever sent, this included: what it sent since any moment is one subtraction."""
+    sender_nth = models.BigIntegerField()
+    """Which of its sender's transfers it is, from 1."""
     created_at = models.DateTimeField(db_default=Now())
+    """When the accounts were locked for it, so that an account's transfers are in the order of their times."""
 
     class Meta:
         indexes = (
-            models.Index(fields=["sender", "id"], name="transfer_sender"),
-            models.Index(fields=["receiver", "id"], name="transfer_receiver"),
+            models.Index(fields=["sender", "created_at", "id"], name="transfer_sender"),
+            models.Index(fields=["receiver", "created_at", "id"], name="transfer_receiver"),
             models.Index(
                 fields=["receiver"], name="transfer_budget", condition=Q(reason__in=["session_open", "session_top_up"])
             ),

@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models.fields.json import KT
+from django.db.models.functions import Cast, Now
 
 from escrow.models.ledger import Account
 from escrow.models.types import Moves, UuidV7
@@ -98,6 +99,13 @@ class PoolProvider(models.Model):
         return f"{self.party} in {self.pool}"
 
 
+def _amount_of(key: str) -> models.GeneratedField:
+    """Return the column of one amount of the policy: the database reads it off the document, so they cannot differ."""
+    usdc = Cast(KT(f"policy__{key}"), models.DecimalField(max_digits=20, decimal_places=6))
+    micros = Cast(usdc * 1_000_000, models.BigIntegerField())
+    return models.GeneratedField(expression=micros, output_field=models.BigIntegerField(null=True), db_persist=True)
+
+
 class Session(models.Model):
     """A spending account inside a pool, under a policy. Its cap is the balance of its account."""
 
@@ -114,6 +122,15 @@ class Session(models.Model):
     status = models.CharField(max_length=8, choices=Status, default=Status.OPEN)
     policy = models.JSONField(default=dict)
     policy_version = models.PositiveIntegerField(default=1)
+    max_per_tx_micros = _amount_of("max_per_tx")
+    max_total_micros = _amount_of("max_total")
+    max_per_hour_micros = _amount_of("max_per_hour")
+    max_per_day_micros = _amount_of("max_per_day")
+    max_tx_per_minute = models.GeneratedField(
+        expression=Cast(KT("policy__max_tx_per_minute"), models.IntegerField()),
+        output_field=models.IntegerField(null=True),
+        db_persist=True,
+    )
     expires_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(db_default=Now())
     closed_at = models.DateTimeField(null=True)

@@ -47,7 +47,11 @@ class Payment(models.Model):
     request_hash = models.BinaryField(max_length=32)
     remaining_micros = models.BigIntegerField()
     """What the session had left right after it: part of the answer, so that a repeated request gets the same one."""
-    record = models.ForeignKey("escrow.BatchRecord", on_delete=models.PROTECT, null=True, related_name="payments")
+    payer_id = models.UUIDField()
+    """The pool's, for the payer's own list: with millions of payments a page must be a walk along one index."""
+    record = models.ForeignKey(
+        "escrow.BatchRecord", on_delete=models.PROTECT, null=True, related_name="payments", db_index=False
+    )
     redeemed_hash = models.CharField(max_length=64, blank=True)
     redeemed_at = models.DateTimeField(null=True)
     reason = models.TextField(blank=True)
@@ -57,6 +61,8 @@ class Payment(models.Model):
         indexes = (
             models.Index(fields=["session", "id"], name="payment_session"),
             models.Index(fields=["party", "id"], name="payment_party"),
+            models.Index(fields=["payer_id", "id"], name="payment_payer"),
+            models.Index(fields=["record"], name="payment_record", condition=Q(record__isnull=False)),
             models.Index(fields=["pool", "created_at"], name="payment_due", condition=Q(status="payable")),
         )
         constraints = (

@@ -31,7 +31,6 @@ class Payments(Endpoint):
             metadata=call.body.metadata,
             idempotency_key=call.idempotency_key,
             request_hash=call.request_hash,
-            now=call.now,
         )
         return Reply(show.sent(sent.payment, provider_id), replayed=sent.replayed)
 

@@ -83,19 +83,20 @@ def test_a_list_of_recipients_has_one_to_a_hundred(listed: object) -> None:
         Policy.from_document({"denied_recipients": listed})
 
 
-@pytest.mark.parametrize("key", ["max_per_hour", "MAX_PER_TX", "maxPerTx", "", "max_per_tx "])
+@pytest.mark.parametrize("key", ["max_per_week", "MAX_PER_TX", "maxPerTx", "", "max_per_tx "])
 def test_an_unknown_key_is_named_with_the_known_ones(key: str) -> None:
     with pytest.raises(InvalidPolicy) as caught:
         Policy.from_document({key: "1.00"})
     assert caught.value.facts == {
         "field": f"policy.{key}",
         "rule": "is not a policy key",
-        "would_pass": "one of allowed_recipients, denied_recipients, expires_at, max_per_tx, max_total",
+        "would_pass": "one of allowed_recipients, denied_recipients, expires_at, max_per_day, max_per_hour, max_per_tx, "
+        "max_total, max_tx_per_minute",
     }
 
 
 @pytest.mark.parametrize("value", [1, 0.5, None, "1e3", "-1", "0", True], ids=repr)
-@pytest.mark.parametrize("key", ["max_per_tx", "max_total"])
+@pytest.mark.parametrize("key", policy.AMOUNTS)
 def test_an_amount_in_a_policy_is_a_decimal_string(key: str, value: object) -> None:
     with pytest.raises(InvalidPolicy) as caught:
         Policy.from_document({key: value})
@@ -114,6 +115,9 @@ def test_a_document_is_read_and_written_alike() -> None:
     document = {
         "max_per_tx": "0.05",
         "max_total": "20.00",
+        "max_per_hour": "5.00",
+        "max_per_day": "10.00",
+        "max_tx_per_minute": 60,
         "allowed_recipients": ["*.acme.dev", "agent://lint.example.dev"],
         "denied_recipients": ["bad.acme.dev"],
         "expires_at": "2030-01-01T00:00:00Z",
@@ -125,28 +129,8 @@ def test_a_document_is_read_and_written_alike() -> None:
     assert Policy.from_document({}).to_document() == {}
 
 
-def check(limits: Policy, *, to: str = LINT, amount: int = 1_000, spent: int = 0, now: datetime = NOW) -> None:
-    policy.check(limits, to=to, amount_micros=amount, spent_micros=spent, now=now)
-
-
-def test_max_per_tx() -> None:
-    check(Policy(max_per_tx=50_000), amount=50_000)
-    with pytest.raises(PolicyDenied) as caught:
-        check(Policy(max_per_tx=50_000), amount=50_001)
-    assert caught.value.facts == {"rule": "max_per_tx", "limit": "0.05", "would_allow": "0.05"}
-
-
-def test_max_total() -> None:
-    check(Policy(max_total=1_000_000), amount=400_000, spent=600_000)
-    with pytest.raises(PolicyDenied) as caught:
-        check(Policy(max_total=1_000_000), amount=400_001, spent=600_000)
-    assert caught.value.facts == {"rule": "max_total", "limit": "1.00", "would_allow": "0.40", "spent": "0.60"}
-
-
-def test_max_total_that_is_overspent_allows_nothing() -> None:
-    with pytest.raises(PolicyDenied) as caught:
-        check(Policy(max_total=1_000_000), amount=1, spent=2_000_000)
-    assert caught.value.facts["would_allow"] == "0.00"
+def check(limits: Policy, *, to: str = LINT, now: datetime = NOW) -> None:
+    policy.check(limits, to=to, now=now)
 
 
 def test_allowed_recipients() -> None:

@@ -1,0 +1,215 @@
+"""What the hot path reads at once: limits as columns, running sums on transfers, whose payment it is."""
+
+import django.db.models.deletion
+import django.db.models.expressions
+import django.db.models.fields.json
+import django.db.models.functions.comparison
+from django.db import migrations, models
+
+FILL = """
+UPDATE escrow_payment AS payment SET payer_id = pool.payer_id FROM escrow_pool AS pool WHERE pool.id = payment.pool_id;
+
+ALTER TABLE escrow_transfer DISABLE TRIGGER transfers_only_grow;
+UPDATE escrow_transfer AS transfer
+SET sender_sent_micros = running.total, sender_nth = running.nth
+FROM (
+    SELECT id, sum(amount_micros) OVER earlier AS total, count(*) OVER earlier AS nth FROM escrow_transfer
+    WINDOW earlier AS (PARTITION BY sender_id ORDER BY created_at, id)
+) AS running
+WHERE running.id = transfer.id;
+ALTER TABLE escrow_transfer ENABLE TRIGGER transfers_only_grow;
+
+ALTER TABLE escrow_account DISABLE TRIGGER accounts_follow_transfers;
+UPDATE escrow_account AS account SET sent_count = sent.transfers
+FROM (SELECT sender_id, count(*) AS transfers FROM escrow_transfer GROUP BY sender_id) AS sent
+WHERE sent.sender_id = account.id;
+ALTER TABLE escrow_account ENABLE TRIGGER accounts_follow_transfers;
+"""
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("escrow", "0002_ledger_guards"),
+    ]
+
+    operations = [
+        migrations.RemoveConstraint(
+            model_name="account",
+            name="account_sums_not_negative",
+        ),
+        migrations.RemoveIndex(
+            model_name="transfer",
+            name="transfer_sender",
+        ),
+        migrations.RemoveIndex(
+            model_name="transfer",
+            name="transfer_receiver",
+        ),
+        migrations.AddField(
+            model_name="account",
+            name="sent_count",
+            field=models.BigIntegerField(default=0),
+        ),
+        migrations.AddField(
+            model_name="payment",
+            name="payer_id",
+            field=models.UUIDField(default="00000000-0000-0000-0000-000000000000"),
+            preserve_default=False,
+        ),
+        migrations.AddField(
+            model_name="session",
+            name="max_per_day_micros",
+            field=models.GeneratedField(
+                db_persist=True,
+                expression=django.db.models.functions.comparison.Cast(
+                    django.db.models.expressions.CombinedExpression(
+                        django.db.models.functions.comparison.Cast(
+                            django.db.models.fields.json.KeyTextTransform("max_per_day", "policy"),
+                            models.DecimalField(decimal_places=6, max_digits=20),
+                        ),
+                        "*",
+                        models.Value(1000000),
+                    ),
+                    models.BigIntegerField(),
+                ),
+                output_field=models.BigIntegerField(null=True),
+            ),
+        ),
+        migrations.AddField(
+            model_name="session",
+            name="max_per_hour_micros",
+            field=models.GeneratedField(
+                db_persist=True,
+                expression=django.db.models.functions.comparison.Cast(
+                    django.db.models.expressions.CombinedExpression(
+                        django.db.models.functions.comparison.Cast(
+                            django.db.models.fields.json.KeyTextTransform("max_per_hour", "policy"),
+                            models.DecimalField(decimal_places=6, max_digits=20),
+                        ),
+                        "*",
+                        models.Value(1000000),
+                    ),
+                    models.BigIntegerField(),
+                ),
+                output_field=models.BigIntegerField(null=True),
+            ),
+        ),
+        migrations.AddField(
+            model_name="session",
+            name="max_per_tx_micros",
+            field=models.GeneratedField(
+                db_persist=True,
+                expression=django.db.models.functions.comparison.Cast(
+                    django.db.models.expressions.CombinedExpression(
+                        django.db.models.functions.comparison.Cast(
+                            django.db.models.fields.json.KeyTextTransform("max_per_tx", "policy"),
+                            models.DecimalField(decimal_places=6, max_digits=20),
+                        ),
+                        "*",
+                        models.Value(1000000),
+                    ),
+                    models.BigIntegerField(),
+                ),
+                output_field=models.BigIntegerField(null=True),
+            ),
+        ),
+        migrations.AddField(
+            model_name="session",
+            name="max_total_micros",
+            field=models.GeneratedField(
+                db_persist=True,
+                expression=django.db.models.functions.comparison.Cast(
+                    django.db.models.expressions.CombinedExpression(
+                        django.db.models.functions.comparison.Cast(
+                            django.db.models.fields.json.KeyTextTransform("max_total", "policy"),
+                            models.DecimalField(decimal_places=6, max_digits=20),
+                        ),
+                        "*",
+                        models.Value(1000000),
+                    ),
+                    models.BigIntegerField(),
+                ),
+                output_field=models.BigIntegerField(null=True),
+            ),
+        ),
+        migrations.AddField(
+            model_name="session",
+            name="max_tx_per_minute",
+            field=models.GeneratedField(
+                db_persist=True,
+                expression=django.db.models.functions.comparison.Cast(
+                    django.db.models.fields.json.KeyTextTransform("max_tx_per_minute", "policy"), models.IntegerField()
+                ),
+                output_field=models.IntegerField(null=True),
+            ),
+        ),
+        migrations.AddField(
+            model_name="transfer",
+            name="sender_nth",
+            field=models.BigIntegerField(default=0),
+            preserve_default=False,
+        ),
+        migrations.AddField(
+            model_name="transfer",
+            name="sender_sent_micros",
+            field=models.BigIntegerField(default=0),
+            preserve_default=False,
+        ),
+        migrations.RunSQL(FILL, migrations.RunSQL.noop),
+        migrations.AlterField(
+            model_name="payment",
+            name="record",
+            field=models.ForeignKey(
+                db_index=False,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="payments",
+                to="escrow.batchrecord",
+            ),
+        ),
+        migrations.AlterField(
+            model_name="transfer",
+            name="receiver",
+            field=models.ForeignKey(
+                db_constraint=False,
+                db_index=False,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="transfers_in",
+                to="escrow.account",
+            ),
+        ),
+        migrations.AlterField(
+            model_name="transfer",
+            name="sender",
+            field=models.ForeignKey(
+                db_constraint=False,
+                db_index=False,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="transfers_out",
+                to="escrow.account",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="payment",
+            index=models.Index(fields=["payer_id", "id"], name="payment_payer"),
+        ),
+        migrations.AddIndex(
+            model_name="payment",
+            index=models.Index(condition=models.Q(("record__isnull", False)), fields=["record"], name="payment_record"),
+        ),
+        migrations.AddIndex(
+            model_name="transfer",
+            index=models.Index(fields=["sender", "created_at", "id"], name="transfer_sender"),
+        ),
+        migrations.AddIndex(
+            model_name="transfer",
+            index=models.Index(fields=["receiver", "created_at", "id"], name="transfer_receiver"),
+        ),
+        migrations.AddConstraint(
+            model_name="account",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("received_micros__gte", 0), ("sent_count__gte", 0), ("sent_micros__gte", 0)),
+                name="account_sums_not_negative",
+            ),
+        ),
+    ]

@@ -1,0 +1,271 @@
+"""The hot path: one statement authorises a batch of payments, each on its own; another writes every transfer.
+
+`escrow.ledger.post` calls `escrow_post`; `escrow.sessions` calls `escrow_judge`; `escrow.payments` and the lane call
+`escrow_send`.
+"""
+
+from django.db import migrations
+
+POST = """
+CREATE FUNCTION escrow_post(
+    senders bigint[], receivers bigint[], amounts bigint[], reasons text[], refs text[], clock timestamptz
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    -- In primary-key order, both sides: the running sums below are of accounts that nobody else can move meanwhile.
+    PERFORM 1 FROM escrow_account
+    WHERE id IN (SELECT unnest(senders) UNION SELECT unnest(receivers)) ORDER BY id FOR NO KEY UPDATE;
+    INSERT INTO escrow_transfer (
+        sender_id, receiver_id, amount_micros, reason, ref, sender_sent_micros, sender_nth, created_at
+    )
+    SELECT
+        move.sender, move.receiver, move.amount, move.reason, move.ref,
+        account.sent_micros + sum(move.amount) OVER earlier, account.sent_count + count(*) OVER earlier,
+        coalesce(clock, clock_timestamp())
+    FROM unnest(senders, receivers, amounts, reasons, refs)
+        WITH ORDINALITY AS move (sender, receiver, amount, reason, ref, ord)
+    JOIN escrow_account AS account ON account.id = move.sender
+    WINDOW earlier AS (PARTITION BY move.sender ORDER BY move.ord)
+    ORDER BY move.ord;
+END $$;
+
+CREATE OR REPLACE FUNCTION escrow_apply_transfers() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    wrong integer;
+BEGIN
+    -- Primary-key order, whatever order the statement was in: two batches can then never wait for each other.
+    PERFORM 1 FROM escrow_account
+    WHERE id IN (SELECT sender_id FROM added UNION SELECT receiver_id FROM added)
+    ORDER BY id FOR NO KEY UPDATE;
+    WITH change AS MATERIALIZED (
+        SELECT
+            side.id, sum(side.sent)::bigint AS sent, sum(side.received)::bigint AS received,
+            count(side.nth) AS sends, max(side.nth) AS nth, max(side.total) AS total
+        FROM (
+            SELECT sender_id AS id, amount_micros AS sent, 0::bigint AS received,
+                sender_nth AS nth, sender_sent_micros AS total
+            FROM added
+            UNION ALL
+            SELECT receiver_id, 0, amount_micros, NULL, NULL FROM added
+        ) AS side
+        GROUP BY side.id
+    ), moved AS (
+        UPDATE escrow_account AS account
+        SET sent_micros = account.sent_micros + change.sent, received_micros = account.received_micros + change.received,
+            sent_count = account.sent_count + change.sends
+        FROM change WHERE account.id = change.id
+        RETURNING account.id, account.sent_micros, account.sent_count
+    )
+    SELECT count(*) INTO wrong FROM change LEFT JOIN moved USING (id)
+    WHERE moved.id IS NULL OR change.sends > 0 AND (change.total, change.nth) <> (moved.sent_micros, moved.sent_count);
+    IF wrong > 0 THEN
+        RAISE EXCEPTION 'a transfer of no account, or with another running sum than its sender has'
+            USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+"""
+
+JUDGE = """
+CREATE TYPE escrow_verdict AS (
+    ord integer, outcome text, payment_id uuid, at timestamptz, remaining_micros bigint, facts jsonb,
+    session_id uuid, pool_id uuid, payer_id uuid, party_id uuid, account_id bigint, payable_id bigint
+);
+
+CREATE FUNCTION escrow_judge(
+    patient boolean, clock timestamptz, sessions uuid[], parties uuid[], amounts bigint[], keys text[], hashes bytea[],
+    versions integer[], until timestamptz[], denied boolean[]
+) RETURNS SETOF escrow_verdict LANGUAGE plpgsql
+-- The tables grow to many millions of rows, the arrays stay small: always by index, and planned once.
+SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
+AS $$
+DECLARE
+    wanted bigint[];
+    held bigint[];
+    moment timestamptz;
+    asked record;
+    verdict escrow_verdict;
+    spent bigint[] := array_fill(0::bigint, ARRAY[cardinality(sessions)]);
+    sends bigint[] := array_fill(0::bigint, ARRAY[cardinality(sessions)]);
+BEGIN
+    SELECT array_agg(account.id) INTO wanted
+    FROM (SELECT DISTINCT session, party FROM unnest(sessions, parties) AS pair (session, party)) AS pair
+    JOIN escrow_session AS session ON session.id = pair.session
+    JOIN escrow_account AS account
+        ON account.id = session.account_id OR account.code = 'payable:' || session.pool_id || ':' || pair.party;
+    IF patient THEN
+        SELECT array_agg(id) INTO held FROM (
+            SELECT id FROM escrow_account WHERE id = ANY(wanted) ORDER BY id FOR NO KEY UPDATE
+        ) AS locked;
+    ELSE
+        SELECT array_agg(id) INTO held FROM (
+            SELECT id FROM escrow_account WHERE id = ANY(wanted) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+        ) AS locked;
+    END IF;
+    moment := coalesce(clock, clock_timestamp());
+    FOR asked IN
+        WITH request AS (
+            SELECT * FROM unnest(sessions, parties, amounts, keys, hashes, versions, until, denied)
+                WITH ORDINALITY AS row (session_id, party_id, amount, key, hash, version, until, denied, ord)
+        ), spender AS MATERIALIZED (
+            SELECT
+                session.*, row_number() OVER () AS slot, account.id = ANY(held) AS is_held,
+                pool.payer_id, pool.status AS pool_status, pool.expires_at AS pool_expires_at,
+                account.received_micros - account.sent_micros AS balance,
+                CASE WHEN session.max_total_micros IS NOT NULL THEN coalesce((
+                    SELECT sum(given.amount_micros) FROM escrow_transfer AS given
+                    WHERE given.receiver_id = account.id AND given.reason IN ('session_open', 'session_top_up')
+                ), 0) - account.received_micros + account.sent_micros END AS total,
+                CASE WHEN session.max_per_hour_micros IS NOT NULL THEN account.sent_micros - coalesce((
+                    SELECT first.sender_sent_micros - first.amount_micros FROM escrow_transfer AS first
+                    WHERE first.sender_id = account.id AND first.created_at > moment - interval '1 hour'
+                    ORDER BY first.created_at, first.id LIMIT 1
+                ), account.sent_micros) END AS hour,
+                CASE WHEN session.max_per_day_micros IS NOT NULL THEN account.sent_micros - coalesce((
+                    SELECT first.sender_sent_micros - first.amount_micros FROM escrow_transfer AS first
+                    WHERE first.sender_id = account.id AND first.created_at > moment - interval '1 day'
+                    ORDER BY first.created_at, first.id LIMIT 1
+                ), account.sent_micros) END AS day,
+                CASE WHEN session.max_tx_per_minute IS NOT NULL THEN account.sent_count - coalesce((
+                    SELECT first.sender_nth - 1 FROM escrow_transfer AS first
+                    WHERE first.sender_id = account.id AND first.created_at > moment - interval '1 minute'
+                    ORDER BY first.created_at, first.id LIMIT 1
+                ), account.sent_count) END AS minute
+            FROM escrow_session AS session
+            JOIN escrow_pool AS pool ON pool.id = session.pool_id
+            JOIN escrow_account AS account ON account.id = session.account_id
+            WHERE session.id = ANY(sessions)
+        )
+        SELECT
+            request.ord::integer, request.amount, request.hash, request.version, request.until AS valid_until,
+            request.denied, request.party_id, spender.*, payable.id AS payable_id,
+            earlier.id AS earlier_id, earlier.request_hash AS earlier_hash, earlier.created_at AS earlier_at,
+            earlier.remaining_micros AS earlier_remaining,
+            row_number() OVER (PARTITION BY request.session_id, request.key ORDER BY request.ord) AS attempt
+        FROM request
+        JOIN spender ON spender.id = request.session_id
+        LEFT JOIN escrow_account AS payable ON payable.code = 'payable:' || spender.pool_id || ':' || request.party_id
+        LEFT JOIN escrow_payment AS earlier
+            ON earlier.session_id = request.session_id AND earlier.idempotency_key = request.key
+        ORDER BY request.ord
+    LOOP
+        verdict := (
+            asked.ord, NULL, NULL, moment, NULL, NULL, asked.id, asked.pool_id, asked.payer_id, asked.party_id,
+            asked.account_id, asked.payable_id
+        );
+        IF asked.earlier_id IS NOT NULL THEN
+            verdict.outcome := CASE WHEN asked.earlier_hash = asked.hash THEN 'replayed' ELSE 'key_conflict' END;
+            verdict.payment_id := asked.earlier_id;
+            verdict.at := asked.earlier_at;
+            verdict.remaining_micros := asked.earlier_remaining;
+        ELSIF asked.attempt > 1 OR NOT asked.is_held OR asked.payable_id <> ALL(held) THEN
+            verdict.outcome := 'busy';
+        ELSIF asked.payable_id IS NULL AND NOT EXISTS (SELECT FROM escrow_party WHERE id = asked.party_id) THEN
+            verdict.outcome := 'no_party';
+        ELSIF asked.pool_status <> 'open' THEN
+            verdict.outcome := 'pool_' || asked.pool_status;
+        ELSIF moment >= asked.pool_expires_at THEN
+            verdict.outcome := 'pool_expired';
+        ELSIF asked.status <> 'open' THEN
+            verdict.outcome := 'session_' || asked.status;
+        ELSIF moment >= asked.expires_at THEN
+            verdict.outcome := 'session_expired';
+        ELSIF asked.version IS DISTINCT FROM asked.policy_version OR moment >= asked.valid_until THEN
+            verdict.outcome := 'stale';
+            verdict.facts := jsonb_build_object('version', asked.policy_version, 'policy', asked.policy);
+        ELSIF asked.denied THEN
+            verdict.outcome := 'denied';
+        ELSIF asked.amount > asked.max_per_tx_micros THEN
+            verdict.outcome := 'max_per_tx';
+            verdict.facts := jsonb_build_object('limit', asked.max_per_tx_micros);
+        ELSIF asked.total + spent[asked.slot] + asked.amount > asked.max_total_micros THEN
+            verdict.outcome := 'max_total';
+            verdict.facts := jsonb_build_object('limit', asked.max_total_micros, 'spent', asked.total + spent[asked.slot]);
+        ELSIF asked.hour + spent[asked.slot] + asked.amount > asked.max_per_hour_micros THEN
+            verdict.outcome := 'max_per_hour';
+            verdict.facts := jsonb_build_object(
+                'limit', asked.max_per_hour_micros, 'spent', asked.hour + spent[asked.slot]);
+        ELSIF asked.day + spent[asked.slot] + asked.amount > asked.max_per_day_micros THEN
+            verdict.outcome := 'max_per_day';
+            verdict.facts := jsonb_build_object('limit', asked.max_per_day_micros, 'spent', asked.day + spent[asked.slot]);
+        ELSIF asked.minute + sends[asked.slot] >= asked.max_tx_per_minute THEN
+            verdict.outcome := 'max_tx_per_minute';
+            verdict.facts := jsonb_build_object('limit', asked.max_tx_per_minute);
+        ELSIF spent[asked.slot] + asked.amount > asked.balance THEN
+            verdict.outcome := 'insufficient_funds';
+            verdict.remaining_micros := asked.balance - spent[asked.slot];
+        ELSE
+            verdict.outcome := 'allowed';
+            spent[asked.slot] := spent[asked.slot] + asked.amount;
+            sends[asked.slot] := sends[asked.slot] + 1;
+            verdict.payment_id := uuidv7();
+            verdict.remaining_micros := asked.balance - spent[asked.slot];
+        END IF;
+        RETURN NEXT verdict;
+    END LOOP;
+END $$;
+"""
+
+SEND = """
+CREATE FUNCTION escrow_open_payables(payments escrow_verdict[]) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO escrow_account (code, kind, pool_id, party_id, sent_micros, received_micros, sent_count)
+    SELECT DISTINCT 'payable:' || pool_id || ':' || party_id, 'payable', pool_id, party_id, 0, 0, 0
+    FROM unnest(payments) WHERE payable_id IS NULL
+    ORDER BY 1 ON CONFLICT (code) DO NOTHING
+$$;
+
+CREATE FUNCTION escrow_send(
+    patient boolean, clock timestamptz, sessions uuid[], parties uuid[], recipients text[], amounts bigint[], shown text[],
+    metadata text[], keys text[], hashes bytea[], versions integer[], until timestamptz[], denied boolean[]
+) RETURNS TABLE (ord integer, outcome text, payment_id uuid, at timestamptz, remaining_micros bigint, facts jsonb)
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
+AS $$
+DECLARE
+    verdicts escrow_verdict[];
+    allowed escrow_verdict[];
+BEGIN
+    SELECT array_agg(verdict), array_agg(verdict) FILTER (WHERE verdict.outcome = 'allowed') INTO verdicts, allowed
+    FROM escrow_judge(patient, clock, sessions, parties, amounts, keys, hashes, versions, until, denied) AS verdict;
+    IF allowed IS NOT NULL THEN
+        PERFORM escrow_open_payables(allowed);
+        INSERT INTO escrow_payment (
+            id, session_id, pool_id, party_id, payer_id, kind, status, "to", amount_micros, metadata, idempotency_key,
+            request_hash, remaining_micros, redeemed_hash, reason, created_at
+        )
+        SELECT
+            payment.payment_id, payment.session_id, payment.pool_id, payment.party_id, payment.payer_id, 'call', 'payable',
+            recipients[payment.ord], amounts[payment.ord], metadata[payment.ord]::jsonb, keys[payment.ord],
+            hashes[payment.ord], payment.remaining_micros, '', '', payment.at
+        FROM unnest(allowed) AS payment;
+        PERFORM escrow_post(
+            array_agg(payment.account_id), array_agg(payable.id), array_agg(amounts[payment.ord]),
+            array_agg('payment'::text), array_agg(payment.payment_id::text), min(payment.at)
+        )
+        FROM unnest(allowed) AS payment
+        JOIN escrow_account AS payable ON payable.code = 'payable:' || payment.pool_id || ':' || payment.party_id;
+        INSERT INTO escrow_event (type, subject_type, subject_id, payload, owner_kind, owner_id)
+        SELECT
+            'payment.created', 'payment', payment.payment_id,
+            jsonb_build_object(
+                'session_id', payment.session_id, 'to', recipients[payment.ord], 'kind', 'call',
+                'amount', shown[payment.ord]
+            ),
+            owner.kind, owner.id
+        FROM unnest(allowed) AS payment
+        CROSS JOIN LATERAL (VALUES ('payer', payment.payer_id), ('party', payment.party_id)) AS owner (kind, id);
+    END IF;
+    RETURN QUERY
+        SELECT verdict.ord, verdict.outcome, verdict.payment_id, verdict.at, verdict.remaining_micros, verdict.facts
+        FROM unnest(verdicts) AS verdict;
+END $$;
+"""
+
+UNDO = """
+DROP FUNCTION escrow_send, escrow_open_payables, escrow_judge, escrow_post;
+DROP TYPE escrow_verdict;
+"""
+
+
+class Migration(migrations.Migration):
+    dependencies = [("escrow", "0003_spending")]
+    operations = [migrations.RunSQL(POST + JUDGE + SEND, UNDO)]

@@ -1,0 +1,118 @@
+"""What the database says of a request to spend. Lives here: reading a verdict of `escrow_judge`, and the rules it is asked by.
+
+The pure rules of a policy run on a copy that is kept by session and version. The database compares the version, and the
+time until which the answer holds, with its own: a stale copy is refused, learnt anew, and asked again.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Self
+from uuid import UUID
+
+from escrow import money, policy
+from escrow.errors import EscrowError, IdempotencyConflict, InsufficientFunds, NotFound, PolicyDenied, StateConflict
+from escrow.policy import Policy
+
+ALLOWED: Final = "allowed"
+REPLAYED: Final = "replayed"
+BUSY: Final = "busy"
+"""An account is locked by somebody else, or the same key is being decided: ask again."""
+STALE: Final = "stale"
+MAX_KNOWN: Final = 100_000
+"""Policies kept by a process: some 100 MB if each were a long one; the longest unused goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the database said. Without an outcome, there is no such session; amounts are micro-USDC."""
+
+    outcome: str | None
+    payment_id: UUID | None = None
+    at: datetime | None = None
+    remaining_micros: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, row: Sequence[Any] | None) -> Self:
+        """Return a row: outcome, payment's id, moment, what remains, facts as JSON text. No row: no such session."""
+        if row is None:
+            return cls(None)
+        outcome, payment_id, at, remaining, facts = row
+        return cls(outcome, payment_id, at, remaining or 0, json.loads(facts) if facts else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What the pure rules say of a recipient: under which version of the policy, until when, and the refusal if any."""
+
+    version: int | None
+    until: datetime | None
+    denial: PolicyDenied | None
+
+    @property
+    def denies(self) -> bool:
+        """Whether the rules refuse."""
+        return self.denial is not None
+
+
+UNKNOWN: Final = Opinion(None, None, None)
+
+
+class Rulebook:
+    """The policies that this process knows, each under its session and version."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[UUID, tuple[int, Policy]] = OrderedDict()
+
+    def opinion(self, session_id: UUID, *, to: str, now: datetime) -> Opinion:
+        """Return what the pure rules say now; of a session whose policy is not known, that it is not."""
+        found = self._known.get(session_id)
+        if found is None:
+            return UNKNOWN
+        version, limits = found
+        try:
+            policy.check(limits, to=to, now=now)
+        except PolicyDenied as denial:
+            return Opinion(version, policy.valid_until(limits, now), denial)
+        return Opinion(version, policy.valid_until(limits, now), None)
+
+    def learn(self, session_id: UUID, facts: Mapping[str, Any]) -> None:
+        """Keep the policy that a stale verdict came with."""
+        self._known[session_id] = (facts["version"], Policy.from_document(facts["policy"]))
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+
+
+def refusal(verdict: Verdict, *, amount_micros: int, denial: PolicyDenied | None, key: str = "") -> EscrowError:
+    """Return the error that an outcome other than allowed, replayed, busy or stale means. Amounts in micro-USDC."""
+    outcome = verdict.outcome
+    if outcome == "denied" and denial is not None:
+        return denial
+    match outcome:
+        case None:
+            return NotFound("There is no such session.")
+        case "no_party":
+            return NotFound("There is no such recipient.")
+        case "key_conflict":
+            return IdempotencyConflict(key)
+        case "insufficient_funds":
+            remaining = money.render(verdict.remaining_micros)
+            return InsufficientFunds("The session", remaining, money.render(amount_micros))
+    subject, _, state = outcome.partition("_")
+    if subject in ("pool", "session"):
+        return not_open(subject, state)
+    limit, spent = verdict.facts["limit"], verdict.facts.get("spent", 0)
+    return policy.exceeded(outcome, limit=limit, spent=spent, amount_micros=amount_micros)
+
+
+def not_open(subject: str, state: str) -> StateConflict:
+    """Return the refusal of new spending by a pool or session that is in another state than open, or past its end."""
+    if (subject, state) == ("pool", "expired"):
+        return StateConflict(subject, state, "The pool has expired: what it has left is its payer's.")
+    if subject == "pool":
+        return StateConflict(subject, state, f"The pool is {state}; only an open pool takes new spending.")
+    what = "has expired" if state == "expired" else f"is {state}"
+    return StateConflict(subject, state, f"The session {what}; open another one.")
