@@ -59,7 +59,7 @@ prove: .venv/.ready .venv-proofs/.ready node_modules/.ready ## The contract's pr
 mutate-contract: .venv/.ready .venv-proofs/.ready node_modules/.ready ## Plant known bugs in the contract: the proofs must find each (ARGS: names)
 	@$(PY) .ci/proofs/mutate.py $(ARGS)
 
-bench: .venv/.ready node_modules/.ready ## Measure, as ratios that travel between machines
+bench: .venv/.ready .venv-peers/.ready node_modules/.ready ## Measure, as ratios that travel between machines
 	@$(PY) -m benchmarks $(ARGS)
 
 gas: .venv/.ready node_modules/.ready ## Measure what the contract costs on chain, beside paying each payment (ARGS: --json --check --write --profile)
@@ -74,7 +74,7 @@ lock: .venv/.ready ## Pin the requirements again, after a change in pyproject.to
 	@.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.txt
 
 clean: ## Remove what was installed and made here
-	rm -rf .venv .venv-proofs node_modules staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis contracts/out contracts/cache
+	rm -rf .venv .venv-proofs .venv-peers node_modules staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis contracts/out contracts/cache
 	find escrow marketplace sdk examples tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.ready: requirements-dev.txt .ci/uv.txt .ci/install-python
@@ -82,6 +82,9 @@ clean: ## Remove what was installed and made here
 
 .venv-proofs/.ready: .venv/.ready .ci/slither.txt .ci/halmos.txt .ci/install-proofs
 	@sh .ci/install-proofs
+
+.venv-peers/.ready: .venv/.ready .ci/peers.txt .ci/install-peers
+	@sh .ci/install-peers
 
 node_modules/.ready: package-lock.json package.json .ci/install-node
 	@sh .ci/install-node
