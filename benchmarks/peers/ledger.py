@@ -10,14 +10,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import psycopg
 
-from benchmarks.peers.x402 import PROGRAMS, PYTHON, ROOT
+from benchmarks.peers import ROOT, program
 
 if TYPE_CHECKING:
     from marketplace.management.stack.stack import Stack
@@ -33,7 +34,7 @@ def measure(stack: "Stack", seconds: float = 3.0) -> list[dict[str, Any]]:
     """Return transfers a second of each way, each with one connection and durable commits."""
     ours = _rates(stack, "benchmark_ledger", [sys.executable, "-m", "benchmarks.peers.ours"], ACCOUNTS, seconds)
     # Its accounts are a tree, in which each new one moves others: a hundred are enough to share the load.
-    hordak = _rates(stack, "benchmark_hordak", [PYTHON, PROGRAMS / "hordak_ledger.py"], ACCOUNTS // 10, seconds)
+    hordak = _rates(stack, "benchmark_hordak", program("hordak_ledger"), ACCOUNTS // 10, seconds)
     best = max(rate for name, rate in hordak.items() if name.endswith("one each"))
     return [
         *({"name": f"ours, {name}", "rate": rate} for name, rate in ours.items()),
@@ -42,11 +43,11 @@ def measure(stack: "Stack", seconds: float = 3.0) -> list[dict[str, Any]]:
     ]
 
 
-def _rates(stack: "Stack", name: str, program: list[Any], accounts: int, seconds: float) -> dict[str, float]:
+def _rates(stack: "Stack", name: str, argv: Sequence[str | Path], accounts: int, seconds: float) -> dict[str, float]:
     """Run a program in a database of its own; return what it prints."""
     with _database(stack.urls.database, name) as url:
         done = subprocess.run(
-            [*program, "--accounts", str(accounts), "--seconds", str(seconds), "--batch", str(BATCH)],
+            [*argv, "--accounts", str(accounts), "--seconds", str(seconds), "--batch", str(BATCH)],
             env=os.environ | stack.environment | {"DATABASE_URL": url},
             cwd=ROOT,
             stdout=subprocess.PIPE,

@@ -12,28 +12,27 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
 
+from benchmarks.peers import ROOT, program
 from escrow.chain.client import ChainClient
 from escrow.chain.signer import LocalSigner
 from marketplace.management.stack import ready, sample
 from marketplace.management.stack.contracts import GAS_MONEY
+from marketplace.management.stack.supervisor import StackError
 
 if TYPE_CHECKING:
     from marketplace.management.stack.stack import Stack
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"
-PROGRAMS: Final = Path(__file__).with_name("reference")
 CALLERS: Final = 8
 PRESIGNED_PER_SECOND: Final = 150
 """Vouchers signed beforehand for each channel and second: more than it can spend."""
+PLENTY_MICROS: Final = 10**9
 PATIENCE_SECONDS: Final = 120.0
 NOTE: Final = (
-    "The package's own server, facilitator and client, one process each. The contract of batch-settlement is on public "
+    "The package's own server, facilitator and clients, with coincurve. The contract of batch-settlement is on public "
     "chains only, so opening a channel is believed by the facilitator; the measured vouchers never need it."
 )
 
@@ -53,16 +52,17 @@ class Row:
 
 def measure(stack: "Stack", seconds: float = 5.0) -> dict[str, Any]:
     """Measure every way to use it; the figure is the best one of the reference's own client and server."""
+    vouchers = "batch-settlement"
     with _market(stack) as url:
         rows = [
-            _row(stack, f"{CALLERS} channels, {CALLERS} callers", url, "batch-settlement", CALLERS, CALLERS, seconds),
-            _row(stack, "1 channel, 1 caller", url, "batch-settlement", 1, 1, seconds),
-            _row(stack, f"1 channel, {CALLERS} callers", url, "batch-settlement", 1, CALLERS, seconds),
-            _row(stack, f"{CALLERS} callers", url, "exact", CALLERS, CALLERS, seconds),
+            _row(stack, f"{CALLERS} channels, {CALLERS} callers", url, vouchers, seconds, keys=CALLERS, processes=2),
+            _row(stack, "1 channel, 1 caller", url, vouchers, seconds, callers=1),
+            _row(stack, f"1 channel, {CALLERS} callers", url, vouchers, seconds),
+            _row(stack, f"{CALLERS} callers", url, "exact", seconds, keys=CALLERS, processes=2),
         ]
-        signed_before = int(PRESIGNED_PER_SECOND * seconds)
-        name = f"{CALLERS} channels, vouchers signed before: the server alone"
-        alone = _row(stack, name, url, "batch-settlement", CALLERS, CALLERS, seconds, signed_before)
+        ready_made = int(PRESIGNED_PER_SECOND * seconds)
+        name = f"{CALLERS} channels, signed before: the server alone"
+        alone = _row(stack, name, url, vouchers, seconds, keys=CALLERS, presigned=ready_made)
     best = max(rows, key=lambda row: row.rate)
     return {
         "scheme": best.scheme,
@@ -84,7 +84,7 @@ def _market(stack: "Stack") -> Iterator[str]:
     payee = LocalSigner(secrets.token_bytes(32)).address
     stack.spawn(
         "x402-facilitator",
-        [PYTHON, PROGRAMS / "facilitator.py", "--port", str(ports[0]), "--rpc", stack.urls.rpc, "--network", network],
+        [*program("facilitator"), "--port", str(ports[0]), "--rpc", stack.urls.rpc, "--network", network],
         env={"FACILITATOR_KEY": f"0x{key.hex()}"},
         ready=ready.answers(f"{facilitator}/supported"),
     )
@@ -92,7 +92,7 @@ def _market(stack: "Stack") -> Iterator[str]:
         where = ["--port", str(ports[1]), "--facilitator", facilitator, "--network", network]
         stack.spawn(
             "x402-market",
-            [PYTHON, PROGRAMS / "market.py", *where, "--asset", settings.USDC_ADDRESS, "--payee", payee],
+            [*program("market"), *where, "--asset", settings.USDC_ADDRESS, "--payee", payee],
             ready=ready.answers(f"{market}/openapi.json"),
         )
         try:
@@ -104,23 +104,52 @@ def _market(stack: "Stack") -> Iterator[str]:
 
 
 def _row(
-    stack: "Stack", name: str, url: str, scheme: str, keys: int, callers: int, seconds: float, presigned: int = 0
+    stack: "Stack",
+    name: str,
+    url: str,
+    scheme: str,
+    seconds: float,
+    *,
+    keys: int = 1,
+    callers: int = CALLERS,
+    processes: int = 1,
+    presigned: int = 0,
 ) -> Row:
-    """Let buyers with fresh keys pay for so many seconds."""
+    """Let callers with fresh keys, spread over processes, pay for so many seconds."""
     own = [secrets.token_bytes(32) for _ in range(keys)]
     if scheme == "exact":
         for key in own:
-            sample.mint(LocalSigner(key).address, 10**9)
-    what = ["--url", f"{url}/{scheme}", "--network", f"eip155:{settings.CHAIN_ID}", "--callers", str(callers)]
-    done = subprocess.run(
-        [PYTHON, PROGRAMS / "buyer.py", *what, "--seconds", str(seconds), "--presigned", str(presigned)],
-        env=os.environ | stack.environment | {"BUYER_KEYS": " ".join(f"0x{key.hex()}" for key in own)},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=seconds + PATIENCE_SECONDS,
+            sample.mint(LocalSigner(key).address, PLENTY_MICROS)
+    what = ["--url", f"{url}/{scheme}", "--network", f"eip155:{settings.CHAIN_ID}", "--seconds", str(seconds)]
+    how = ["--callers", str(callers // processes), "--presigned", str(presigned)]
+    started = [
+        subprocess.Popen(
+            [*program("buyer"), *what, *how],
+            env=os.environ
+            | stack.environment
+            | {"BUYER_KEYS": " ".join(f"0x{key.hex()}" for key in own[at::processes])},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for at in range(processes)
+    ]
+    try:
+        said = [buyer.communicate(timeout=seconds + PATIENCE_SECONDS)[0] for buyer in started]
+    finally:
+        for buyer in started:
+            buyer.kill()
+            buyer.wait()
+    if any(buyer.returncode for buyer in started):
+        raise StackError(f"A buyer of the reference x402 stack failed in: {name}. It has said why above.")
+    found = [json.loads(result) for result in said]
+    taken = sorted(ms for one in found for ms in one["taken_ms"]) or [0.0]
+    return Row(
+        name=name,
+        scheme=scheme,
+        rate=sum(one["paid"] / one["seconds"] for one in found),
+        p50_ms=taken[len(taken) * 50 // 100],
+        p99_ms=taken[len(taken) * 99 // 100],
+        paid=sum(one["paid"] for one in found),
+        refused=sum(one["refused"] for one in found),
     )
-    found = json.loads(done.stdout.splitlines()[-1])
-    rate = found["paid"] / found["seconds"]
-    return Row(name, scheme, rate, found["p50_ms"], found["p99_ms"], found["paid"], found["refused"])
