@@ -31,15 +31,15 @@ def pay(
     request_hash: bytes,
 ) -> Payment:
     """Pay an agent once for each idempotency key; raise Refused, with nothing written, when that may not be."""
+    agent = Agent.objects.filter(uri=to).first()
+    if agent is None:
+        raise Refused(404, "not_found")
     pool = Pool.objects.select_for_update().get(pk=session.pool_id)
     earlier = Payment.objects.select_related("agent").filter(session=session, idempotency_key=idempotency_key).first()
     if earlier is not None:
         if bytes(earlier.request_hash) != request_hash:
             raise Refused(409, "idempotency_conflict")
         return earlier
-    agent = Agent.objects.filter(uri=to).first()
-    if agent is None:
-        raise Refused(404, "not_found")
     _check_policy(session, to, amount_micros)
     if pool.balance_micros < amount_micros:
         raise Refused(402, "insufficient_funds", remaining=money.render(pool.balance_micros))

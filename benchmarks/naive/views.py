@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from decimal import Decimal
 from typing import Any, cast
 
 from rest_framework import serializers
@@ -19,9 +20,9 @@ class PaymentIn(serializers.Serializer[Any]):
     """The body of the request."""
 
     to = serializers.CharField(max_length=255)
-    amount = serializers.DecimalField(max_digits=18, decimal_places=6, min_value=0)
+    amount = serializers.DecimalField(max_digits=18, decimal_places=6, min_value=Decimal("0.000001"))
     currency = serializers.ChoiceField(choices=["USDC"], default="USDC")
-    metadata = serializers.JSONField(default=dict)
+    metadata = serializers.DictField(default=dict)
 
 
 class PaymentOut(serializers.ModelSerializer[Payment]):
