@@ -1,25 +1,21 @@
-"""`make bench`: how fast payments are over HTTP, how much memory the idle stack takes, how fast the web starts.
+"""`make bench`: how fast payments are over HTTP, as one table, with what they are held against measured in the same run.
 
-Lives here: starting the real stack, loading it from this process, and the table. Machines are noisy, so every time stands
-beside a floor that was measured on the same machine in the same run: a durable insert of one row, and an HTTP request that
-touches no money. A bar is what the project promises; a ratio over 1 misses it.
+Machines are noisy and differ, so every rate stands beside the floor (the SQL function alone), a naive implementation and the
+x402 reference stack on this machine in this run; those ratios travel, the figures do not. Everything is on one machine: the
+load generator takes its share of the same cores. At the end the books are held against the chain.
 """
 
 import argparse
 import json
 import logging
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import django
-import httpx2
-import psutil
-import psycopg
 from django.utils import timezone
 from rich.console import Console
 from rich.table import Table
@@ -28,165 +24,131 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "marketplace.settings")
 django.setup()
 logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for each request would be most of the output
 
-from escrow import reconcile  # noqa: E402  (Django must be set up first)
+from benchmarks import machine, picture  # noqa: E402  (Django must be set up first)
+from benchmarks.bench import SETTINGS, Bench, Options, Row  # noqa: E402
+from benchmarks.scenarios import SCENARIOS  # noqa: E402
+from escrow import reconcile  # noqa: E402
 from escrow.chain.client import ChainClient  # noqa: E402
-from marketplace.management.stack import sample  # noqa: E402
 from marketplace.management.stack.stack import Stack  # noqa: E402
 
-P95_BAR_MS: Final = 30.0
-RSS_BAR_MB: Final = 900.0
-START_BAR_S: Final = 4.0
-WARM_UP: Final = 20
-"""Requests before the clock starts: the first of each web process opens its connections."""
+RESULTS: Final = Path(__file__).with_name("results")
+QUICK: Final = Options(
+    runs=1, seconds=1.0, pools=10, rows=20_000, fixed_rate=50.0, repeats=2, rounds=5, settled=200, rivals=False
+)
+DRAWN: Final = "latency.svg"
+TITLE: Final = "Latency of a payment over HTTP, 64 callers as fast as they can"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One measurement: its value, its bar where the project promises one, and what the floor took."""
-
-    name: str
-    value: float
-    unit: str
-    bar: float | None = None
-    floor: float | None = None
-
-    @property
-    def ratio_bar(self) -> float | None:
-        """The part of the bar that it takes: at most 1 keeps the promise."""
-        return None if self.bar is None else self.value / self.bar
-
-    @property
-    def ratio_floor(self) -> float | None:
-        """How many times the floor it takes."""
-        return None if not self.floor else self.value / self.floor
-
-
-def timed(times: int, call: Callable[[int], None]) -> list[float]:
-    """Return how long each call took, in milliseconds, sorted, after some that do not count."""
-    for at in range(WARM_UP):
-        call(-1 - at)
-    taken = []
-    for at in range(times):
-        begun = time.perf_counter()
-        call(at)
-        taken.append((time.perf_counter() - begun) * 1_000)
-    return sorted(taken)
-
-
-def percentile(taken: Sequence[float], percent: int) -> float:
-    """Return the nearest-rank percentile of sorted values."""
-    return taken[max(0, -(-len(taken) * percent // 100) - 1)]
-
-
-def durable_inserts(database_url: str, times: int) -> list[float]:
-    """Measure the least that a durable payment could cost: one row, one commit."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS benchmark_floor (id bigserial PRIMARY KEY, amount bigint)")
-        taken = timed(
-            times, lambda at: _discard(connection.execute("INSERT INTO benchmark_floor (amount) VALUES (%s)", [at]))
-        )
-        connection.execute("DROP TABLE benchmark_floor")
-    return taken
-
-
-def payments(stack: Stack, buyer: sample.Buyer, times: int) -> tuple[list[float], list[float]]:
-    """Measure payments one after another over one connection, and a request that touches no money beside them."""
-    run = os.urandom(8).hex()
-    headers = {"Authorization": f"Bearer {buyer.session_key}"}
-    with httpx2.Client(base_url=stack.urls.web, headers=headers) as http:
-
-        def pay(at: int) -> None:
-            body = {"to": "agent://lint.acme.dev", "amount": "0.001", "metadata": {"at": at}}
-            answer = http.post("/v1/payments", json=body, headers={"Idempotency-Key": f"{run}:{at}"})
-            if answer.status_code != 201:
-                raise SystemExit(f"a payment was refused: {answer.text}")
-
-        def look(at: int) -> None:
-            http.get("/healthz").raise_for_status()
-
-        return timed(times, pay), timed(times, look)
-
-
-def idle_memory(stack: Stack) -> tuple[float, float]:
-    """Return the resident memory of every process of the stack, in MB: the sum of RSS, and of PSS (shared pages once)."""
-    own = {child.process.pid for child in stack.supervisor.children.values()}
-    rss = pss = 0
-    for process in psutil.Process().children(recursive=True):
-        if process.pid in own or os.getsid(process.pid) in own:
-            memory = process.memory_full_info()
-            rss += memory.rss
-            pss += memory.pss
-    return rss / 2**20, pss / 2**20
-
-
-def web_start(stack: Stack) -> float:
-    """Return how long the web takes from its start to its first answer, in seconds."""
-    stack.stop("web")
-    begun = time.perf_counter()
-    stack.restart("web")
-    return time.perf_counter() - begun
-
-
-def measure(times: int, say: Callable[[str], None]) -> tuple[list[Row], bool]:
-    """Run everything; return the rows, and whether the books still equal the chain."""
-    with Stack(report=say) as stack:
-        sellers = sample.start_specialists(stack)
-        buyer = sample.open_buyer(
-            name="Benchmark", deposit="25.00", budget="20.00", policy={}, sellers=list(sellers.values())
-        )
-        rss, pss = idle_memory(stack)
-        say(f"{times} payments ...")
-        paid, looked = payments(stack, buyer, times)
-        inserted = durable_inserts(stack.urls.database, times)
-        started = web_start(stack)
+def measure(
+    names: Sequence[str], options: Options, say: Callable[[str], None]
+) -> tuple[list[Row], bool, dict[str, Any]]:
+    """Run scenarios; return their rows, whether the books equal the chain, and what the machine was like."""
+    rows: list[Row] = []
+    with Stack(settings=SETTINGS, report=say) as stack:
+        bench = Bench(stack, options, say)
+        about, whole = machine.description(), machine.Watch()
+        for name in SCENARIOS:
+            if name not in names:
+                continue
+            say(f"{name} ...")
+            watch, begun = machine.Watch(), time.monotonic()
+            row = SCENARIOS[name](bench)
+            row.extras |= {"foreign_cpu": watch.foreign(), "took_s": round(time.monotonic() - begun, 1)}
+            rows.append(row)
+            for fault in row.broken:
+                say(f"{name}: NOT EXACT: {fault}")
+        about |= {"foreign_cpu": whole.foreign(), "pools_opened_in_s": round(bench.market.opening_seconds, 1)}
+        say("holding the books against the chain ...")
         report = reconcile.reconcile(client=ChainClient(stack.urls.rpc), now=timezone.now())
-    floor = percentile(inserted, 50)
-    rows = [
-        Row("payment over HTTP, p50", percentile(paid, 50), "ms", floor=floor),
-        Row("payment over HTTP, p95", percentile(paid, 95), "ms", P95_BAR_MS, percentile(inserted, 95)),
-        Row("payment over HTTP, mean rate, one caller", 1_000 / statistics.fmean(paid), "per s"),
-        Row("request without money, p50", percentile(looked, 50), "ms", floor=floor),
-        Row("floor: durable insert, p50", floor, "ms"),
-        Row("idle memory of the whole stack, RSS", rss, "MB", RSS_BAR_MB),
-        Row("idle memory of the whole stack, PSS", pss, "MB"),
-        Row("start of the web", started, "s", START_BAR_S),
-    ]
-    return rows, report.equal
+        for line in (*report.differences, *report.alarms):
+            say(f"books: {line}")
+    return rows, report.equal, about
 
 
 def main() -> int:
-    """Measure and print; exit 1 when the books are off."""
+    """Measure and print; exit 1 when a micro is off or a scenario was not exact."""
+    chosen, options, as_json = _arguments()
+    progress = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    rows, equal, about = measure(chosen, options, progress.print)
+    if as_json:
+        found = {"scenarios": [row.document() for row in rows], "reconciled": equal, "machine": about}
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        _print(rows, equal, about)
+    if any(row.histogram for row in rows):
+        RESULTS.mkdir(exist_ok=True)
+        drawn = picture.draw([(row.name, row.histogram) for row in rows], TITLE)
+        (RESULTS / DRAWN).write_text(drawn, encoding="utf-8")
+    return 0 if equal and not any(row.broken for row in rows) else 1
+
+
+def _arguments() -> tuple[list[str], Options, bool]:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    parser.add_argument("--payments", type=int, default=300, help="how many payments to time (default: 300)")
-    options = parser.parse_args()
-    progress = Console(stderr=True, highlight=False)
-    rows, equal = measure(options.payments, progress.print)
-    if options.json:
-        documents = [{**asdict(row), "ratio_bar": row.ratio_bar, "ratio_floor": row.ratio_floor} for row in rows]
-        sys.stdout.write(json.dumps({"rows": documents, "reconciled": equal}) + "\n")
-    else:
-        _print(rows, equal)
-    return 0 if equal else 1
-
-
-def _print(rows: Sequence[Row], equal: bool) -> None:
-    table = Table("measured", "value", "bar", "of the bar", "times the floor")
-    for row in rows:
-        table.add_row(
-            row.name,
-            f"{row.value:.1f} {row.unit}",
-            "" if row.bar is None else f"{row.bar:g} {row.unit}",
-            "" if row.ratio_bar is None else f"{row.ratio_bar:.2f}",
-            "" if row.ratio_floor is None else f"{row.ratio_floor:.1f}",
+    parser.add_argument("--only", action="append", choices=[*SCENARIOS], help="this scenario only; may be repeated")
+    parser.add_argument(
+        "--skip", action="append", choices=[*SCENARIOS], default=[], help="all but this one; may be repeated"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a short smoke: seconds instead of minutes, no comparisons"
+    )
+    parser.add_argument("--no-rivals", action="store_true", help="measure neither the naive implementation nor x402")
+    for name, kind, what in (
+        ("runs", int, "each load is run so often, and the median one is told"),
+        ("seconds", float, "how long one load lasts"),
+        ("pools", int, "how many pools many_pools pays from"),
+        ("rows", int, "how many payments rows_10m seeds"),
+        ("fixed_rate", float, "arrivals a second of the open loop"),
+    ):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, help=f"{what} (default: {getattr(Options, name)})"
         )
-    console = Console(highlight=False)
+    given = parser.parse_args()
+    base = vars(QUICK if given.quick else Options())
+    asked = {name: value for name, value in vars(given).items() if name in base and value is not None}
+    options = Options(**(base | asked | ({"rivals": False} if given.no_rivals else {})))
+    return [name for name in given.only or SCENARIOS if name not in given.skip], options, given.json
+
+
+def _print(rows: Sequence[Row], equal: bool, about: dict[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    columns = (
+        "rate/s",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "refused",
+        "errors",
+        "x floor",
+        "x naive",
+        "x x402",
+        "at the fixed rate",
+    )
+    table = Table("scenario")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        fixed = ""
+        if row.extras.get("fixed_p50_ms") is not None:
+            fixed = f"{row.extras['fixed_rate']:,.0f}/s: {row.extras['fixed_p50_ms']:.1f} / {row.extras['fixed_p99_ms']:.1f}"
+        table.add_row(
+            row.name if not row.broken else f"{row.name} NOT EXACT",
+            _number(row.rate, 0),
+            *(_number(value, 2) for value in (row.p50_ms, row.p95_ms, row.p99_ms)),
+            *(str(row.refused), str(row.errors)),
+            *(_number(value, 2) for value in (row.ratio_floor, row.ratio_naive, row.ratio_x402)),
+            fixed,
+        )
     console.print(table)
+    for row in rows:
+        rest = {key: value for key, value in row.extras.items() if not key.startswith("fixed_")}
+        console.print(f"{row.name}: {json.dumps(rest)}")
+    console.print(f"machine: {json.dumps(about)}")
     console.print(f"books equal chain: {'yes' if equal else 'NO'}")
 
 
-def _discard(_: object) -> None:
-    """Take a result that nobody needs."""
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Driver:
         self.loop = loop
         self.templates = [wire.payment(plan, caller) for caller in plan.callers]
         self.done: asyncio.Future[None] = loop.create_future()
-        self.latencies, self.refund_latencies = array("d"), array("d")
+        self.latencies, self.refund_latencies, self.paid_at = array("d"), array("d"), array("d")
         self.codes: Counter[str] = Counter()
         self.refund_codes: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -82,7 +82,7 @@ class Driver:
         self.pending: deque[tuple[int, float]] = deque()
         self.refunds: deque[tuple[int, bytes]] = deque()
         self.issued = self.refused = self.in_flight = self.reconnects = self.connecting = 0
-        self.began = self.ended = self.late = self.cpu = 0.0
+        self.began = self.ended = self.late = self.cpu = self.began_at = 0.0
         self.refund_debt = 0.0
         of_rate = plan.longest * plan.rate if plan.rate else None
         self.total = min((limit for limit in (plan.count, of_rate) if limit is not None), default=None)
@@ -92,10 +92,11 @@ class Driver:
         await asyncio.gather(*(self._connect() for _ in range(self.plan.connections)))
         if not self.connections:
             raise ConnectionError(f"nothing listens at {self.plan.url}")
-        self.cpu = time.process_time()
+        self.cpu, self.began_at = time.process_time(), time.time()
         self.began = self.ended = clock()
         if self.plan.rate:
             with ticks.ticking(self.loop, 1 / self.plan.rate, self._arrive):
+                self._arrive()
                 await self._finish()
         else:
             for connection in tuple(self.connections):
@@ -121,6 +122,7 @@ class Driver:
             self.refund_latencies.append(now - connection.began)
         elif status == PAID:
             self.latencies.append(now - connection.began)
+            self.paid_at.append(now)
             if self.plan.keep_numbers:
                 self.numbers.append(number)
             if self.plan.refund_share:
@@ -190,6 +192,8 @@ class Driver:
             **figures.summary(self.latencies),
             "histogram": figures.histogram(self.latencies),
             "duration_s": round(duration, 4),
+            "began_at": self.began_at,
+            "timeline": figures.timeline(at - self.began for at in self.paid_at),
             "driver_cpu_s": round(time.process_time() - self.cpu, 3),
             "driver_late_ms": round(self.late * 1_000, 3),
         }

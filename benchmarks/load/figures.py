@@ -9,6 +9,9 @@ PERCENTS: Final = {"p50_ms": 50.0, "p95_ms": 95.0, "p99_ms": 99.0, "p999_ms": 99
 BUCKETS_A_DECADE: Final = 20
 """Each bucket is 12 % wider than the one before it."""
 
+SLICE_SECONDS: Final = 0.1
+"""Of a run's timeline: short enough to see what a burden does while it lasts."""
+
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
     """Return the nearest-rank percentile of sorted values, which must not be empty."""
@@ -28,6 +31,12 @@ def histogram(latencies: Iterable[float]) -> list[tuple[float, int]]:
     """Return (upper end in ms, count) of each bucket that is not empty; the buckets grow by the same factor."""
     counted = Counter(math.ceil(math.log10(max(taken * 1_000, 1e-3)) * BUCKETS_A_DECADE) for taken in latencies)
     return [(round(10 ** (at / BUCKETS_A_DECADE), 5), counted[at]) for at in sorted(counted)]
+
+
+def timeline(moments: Iterable[float]) -> list[int]:
+    """Return how many moments (seconds from the beginning) fall into each slice of `SLICE_SECONDS`, up to the last one."""
+    counted = Counter(int(moment / SLICE_SECONDS) for moment in moments)
+    return [counted[at] for at in range(max(counted, default=-1) + 1)]
 
 
 def within(buckets: Sequence[tuple[float, int]], percent: float) -> float:
