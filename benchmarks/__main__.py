@@ -35,6 +35,7 @@ RESULTS: Final = Path(__file__).with_name("results")
 QUICK: Final = Options(
     runs=1, seconds=1.0, pools=10, rows=20_000, fixed_rate=50.0, repeats=2, rounds=5, settled=200, rivals=False
 )
+TABLE_WIDTH: Final = 132
 DRAWN: Final = "latency.svg"
 TITLE: Final = "Latency of a payment over HTTP, 64 callers as fast as they can"
 
@@ -112,6 +113,7 @@ def _arguments() -> tuple[list[str], Options, bool]:
 
 def _print(rows: Sequence[Row], equal: bool, about: dict[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
+    console.width = max(console.width, TABLE_WIDTH)  # into a file too, a row is one line
     columns = (
         "rate/s",
         "p50 ms",
@@ -124,9 +126,10 @@ def _print(rows: Sequence[Row], equal: bool, about: dict[str, Any]) -> None:
         "x x402",
         "at the fixed rate",
     )
-    table = Table("scenario")
+    table = Table()
+    table.add_column("scenario", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         fixed = ""
         if row.extras.get("fixed_p50_ms") is not None:
