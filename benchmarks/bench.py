@@ -1,10 +1,11 @@
 """What every scenario shares: the running stack, the market in it, and what its figures are held against."""
 
 import statistics
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from benchmarks import floor
 from benchmarks.load.launch import Result, drive
@@ -13,6 +14,9 @@ from benchmarks.naive import Naive
 from benchmarks.peers import x402
 from escrow.models import Pool
 from marketplace.management.stack.stack import Stack
+from marketplace.management.stack.supervisor import StackError
+
+T = TypeVar("T")
 
 CONNECTIONS: Final = 64
 PLENTY: Final = "100000"
@@ -149,7 +153,15 @@ class Bench:
         if not self.options.rivals:
             return {}
         self.say("the x402 reference stack ...")
-        return x402.measure(self.stack, seconds=self.brief)
+        return self.attempt(lambda: x402.measure(self.stack, seconds=self.brief)) or {}
+
+    def attempt(self, rival: Callable[[], T]) -> T | None:
+        """Measure what others have built; None, and said why, where it cannot run: ours does not depend on it."""
+        try:
+            return rival()
+        except (StackError, subprocess.SubprocessError) as error:
+            self.say(str(error))
+            return None
 
     @property
     def brief(self) -> float:

@@ -9,7 +9,9 @@ WIDTH, HEIGHT = 900, 520
 LEFT, RIGHT, TOP, BOTTOM = 70, 210, 60, 70
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f", "#a6761d", "#6a3d9a")
 """Okabe and Ito's first, which stay apart for every kind of eye; they can be read on white and on black."""
-PERCENTS: Final = (0, 10, 25, 50, 75, 90, 95, 99, 100)
+PERCENTS: Final = (0.0, 50.0, 90.0, 99.0, 99.9, 99.99)
+NINES: Final = 4
+"""The height of the picture: each step up leaves a tenth of the answers that came later, so that the tail is not a line."""
 Line = tuple[str, Sequence[tuple[float, int]]]
 """A name, and (upper end in ms, count) of each bucket."""
 
@@ -54,8 +56,7 @@ def _grid(low: int, high: int) -> list[str]:
         parts.append(
             f'<line x1="{LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="#808080" stroke-opacity="0.25"/>'
         )
-        if percent not in (95, 99):  # too near to the next one
-            parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{percent} %</text>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{percent:g} %</text>')
     for decade in range(low, high + 1):
         for step in range(1, 10 if decade < high else 2):
             x = _x(10**decade * step, low, high)
@@ -92,4 +93,5 @@ def _x(upper: float, low: int, high: int) -> float:
 
 
 def _y(percent: float) -> float:
-    return HEIGHT - BOTTOM - percent / 100 * (HEIGHT - BOTTOM - TOP)
+    nines = min(NINES, -math.log10(max(1 - percent / 100, 10**-NINES)))
+    return HEIGHT - BOTTOM - nines / NINES * (HEIGHT - BOTTOM - TOP)
