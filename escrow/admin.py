@@ -240,9 +240,9 @@ class ChainLogAdmin(Money):
 class EventAdmin(Money):
     """What was told to payers and providers."""
 
-    list_display = ("id", "created_at", "type", "owner_kind", "owner_id", "subject_id", "position")
-    list_filter = ("type", "owner_kind")
-    search_fields = ("owner_id", "subject_id")
+    list_display = ("id", "created_at", "type", "payer_id", "party_id", "subject_id", "position")
+    list_filter = ("type",)
+    search_fields = ("payer_id", "party_id", "subject_id")
 
 
 @admin.register(Party, SignerNonce, ChainCursor)

@@ -15,7 +15,9 @@ from django.db.models import QuerySet
 from escrow.models import Event, Party, Pool
 
 PUBLISH_LIMIT: Final = 1_000
-"""Events published in one database transaction: about 10 ms of work."""
+"""Events published in one database transaction: about 20 ms of work."""
+PUBLISH_ROUNDS: Final = 5
+"""Database transactions of one sweep: a burst of payments is published soon after it, not at its cost."""
 
 
 def record(
@@ -28,21 +30,15 @@ def record(
     party: Party | None = None,
 ) -> None:
     """Record an event for the payer of a pool, for a party, or for both, in the caller's database transaction."""
-    owners: list[tuple[str, UUID]] = []
-    if pool is not None:
-        owners.append((Event.Owner.PAYER, pool.payer_id))
-    if party is not None:
-        owners.append((Event.Owner.PARTY, party.pk))
-    kinds, ids = [kind for kind, _ in owners], [owner for _, owner in owners]
     with connection.cursor() as cursor:
-        cursor.execute(_RECORD, [type, subject_type, subject_id, json.dumps(payload), kinds, ids])
+        told = [pool.payer_id if pool else None, party.pk if party else None]
+        cursor.execute(_RECORD, [*told, type, subject_type, subject_id, json.dumps(payload)])
 
 
 _RECORD: Final = """
-INSERT INTO escrow_event (type, subject_type, subject_id, payload, owner_kind, owner_id)
-SELECT %s, %s, %s::uuid, %s::jsonb, owner.kind, owner.id FROM unnest(%s::text[], %s::uuid[]) AS owner (kind, id)
+INSERT INTO escrow_event (payer_id, party_id, type, subject_type, subject_id, payload)
+VALUES (%s, %s, %s, %s, %s::uuid, %s::jsonb)
 """
-"""Plain SQL, because every payment runs it and the model layer costs more than the statement."""
 
 _PUBLISH: Final = """
 WITH due AS (
@@ -65,7 +61,17 @@ def publish() -> int:
         return int(cursor.rowcount)
 
 
-def feed(*, owner_kind: str, owner_id: UUID, after: int, limit: int) -> "QuerySet[Event]":
-    """Return the published events of an owner after a position, oldest first."""
-    published = Event.objects.filter(owner_kind=owner_kind, owner_id=owner_id, position__gt=after)
-    return published.order_by("position")[:limit]
+def publish_due() -> int:
+    """Publish what is due, within the limits of one sweep; return how many events got a position."""
+    published = 0
+    for _ in range(PUBLISH_ROUNDS):
+        published += (latest := publish())
+        if latest < PUBLISH_LIMIT:
+            break
+    return published
+
+
+def feed(*, payer_id: UUID | None = None, party_id: UUID | None = None, after: int, limit: int) -> "QuerySet[Event]":
+    """Return the published events of a payer, or of a party, after a position, oldest first."""
+    mine = Event.objects.filter(payer_id=payer_id) if payer_id else Event.objects.filter(party_id=party_id)
+    return mine.filter(position__gt=after).order_by("position")[:limit]

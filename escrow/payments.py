@@ -34,7 +34,7 @@ class Sent:
 _SEND: Final = """
 SELECT outcome, payment_id, at, remaining_micros, facts::text FROM escrow_send(
     true, %s, %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[],
-    %s::integer[], %s::timestamptz[], %s::boolean[]
+    %s::integer[], %s::timestamptz[], %s::timestamptz[], %s::boolean[]
 )
 """
 
@@ -62,7 +62,7 @@ def send(
         with connection.cursor() as cursor:
             order: list[Any] = [[session_id], [party_id], [to], [amount_micros], [money.render(amount_micros)]]
             order += [[json.dumps(metadata)], [idempotency_key], [request_hash]]
-            cursor.execute(_SEND, [now, *order, [opinion.version], [opinion.until], [opinion.denies]])
+            cursor.execute(_SEND, [now, *order, *([value] for value in opinion.columns)])
             verdict = Verdict.read(cursor.fetchone())
         if verdict.outcome in (verdicts.ALLOWED, verdicts.REPLAYED):
             payment = Payment.objects.get(pk=cast("UUID", verdict.payment_id))

@@ -97,7 +97,7 @@ class Policy:
 def check(policy: Policy, *, to: str, now: datetime) -> None:
     """Return when the policy allows the recipient now; raise PolicyDenied with the first rule that does not.
 
-    The answer holds until `valid_until`.
+    How long the answer holds is `valid`'s to say.
     """
     if policy.expires_at is not None and now >= policy.expires_at:
         limit = policy.expires_at.isoformat().replace("+00:00", "Z")
@@ -105,9 +105,10 @@ def check(policy: Policy, *, to: str, now: datetime) -> None:
     _check_recipient(policy, to)
 
 
-def valid_until(policy: Policy, now: datetime) -> datetime | None:
-    """Return when the answer of `check` may become another one; None when it never does."""
-    return policy.expires_at if policy.expires_at is not None and now < policy.expires_at else None
+def valid(policy: Policy, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """Return since when, and until when exclusively, the answer that `check` gives now holds; None where it always does."""
+    end = policy.expires_at
+    return (None, end) if end is None or now < end else (end, None)
 
 
 def exceeded(rule: str, *, limit: int, spent: int, amount_micros: int) -> PolicyDenied:

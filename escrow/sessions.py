@@ -23,7 +23,7 @@ ATTEMPTS: Final = 5
 _JUDGE: Final = """
 SELECT outcome, payment_id, at, remaining_micros, facts::text FROM escrow_judge(
     true, %s, %s::uuid[], %s::uuid[], %s::bigint[], ARRAY[NULL]::text[], ARRAY[NULL]::bytea[], %s::integer[],
-    %s::timestamptz[], %s::boolean[]
+    %s::timestamptz[], %s::timestamptz[], %s::boolean[]
 )
 """
 
@@ -126,7 +126,7 @@ def authorise(*, session: Session, party: Party, to: str, amount_micros: int, no
         with connection.cursor() as cursor:
             cursor.execute(
                 _JUDGE,
-                [now, [session.pk], [party.pk], [amount_micros], [opinion.version], [opinion.until], [opinion.denies]],
+                [now, [session.pk], [party.pk], [amount_micros], *([value] for value in opinion.columns)],
             )
             verdict = Verdict.read(cursor.fetchone())
         if verdict.outcome == verdicts.ALLOWED:

@@ -1,13 +1,13 @@
 """What the database says of a request to spend. Lives here: reading a verdict of `escrow_judge`, and the rules it is asked by.
 
-The pure rules of a policy run on a copy that is kept by session and version. The database compares the version, and the
-time until which the answer holds, with its own: a stale copy is refused, learnt anew, and asked again.
+The pure rules of a policy run on a copy that is kept by session and version. The database compares the version with its
+own, and the times between which the answer holds with its own clock: a stale answer is refused, and asked for again.
 """
 
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self
 from uuid import UUID
@@ -25,15 +25,15 @@ MAX_KNOWN: Final = 100_000
 """Policies kept by a process: some 100 MB if each were a long one; the longest unused goes first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Verdict:
     """What the database said. Without an outcome, there is no such session; amounts are micro-USDC."""
 
     outcome: str | None
-    payment_id: UUID | None = None
+    payment_id: UUID | str | None = None
     at: datetime | None = None
     remaining_micros: int = 0
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] | None = None
 
     @classmethod
     def read(cls, row: Sequence[Any] | None) -> Self:
@@ -41,33 +41,34 @@ class Verdict:
         if row is None:
             return cls(None)
         outcome, payment_id, at, remaining, facts = row
-        return cls(outcome, payment_id, at, remaining or 0, json.loads(facts) if facts else {})
+        return cls(outcome, payment_id, at, remaining or 0, json.loads(facts) if facts else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What the pure rules say of a recipient: under which version of the policy, until when, and the refusal if any."""
+    """What the pure rules say of a recipient: under which version, since and until when, and the refusal if any."""
 
     version: int | None
+    since: datetime | None
     until: datetime | None
     denial: PolicyDenied | None
 
     @property
-    def denies(self) -> bool:
-        """Whether the rules refuse."""
-        return self.denial is not None
+    def columns(self) -> tuple[int | None, datetime | None, datetime | None, bool]:
+        """What `escrow_judge` is told of it: version, since, until, and whether the rules refuse."""
+        return self.version, self.since, self.until, self.denial is not None
 
 
-UNKNOWN: Final = Opinion(None, None, None)
+UNKNOWN: Final = Opinion(None, None, None, None)
 
 
 class Rulebook:
     """The policies that this process knows, each under its session and version."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[UUID, tuple[int, Policy]] = OrderedDict()
+        self._known: OrderedDict[UUID | str, tuple[int, Policy]] = OrderedDict()
 
-    def opinion(self, session_id: UUID, *, to: str, now: datetime) -> Opinion:
+    def opinion(self, session_id: UUID | str, *, to: str, now: datetime) -> Opinion:
         """Return what the pure rules say now; of a session whose policy is not known, that it is not."""
         found = self._known.get(session_id)
         if found is None:
@@ -76,12 +77,13 @@ class Rulebook:
         try:
             policy.check(limits, to=to, now=now)
         except PolicyDenied as denial:
-            return Opinion(version, policy.valid_until(limits, now), denial)
-        return Opinion(version, policy.valid_until(limits, now), None)
+            return Opinion(version, *policy.valid(limits, now), denial)
+        return Opinion(version, *policy.valid(limits, now), None)
 
-    def learn(self, session_id: UUID, facts: Mapping[str, Any]) -> None:
+    def learn(self, session_id: UUID | str, facts: Mapping[str, Any] | None) -> None:
         """Keep the policy that a stale verdict came with."""
-        self._known[session_id] = (facts["version"], Policy.from_document(facts["policy"]))
+        if facts is not None:
+            self._known[session_id] = (facts["version"], Policy.from_document(facts["policy"]))
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
@@ -104,8 +106,8 @@ def refusal(verdict: Verdict, *, amount_micros: int, denial: PolicyDenied | None
     subject, _, state = outcome.partition("_")
     if subject in ("pool", "session"):
         return not_open(subject, state)
-    limit, spent = verdict.facts["limit"], verdict.facts.get("spent", 0)
-    return policy.exceeded(outcome, limit=limit, spent=spent, amount_micros=amount_micros)
+    counted = verdict.facts or {}
+    return policy.exceeded(outcome, limit=counted["limit"], spent=counted.get("spent", 0), amount_micros=amount_micros)
 
 
 def not_open(subject: str, state: str) -> StateConflict:

@@ -73,7 +73,7 @@ def timer_sweep() -> None:
 @shared_task(name="escrow.publish_sweep")
 def publish_sweep() -> None:
     """Give events their positions in the feed."""
-    events.publish()
+    events.publish_due()
 
 
 @shared_task(name="escrow.reconcile")

@@ -1,9 +1,17 @@
-"""The ASGI door of the service: Django and nothing else."""
+"""The web's entry: the lane for payments, Django for everything else. One process, one port, any ASGI server."""
 
-import os
+from typing import Any, cast
 
-from django.core.asgi import get_asgi_application
+from a2wsgi import WSGIMiddleware
+from django.conf import settings
 
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "marketplace.settings")
+from marketplace.wsgi import application as django  # isort: skip - it sets Django up, which the others need
 
-application = get_asgi_application()
+from marketplace.lane import statement
+from marketplace.lane.batches import Batches
+from marketplace.lane.door import App, Door
+
+application = Door(
+    Batches(statement.connect, batch_size=settings.LANE_BATCH, queue_length=settings.LANE_QUEUE),
+    cast("App", WSGIMiddleware(cast("Any", django), workers=settings.WEB_THREADS)),
+)

@@ -14,6 +14,7 @@ import re
 import secrets
 import zlib
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final, Literal
 from uuid import UUID
 
@@ -103,13 +104,9 @@ def authenticate(*, token: str, now: datetime) -> ApiKey:
 
     Raises Unauthenticated.
     """
-    match = _FORM.fullmatch(token)
-    if match is None or _check(match[1]) != match[4]:
-        raise Unauthenticated("This is not an API key, or it was mistyped: its check characters do not fit.")
-    if not token.startswith(prefix()):
-        raise Unauthenticated(f"This key belongs to another network; keys here begin with {prefix()}.")
-    key = ApiKey.objects.filter(key_id=match[2]).order_by().first()
-    if key is None or not hmac.compare_digest(bytes(key.secret_hash), _hash(match[3])):
+    key_id, secret_hash = parse(token)
+    key = ApiKey.objects.filter(key_id=key_id).order_by().first()
+    if key is None or not hmac.compare_digest(bytes(key.secret_hash), secret_hash):
         raise Unauthenticated("No such API key.")
     if key.revoked_at is not None:
         raise Unauthenticated("This API key has been revoked.")
@@ -117,6 +114,25 @@ def authenticate(*, token: str, now: datetime) -> ApiKey:
         raise Unauthenticated("This API key has expired.")
     _note_use(key, now)
     return key
+
+
+def parse(token: str) -> tuple[str, bytes]:
+    """Return the public id in a clear text, and the hash that the database has of its secret. Raises Unauthenticated.
+
+    Whether the key is live is not known from its text: that is asked on every call.
+    """
+    parts = _parts(token)
+    if not token.startswith(prefix()):
+        raise Unauthenticated(f"This key belongs to another network; keys here begin with {prefix()}.")
+    return parts
+
+
+@lru_cache(maxsize=10_000)
+def _parts(token: str) -> tuple[str, bytes]:
+    match = _FORM.fullmatch(token)
+    if match is None or _check(match[1]) != match[4]:
+        raise Unauthenticated("This is not an API key, or it was mistyped: its check characters do not fit.")
+    return match[2], _hash(match[3])
 
 
 def revoke(*, key: ApiKey, now: datetime) -> ApiKey:

@@ -7,6 +7,8 @@ import django.db.models.functions.comparison
 from django.db import migrations, models
 
 FILL = """
+UPDATE escrow_event SET payer_id = owner_id WHERE owner_kind = 'payer';
+UPDATE escrow_event SET party_id = owner_id WHERE owner_kind = 'party';
 UPDATE escrow_payment AS payment SET payer_id = pool.payer_id FROM escrow_pool AS pool WHERE pool.id = payment.pool_id;
 
 ALTER TABLE escrow_transfer DISABLE TRIGGER transfers_only_grow;
@@ -155,7 +157,34 @@ class Migration(migrations.Migration):
             field=models.BigIntegerField(default=0),
             preserve_default=False,
         ),
+        migrations.RemoveIndex(
+            model_name="event",
+            name="event_feed",
+        ),
+        migrations.AddField(
+            model_name="event",
+            name="party_id",
+            field=models.UUIDField(null=True),
+        ),
+        migrations.AddField(
+            model_name="event",
+            name="payer_id",
+            field=models.UUIDField(null=True),
+        ),
+        migrations.AlterField(
+            model_name="event",
+            name="position",
+            field=models.BigIntegerField(null=True),
+        ),
         migrations.RunSQL(FILL, migrations.RunSQL.noop),
+        migrations.RemoveField(
+            model_name="event",
+            name="owner_id",
+        ),
+        migrations.RemoveField(
+            model_name="event",
+            name="owner_kind",
+        ),
         migrations.AlterField(
             model_name="payment",
             name="record",
@@ -203,13 +232,42 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="transfer",
-            index=models.Index(fields=["receiver", "created_at", "id"], name="transfer_receiver"),
+            index=models.Index(
+                condition=models.Q(("reason", "payment"), _negated=True),
+                fields=["receiver", "created_at", "id"],
+                name="transfer_receiver",
+            ),
         ),
         migrations.AddConstraint(
             model_name="account",
             constraint=models.CheckConstraint(
                 condition=models.Q(("received_micros__gte", 0), ("sent_count__gte", 0), ("sent_micros__gte", 0)),
                 name="account_sums_not_negative",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="event",
+            index=models.Index(
+                condition=models.Q(("position__isnull", False)), fields=["payer_id", "position"], name="event_payer"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="event",
+            index=models.Index(
+                condition=models.Q(("position__isnull", False)), fields=["party_id", "position"], name="event_party"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="event",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("position__isnull", False)), fields=("position",), name="event_position_once"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="event",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("payer_id__isnull", False), ("party_id__isnull", False), _connector="OR"),
+                name="event_has_a_reader",
             ),
         ),
     ]

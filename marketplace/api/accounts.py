@@ -3,7 +3,6 @@
 from django.conf import settings
 
 from escrow import events
-from escrow.models import Event
 from marketplace import agents
 from marketplace.api import auth, shapes, show
 from marketplace.api.bodies import EventQuery
@@ -37,11 +36,9 @@ class Events(Endpoint):
     @serves(auth.OWNER, query=EventQuery, answer=shapes.EventPage)
     def get(self, call: Call) -> shapes.EventPage:
         """Read the events after a position, oldest first. Keep `next` and ask again: nothing is skipped or repeated."""
-        key = call.actor.key
-        if key.payer_id is not None:
-            kind, owner = Event.Owner.PAYER, key.payer_id
-        else:
-            kind, owner = Event.Owner.PARTY, call.actor.provider.party_id
-        rows = list(events.feed(owner_kind=kind, owner_id=owner, after=call.query.after, limit=call.query.limit))
+        mine = {"payer_id": call.actor.key.payer_id}
+        if mine["payer_id"] is None:
+            mine = {"party_id": call.actor.provider.party_id}
+        rows = list(events.feed(**mine, after=call.query.after, limit=call.query.limit))
         items = [show.event(row) for row in rows]
         return shapes.EventPage(items=items, next=items[-1].position if items else call.query.after)

@@ -6,6 +6,7 @@ read-only key is told what to read.
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from escrow.models import Dispute, Invoice, Payment, Pool, Session
 from marketplace import tasks
@@ -43,10 +44,10 @@ def of_payment(payment: Payment, actor: Actor) -> list[Action]:
     return _for(actor, offers)
 
 
-def of_sent(payment: Payment) -> list[Action]:
+def of_sent(payment_id: UUID) -> list[Action]:
     """What the answer to a new payment says: always the same, so that a repeated request gets the same bytes."""
     return [
-        get(f"/v1/payments/{payment.pk}", "See what becomes of it."),
+        get(f"/v1/payments/{payment_id}", "See what becomes of it."),
         post("/v1/disputes", "Dispute it, with its payment_id and a reason."),
     ]
 

@@ -144,7 +144,7 @@ def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: M
     parsing.check_length(request)
     raw = {} if request.method in SAFE_METHODS else request.data
     body = read(rule.body, raw)
-    request_hash = idempotency.hash_of(request, raw) if rule.money else b""
+    request_hash = idempotency.hash_of(str(request.method), request.path, raw) if rule.money else b""
 
     def effect(record_id: UUID | None = None) -> idempotency.Answer:
         call = Call(

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS: Final = 1
 """A database that restarts or a lock that is waited for is back within seconds."""
 
+CONTENT_TYPE: Final = "application/problem+json"
+
 FACTS: Final = ("rule", "limit", "spent", "remaining", "required", "would_allow", "subject", "state", "settles_by")
 """The facts of a refusal that become members of the problem."""
 
@@ -43,6 +45,7 @@ class Problem(Exception):
         facts: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         retryable: bool = False,
+        untouched: bool = False,
     ) -> None:
         super().__init__(detail)
         self.code = code
@@ -51,6 +54,8 @@ class Problem(Exception):
         self.facts = dict(facts or {})
         self.headers = dict(headers or {})
         self.retryable = retryable
+        self.untouched = untouched
+        """Whether it is certain, for a fault of ours too, that the request has had no effect."""
 
 
 @dataclass(slots=True)
@@ -61,6 +66,16 @@ class About:
     scope: str = ""
     session_id: str | None = None
     facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The request that a problem answers."""
+
+    method: str
+    path: str
+    request_id: str
+    about: About
 
 
 def invalid(name: str, rule: str, would_pass: str) -> Problem:
@@ -117,11 +132,18 @@ def handle(exc: Exception, context: Mapping[str, Any]) -> HttpResponse:
 
 def answer(exc: Exception, request: AnyRequest) -> HttpResponse:
     """Return the problem document of an exception as a response."""
+    about = getattr(request, "about", None) or About()
+    asked = Asked(request.method or "GET", request.path, request_id(request), about)
+    status, headers, body = render(exc, asked)
+    return HttpResponse(body, status=status, content_type=CONTENT_TYPE, headers=headers)
+
+
+def render(exc: Exception, asked: Asked) -> tuple[int, dict[str, str], str]:
+    """Return the status, the headers beside the content type, and the problem document of an exception."""
     problem = problem_of(exc)
     kind = KINDS[problem.code]
     if kind.status >= 500:
-        logger.error("%s %s failed, request %s", request.method, request.path, request_id(request), exc_info=exc)
-    about = getattr(request, "about", None) or About()
+        logger.error("%s %s failed, request %s", asked.method, asked.path, asked.request_id, exc_info=exc)
     document: dict[str, object] = {
         "type": f"/docs/errors/{problem.code}",
         "title": kind.title,
@@ -133,20 +155,20 @@ def answer(exc: Exception, request: AnyRequest) -> HttpResponse:
         document["errors"] = problem.errors
     document |= problem.facts
     document["retryable"] = problem.retryable
-    if about.moves_money:
-        document["outcome"] = "unknown" if kind.status >= 500 else "not_charged"
-    document["next_actions"] = next_actions(problem, request, about)
-    document["request_id"] = request_id(request)
-    body = json.dumps(document, separators=(",", ":"))
-    response = HttpResponse(body, status=kind.status, content_type="application/problem+json", headers=problem.headers)
+    if asked.about.moves_money:
+        document["outcome"] = "unknown" if kind.status >= 500 and not problem.untouched else "not_charged"
+    document["next_actions"] = next_actions(problem, asked)
+    document["request_id"] = asked.request_id
+    headers = dict(problem.headers)
     if kind.status == 401:
-        response["WWW-Authenticate"] = 'Bearer realm="agent market"'
-    return response
+        headers["WWW-Authenticate"] = 'Bearer realm="agent market"'
+    return kind.status, headers, json.dumps(document, separators=(",", ":"))
 
 
-def next_actions(problem: Problem, request: AnyRequest, about: About) -> list[dict[str, str]]:
+def next_actions(problem: Problem, asked: Asked) -> list[dict[str, str]]:
     """Return what can be sent next to get further, most useful first."""
     actions: list[tuple[str, str, str]] = []
+    about = asked.about
     session = f"/v1/sessions/{about.session_id}" if about.session_id else None
     match problem.code:
         case "insufficient_funds" if session and about.scope == "payer":
@@ -163,12 +185,12 @@ def next_actions(problem: Problem, request: AnyRequest, about: About) -> list[di
             actions = [("GET", "/v1/pools", "See what the pools hold; top one up, then repeat the request.")]
         case "idempotency_conflict" if session:
             actions = [("GET", f"/v1/payments?session_id={about.session_id}", "See what the key has done already.")]
-        case "conflict" | "already_redeemed" | "duplicate_invoice" if request.method == "POST":
-            actions = [("GET", _subject(request.path), "Read its state and its next actions.")]
+        case "conflict" | "already_redeemed" | "duplicate_invoice" if asked.method == "POST":
+            actions = [("GET", _subject(asked.path), "Read its state and its next actions.")]
         case "not_settled_yet":
-            actions = [("GET", _subject(request.path), "Read its status: a receipt is there once it is settling.")]
+            actions = [("GET", _subject(asked.path), "Read its status: a receipt is there once it is settling.")]
         case "internal" | "unavailable":
-            actions = [(request.method or "GET", request.path, "Repeat the request with the same Idempotency-Key.")]
+            actions = [(asked.method, asked.path, "Repeat the request with the same Idempotency-Key.")]
     actions.append(("GET", f"/docs/errors/{problem.code}", "Read what this code means and what helps."))
     return [{"method": method, "path": path, "why": why} for method, path, why in actions]
 

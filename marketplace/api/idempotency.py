@@ -41,19 +41,23 @@ class Answer:
 
 def key_of(request: Request) -> str:
     """Return the request's Idempotency-Key. Raises Problem when there is none, or none of the right form."""
-    key = request.META.get("HTTP_IDEMPOTENCY_KEY", "")
+    return check_key(request.META.get("HTTP_IDEMPOTENCY_KEY", ""))
+
+
+def check_key(key: str) -> str:
+    """Return an Idempotency-Key of the right form. Raises Problem."""
     if not key:
         raise Problem(
             "idempotency_key_required", "This moves money: send an Idempotency-Key header, one for each effect."
         )
     if not _KEY.fullmatch(key):
         raise invalid("Idempotency-Key", "must be 1 to 255 visible ASCII characters", "a UUID, for example")
-    return str(key)
+    return key
 
 
-def hash_of(request: Request, body: object) -> bytes:
+def hash_of(method: str, path: str, body: object) -> bytes:
     """Return the SHA-256 that tells whether two requests with one key are the same: method, path and canonical body."""
-    digest = hashlib.sha256(f"{request.method} {request.path}\n".encode())
+    digest = hashlib.sha256(f"{method} {path}\n".encode())
     digest.update(canonical(body))
     return digest.digest()
 

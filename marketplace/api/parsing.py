@@ -19,6 +19,7 @@ from marketplace.api.errors import Problem, invalid
 SAFE_INTEGER: Final = 2**53
 """Beyond it, readers that keep numbers as IEEE 754 doubles see another number (RFC 8259, section 6)."""
 
+_MAX_DEPTH: Final = settings.API_MAX_JSON_DEPTH
 _BRACKETS: Final = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 """A whole string, ended or not, or one bracket. Possessive: no text makes it look at a character twice."""
 _STEPS: Final = {"[": 1, "{": 1, "]": -1, "}": -1}
@@ -64,13 +65,7 @@ def read(raw: bytes) -> dict[str, Any]:
         raise _invalid("it begins with a byte order mark")
     _check_depth(text)
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_constant,
-            parse_float=_float,
-            parse_int=_integer,
-        )
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise _invalid(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     _check(value)
@@ -81,7 +76,7 @@ def read(raw: bytes) -> dict[str, Any]:
 
 def canonical(value: object) -> bytes:
     """Return JSON in one form whatever the order of keys and the spacing were: what a request hash is taken over."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _check_depth(text: str) -> None:
@@ -90,12 +85,12 @@ def _check_depth(text: str) -> None:
     Parsing recurses in C. Python's own limit does not protect it: a library may have raised that (py_ecc, which comes with
     web3, does), and then a deep document ends the process.
     """
-    if text.count("[") + text.count("{") <= settings.API_MAX_JSON_DEPTH:
+    if text.count("[") + text.count("{") <= _MAX_DEPTH:
         return
     depth = 0
     for mark in _BRACKETS.finditer(text):
         depth += _STEPS.get(mark[0], 0)
-        if depth > settings.API_MAX_JSON_DEPTH:
+        if depth > _MAX_DEPTH:
             raise _too_deep()
 
 
@@ -113,7 +108,7 @@ def _check(value: object) -> None:
             elif isinstance(item, dict):
                 below.extend(item)
                 below.extend(item.values())
-        if depth >= settings.API_MAX_JSON_DEPTH and any(isinstance(item, list | dict) for item in below):
+        if depth >= _MAX_DEPTH and any(isinstance(item, list | dict) for item in below):
             raise _too_deep()
         level = below
 
@@ -162,8 +157,14 @@ def _charset(media_type: str) -> str:
 
 
 def _too_deep() -> Problem:
-    return _invalid(f"it is nested deeper than {settings.API_MAX_JSON_DEPTH} levels")
+    return _invalid(f"it is nested deeper than {_MAX_DEPTH} levels")
 
 
 def _invalid(what: str) -> Problem:
     return Problem("invalid_json", f"The body is not acceptable JSON: {what}.")
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_integer
+)
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -32,7 +32,18 @@ class Payments(Endpoint):
             idempotency_key=call.idempotency_key,
             request_hash=call.request_hash,
         )
-        return Reply(show.sent(sent.payment, provider_id), replayed=sent.replayed)
+        paid = sent.payment
+        shown = show.sent(
+            id=paid.pk,
+            session_id=session_id,
+            to=paid.to,
+            provider_id=provider_id,
+            amount_micros=paid.amount_micros,
+            metadata=call.body.metadata,
+            created_at=paid.created_at,
+            remaining_micros=paid.remaining_micros,
+        )
+        return Reply(shown, replayed=sent.replayed)
 
     @serves(auth.ANYONE, query=PaymentQuery, answer=shapes.PaymentPage)
     def get(self, call: Call) -> shapes.PaymentPage:

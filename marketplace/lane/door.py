@@ -1,0 +1,243 @@
+"""The lane's HTTP. Lives here: from a request to an order, and from a decision to the bytes of an answer.
+
+The lane answers what goes well and every refusal of the money rooms. Anything else (a malformed request, a key that opens
+nothing, an agent that nobody knows) it hands on to Django as it came, so that there is one place that explains it.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, cast
+from uuid import uuid4
+
+import psycopg
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+
+from escrow import money, payments, verdicts
+from escrow.errors import EscrowError
+from marketplace import keys
+from marketplace.api import endpoint, errors, idempotency, parsing, show
+from marketplace.api.bodies import PaymentIn
+from marketplace.api.errors import About, Asked, Problem
+from marketplace.lane.batches import Batches, Full, GivenUp
+from marketplace.lane.statement import Decision, Order
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+PATH: Final = "/v1/payments"
+RETRY_AFTER: Final = {"Retry-After": str(errors.RETRY_AFTER_SECONDS)}
+_MAX_BODY: Final = settings.API_MAX_BODY_BYTES
+_TLS_ONLY: Final = settings.SECURE_SSL_REDIRECT
+"""Then Django redirects a plain request."""
+_BEHIND_PROXY: Final = settings.BEHIND_PROXY
+_READ: Final = frozenset(
+    (b"authorization", b"idempotency-key", b"content-length", b"content-type", b"accept", b"host", b"x-forwarded-proto")
+)
+_UNUSUAL: Final = frozenset((b"transfer-encoding", b"content-encoding", b"expect"))
+_JSON: Final = frozenset((b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"))
+_ACCEPTED: Final = frozenset((None, b"*/*", b"application/json", b"application/json, */*;q=0.5"))
+_COMMON: Final = (
+    (b"cache-control", b"no-store"),
+    # What Django's middleware says of every answer.
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+)
+
+
+class NotForTheLane(Exception):
+    """The request is for Django to answer."""
+
+
+class Door:
+    """An ASGI application: the lane's one operation, and ``django`` for everything else."""
+
+    def __init__(self, batches: Batches, django: App) -> None:
+        self._batches = batches
+        self._django = django
+        self._sessions: dict[str, str] = {}
+        """From the id of a session's key to its session, which never changes; the statement checks it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == PATH:
+            await self._pay(scope, receive, send)
+        else:
+            await self._django(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self._batches.start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._batches.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _pay(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            headers = plain_headers(scope)
+        except NotForTheLane:
+            await self._django(scope, receive, send)
+            return
+        body = await _body(receive)
+        if body is None:  # the caller is gone
+            return
+        try:
+            answer = await self._answer(self._order(headers, body))
+        except NotForTheLane:
+            await self._django(scope, _replayed(body, receive), send)
+            return
+        await _send(send, *answer)
+
+    def _order(self, headers: Mapping[bytes, bytes], body: bytes) -> Order:
+        try:
+            scheme, _, token = headers[b"authorization"].decode("ascii").partition(" ")
+            if scheme.lower() != "bearer":
+                raise NotForTheLane
+            key_id, secret_hash = keys.parse(token.strip())
+            idempotency_key = idempotency.check_key(headers[b"idempotency-key"].decode("ascii"))
+            if len(body) != int(headers[b"content-length"]):
+                raise NotForTheLane
+            raw = parsing.read(body)
+            asked: PaymentIn = endpoint.read(PaymentIn, raw)
+            payments.require_payable_amount(asked.amount)
+        except (KeyError, ValueError, Problem, EscrowError):
+            raise NotForTheLane from None
+        return Order(
+            key_id=key_id,
+            secret_hash=secret_hash,
+            session_id=str(asked.session_id) if asked.session_id else self._sessions.get(key_id),
+            to=asked.to,
+            amount_micros=asked.amount,
+            shown_amount=money.render(asked.amount),
+            metadata=parsing.canonical(asked.metadata).decode(),
+            idempotency_key=idempotency_key,
+            request_hash=idempotency.hash_of("POST", PATH, raw),
+        )
+
+    async def _answer(self, order: Order) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        try:
+            decision, opinion = await self._batches.decide(order)
+        except Exception as fault:  # noqa: BLE001 - every fault is an answer; what it is not sure of, it says so
+            return _problem(_of_fault(fault), About(moves_money=True))
+        if not decision.admitted:
+            raise NotForTheLane
+        if decision.key_session_id is not None:
+            self._sessions[order.key_id] = decision.key_session_id
+        verdict = decision.verdict
+        if verdict.outcome in (verdicts.ALLOWED, verdicts.REPLAYED):
+            return _sent(order, decision)
+        refusal = verdicts.refusal(
+            verdict, amount_micros=order.amount_micros, denial=opinion.denial, key=order.idempotency_key
+        )
+        about = About(moves_money=True, scope=decision.scope, session_id=decision.session_id)
+        return _problem(refusal, about)
+
+
+def plain_headers(scope: Scope) -> dict[bytes, bytes]:
+    """Return the headers that the lane reads. Raises NotForTheLane for a request that wants more care than it takes."""
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name in _READ:
+            if name in found:
+                raise NotForTheLane
+            found[name] = value
+        elif name in _UNUSUAL:
+            raise NotForTheLane
+    length = found.get(b"content-length", b"")
+    is_plain = (
+        not scope["query_string"]
+        and found.get(b"content-type") in _JSON
+        and found.get(b"accept") in _ACCEPTED
+        and length.isdigit()
+        and len(length) < 9
+        and int(length) <= _MAX_BODY
+        and (
+            not _TLS_ONLY
+            or scope["scheme"] == "https"
+            or (_BEHIND_PROXY and found.get(b"x-forwarded-proto") == b"https")
+        )
+        and _is_host_allowed(found.get(b"host", b""))
+    )
+    if not is_plain:
+        raise NotForTheLane
+    return found
+
+
+@lru_cache(maxsize=100)
+def _is_host_allowed(host: bytes) -> bool:
+    domain, _ = split_domain_port(host.decode("latin-1"))
+    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
+
+
+def _sent(order: Order, decision: Decision) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    verdict = decision.verdict
+    shown = show.sent_json(
+        id=cast("str", verdict.payment_id),
+        session_id=cast("str", decision.session_id),
+        to=order.to,
+        provider_id=cast("str", decision.provider_id),
+        amount=order.shown_amount,
+        metadata=order.metadata,
+        created_at=cast("datetime", verdict.at),
+        remaining_micros=verdict.remaining_micros,
+    )
+    headers = [(b"content-type", b"application/json"), (b"x-request-id", str(uuid4()).encode())]
+    if verdict.outcome == verdicts.REPLAYED:
+        headers.append((b"idempotent-replayed", b"true"))
+    return 201, headers, shown.encode()
+
+
+def _problem(fault: Exception, about: About) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    request_id = str(uuid4())
+    status, more, document = errors.render(fault, Asked("POST", PATH, request_id, about))
+    headers = [(name.lower().encode(), value.encode()) for name, value in more.items()]
+    headers += [(b"content-type", errors.CONTENT_TYPE.encode()), (b"x-request-id", request_id.encode())]
+    return status, headers, document.encode()
+
+
+def _of_fault(fault: Exception) -> Exception:
+    match fault:
+        case Full():
+            detail = "Too many payments are waiting already; this one was not tried."
+        case GivenUp():
+            detail = "The accounts of this payment were busy for too long; nothing of it was done."
+        case psycopg.OperationalError():
+            return Problem("unavailable", "The database did not answer in time.", headers=RETRY_AFTER, retryable=True)
+        case _:
+            return fault
+    return Problem("unavailable", detail, headers=RETRY_AFTER, retryable=True, untouched=True)
+
+
+async def _body(receive: Receive) -> bytes | None:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body", False):
+        message = await receive()
+        body += message.get("body", b"")
+    return None if message["type"] == "http.disconnect" else body
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def replay() -> Message:
+        return next(messages, None) or await receive()
+
+    return replay
+
+
+async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    headers += [*_COMMON, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
