@@ -25,14 +25,20 @@ MIN_SECONDS: Final = 1
 CALLERS: Final = "benchmark_floor_caller"
 ROWS: Final = "benchmark_floor_row"
 FUNCTION: Final = "escrow_send"
-SEND: Final = f"""\\set n random(1, {{count}})
-SELECT outcome FROM {CALLERS} AS caller, LATERAL {FUNCTION}(
-    true, NULL, ARRAY[caller.session_id], ARRAY[caller.party_id], ARRAY['{AGENT}'], ARRAY[{PRICE_MICROS}::bigint],
-    ARRAY['{PRICE}'], ARRAY['{{{{}}}}'], ARRAY[gen_random_uuid()::text], ARRAY[sha256('floor')], ARRAY[caller.version],
-    ARRAY[NULL::timestamptz], ARRAY[false]
-) WHERE caller.n = :n;
-"""  # noqa: S608 - our own constants
-"""One payment out of a session that is drawn by lot; of one session, the same work without the lot mattering."""
+GIVEN: Final = {
+    "patient": "true",
+    "sessions": "ARRAY[caller.session_id]",
+    "parties": "ARRAY[caller.party_id]",
+    "recipients": f"ARRAY['{AGENT}']",
+    "amounts": f"ARRAY[{PRICE_MICROS}::bigint]",
+    "shown": f"ARRAY['{PRICE}']",
+    "metadata": "ARRAY['{}']",
+    "keys": "ARRAY[gen_random_uuid()::text]",
+    "hashes": "ARRAY[sha256('floor')]",
+    "versions": "ARRAY[caller.version]",
+    "denied": "ARRAY[false]",
+}
+"""What one payment gives to the function's arguments, by name; the others get NULL, or one NULL each."""
 INSERT: Final = f"INSERT INTO {ROWS} (amount) VALUES (1);\n"  # noqa: S608 - our own constant
 _TPS: Final = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
 _FAILED: Final = re.compile(r"number of failed transactions: (\d+)")
@@ -46,8 +52,10 @@ def best(
         say(f"no floor: pgbench or {FUNCTION} is missing")
         return None
     with callers(stack, purses):
-        rates = {count: run(stack, SEND.format(count=len(purses)), count, seconds) for count in clients}
-        paid_all(stack, purses)
+        call = statement(stack)
+        script = f"\\set n random(1, {len(purses)})\n{call} WHERE caller.n = :n;\n"
+        rates = {count: run(stack, script, count, seconds) for count in clients}
+        pays(stack, call)
     say(
         f"floor over {len(purses)} sessions, by clients: {', '.join(f'{n}: {rate:,.0f}/s' for n, rate in rates.items())}"
     )
@@ -99,12 +107,26 @@ def has_function(stack: Stack) -> bool:
         return connection.execute("SELECT FROM pg_proc WHERE proname = %s", [FUNCTION]).fetchone() is not None
 
 
-def paid_all(stack: Stack, purses: Sequence[Purse]) -> None:
-    """Return when the floor's last call to one of the sessions was a payment. Raises RuntimeError."""
+def statement(stack: Stack) -> str:
+    """Return the call that pays from each caller of the table, written for the function as it is in this database."""
     with psycopg.connect(stack.urls.database) as connection:
-        last = connection.execute(SEND.format(count=1).partition("\n")[2].replace(":n", "1").encode()).fetchone()
-    if last is None or last[0] != "allowed":
-        raise RuntimeError(f"the floor did not pay from {purses[0].session.pk}: {last}")
+        found = connection.execute(
+            """SELECT argument.name, argument.type::regtype::text FROM pg_proc,
+            unnest(proargnames[:pronargs], proargtypes::oid[]) WITH ORDINALITY AS argument (name, type, nth)
+            WHERE proname = %s ORDER BY nth""",
+            [FUNCTION],
+        ).fetchall()
+    nothing = {kind: f"ARRAY[NULL]::{kind}" if kind.endswith("[]") else f"NULL::{kind}" for _, kind in found}
+    arguments = ", ".join(GIVEN.get(name, nothing[kind]) for name, kind in found)
+    return f"SELECT outcome FROM {CALLERS} AS caller, LATERAL {FUNCTION}({arguments})"  # noqa: S608 - our own names
+
+
+def pays(stack: Stack, call: str) -> None:
+    """Return when the call pays, as it must have done all the time: a refusal would be faster. Raises RuntimeError."""
+    with psycopg.connect(stack.urls.database) as connection:
+        outcomes = {outcome for (outcome,) in connection.execute(call.encode()).fetchall()}
+    if outcomes != {"allowed"}:
+        raise RuntimeError(f"the floor did not pay: {outcomes}")
 
 
 @contextmanager

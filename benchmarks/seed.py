@@ -191,7 +191,7 @@ def _payments(cursor: Cursor, facts: dict[str, Any], make: str, first: int, last
     statements = [
         rows.insert(cursor, "escrow_payment", rows.PAYMENT, "seed_row", "ORDER BY i"),
         rows.insert(cursor, "escrow_transfer", rows.TRANSFER, "seed_row", "ORDER BY i"),
-        rows.insert(cursor, "escrow_event", rows.EVENT, rows.OWNERS, "ORDER BY i, owner.nth"),
+        rows.insert(cursor, "escrow_event", rows.EVENT, "seed_row", "ORDER BY i"),
     ]
     for begin in range(first, last + 1, CHUNK):
         end = min(begin + CHUNK - 1, last)

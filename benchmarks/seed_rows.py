@@ -206,18 +206,15 @@ STEP: Final = {
     "sender_nth": "nth + row_number() OVER earlier",
 }
 EVENT: Final = {
-    "owner_kind": "owner.kind",
-    "owner_id": "owner.id",
+    "payer_id": "payer_id",
+    "party_id": "party_id",
     "type": "'payment.created'",
     "subject_type": "'payment'",
-    "subject_id": "seed_row.id",
+    "subject_id": "id",
     "payload": "jsonb_build_object('session_id', session_id, 'to', %(to)s, 'kind', 'call', 'amount', '0.001')",
-    "position": "%(position)s + 2 * i + owner.nth",
-    "created_at": "uuid_extract_timestamp(seed_row.id)",
+    "position": "%(position)s + i",
+    "created_at": "uuid_extract_timestamp(id)",
 }
-OWNERS: Final = (
-    "seed_row CROSS JOIN LATERAL (VALUES (0, 'payer', payer_id), (1, 'party', party_id)) AS owner (nth, kind, id)"
-)
 SUMS: Final = """
 UPDATE escrow_account AS account
 SET sent_micros = sums.sent, received_micros = sums.received{counted}
