@@ -33,7 +33,16 @@ from marketplace.management.stack.stack import Stack  # noqa: E402
 
 RESULTS: Final = Path(__file__).with_name("results")
 QUICK: Final = Options(
-    runs=1, seconds=1.0, pools=10, rows=20_000, fixed_rate=50.0, repeats=2, rounds=5, settled=200, rivals=False
+    runs=1,
+    seconds=1.0,
+    pools=10,
+    rows=20_000,
+    fixed_rate=50.0,
+    repeats=2,
+    rounds=5,
+    settled=200,
+    draw=False,
+    rivals=False,
 )
 TABLE_WIDTH: Final = 132
 DRAWN: Final = "latency.svg"
@@ -58,7 +67,11 @@ def measure(
             rows.append(row)
             for fault in row.broken:
                 say(f"{name}: NOT EXACT: {fault}")
-        about |= {"foreign_cpu": whole.foreign(), "pools_opened_in_s": round(bench.market.opening_seconds, 1)}
+        about |= {
+            "fsync_us_after": round(machine.fsync_us(), 1),
+            "foreign_cpu": whole.foreign(),
+            "pools_opened_in_s": round(bench.market.opening_seconds, 1),
+        }
         say("holding the books against the chain ...")
         report = reconcile.reconcile(client=ChainClient(stack.urls.rpc), now=timezone.now())
         for line in (*report.differences, *report.alarms):
@@ -76,7 +89,7 @@ def main() -> int:
         sys.stdout.write(json.dumps(found) + "\n")
     else:
         _print(rows, equal, about)
-    if any(row.histogram for row in rows):
+    if options.draw and any(row.histogram for row in rows):
         RESULTS.mkdir(exist_ok=True)
         drawn = picture.draw([(row.name, row.histogram) for row in rows], TITLE)
         (RESULTS / DRAWN).write_text(drawn, encoding="utf-8")

@@ -23,6 +23,8 @@ PLENTY: Final = "100000"
 """USDC in a pool that must never run dry: a thousand million payments."""
 PLENTY_HOT: Final = "50000"
 PLENTY_EACH: Final = "100"
+OVERLOADED: Final = ("never sent", "run cut short", "no answer in time", "status 503")
+"""What a service says, or shows, that more is asked of than it can do."""
 SETTINGS: Final = {
     "SETTLE_MIN_MICROS": "1000000000",  # $1,000, which no load reaches by itself: settlement runs when a scenario asks
     "SETTLE_MAX_AGE": "864000",
@@ -44,6 +46,7 @@ class Options:
     repeats: int = 20
     rounds: int = 100
     settled: int = 10_000
+    draw: bool = True
     rivals: bool = True
     """Whether to measure the naive implementation and x402 too."""
 
@@ -72,10 +75,8 @@ class Row:
         """Return the row of one run of the load generator."""
         same = {key: seen[key] for key in ("rate", "p50_ms", "p95_ms", "p99_ms", "refused", "errors")}
         row = cls(name, **same, histogram=[(upper, count) for upper, count in seen["histogram"]])
-        if seen["errors"]:
-            row.broken.append(f"errors: {seen['errors_by_kind']}")
-        if seen["refused"]:
-            row.broken.append(f"refused: {seen['codes']}")
+        row.extras["driver_cpu"] = round(seen["driver_cpu_s"] / seen["duration_s"], 3)
+        row.broken = wrong(seen)
         return row
 
     def document(self) -> dict[str, Any]:
@@ -192,6 +193,13 @@ class Bench:
         row.ratio_naive = ratio(row.rate, self.naive.get("many" if many else "hot"))
         row.ratio_x402 = ratio(row.rate, self.x402.get("rate"))
         return row
+
+
+def wrong(seen: Result) -> list[str]:
+    """Return what a load had of answers that nobody should get; being too slow for it is told by its figures."""
+    errors = {kind: count for kind, count in seen["errors_by_kind"].items() if kind not in OVERLOADED}
+    refused = {code: count for code, count in seen["codes"].items() if code not in ("201", "unavailable")}
+    return [f"{kind}: {count}" for kind, count in (errors | refused).items()]
 
 
 def ratio(rate: float | None, to: float | None) -> float | None:

@@ -42,7 +42,7 @@ def while_settling(bench: Bench) -> Row:
     during = _rate_between(seen, asked, landed or time.time())
     row = Row.of("while_settling", seen)
     row.rate = during
-    row.extras = {
+    row.extras |= {
         "settled": Payment.objects.filter(pool=pool, status=Payment.Status.SETTLED).count(),
         "settle_seconds": None if landed is None else round(landed - asked, 2),
         "ratio_quiet": ratio(during, quiet),
@@ -58,7 +58,7 @@ def slow_disk(bench: Bench) -> Row:
         row = Row.of("slow_disk", bench.median(lambda: bench.load([bench.hot])))
         fixed = at_fixed_rate(bench)
         alone = floor.best(bench.stack, [bench.hot], floor.HOT_CLIENTS, bench.brief, bench.say)
-    row.extras = {
+    row.extras |= {
         "how": f"commit_delay = {FSYNC_MS * 1000}, commit_siblings = 0",
         "one_statement_a_commit": alone,
         "ratio_one_statement_a_commit": ratio(row.rate, alone),
@@ -87,7 +87,7 @@ def rows_10m(bench: Bench) -> Row:
     bench.load([bench.hot], warm_up=True)
     row = Row.of("rows_10m", bench.median(lambda: bench.load([bench.hot])))
     fixed = at_fixed_rate(bench)
-    row.extras = {
+    row.extras |= {
         "rows": Payment.objects.count(),
         "seed_seconds": round(seeded, 1),
         "ratio_empty": ratio(row.rate, empty),

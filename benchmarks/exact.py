@@ -54,7 +54,7 @@ def _contest(bench: Bench, name: str, *, budget: int, callers: int) -> Row:
     row.broken = broken
     row.rate = round(statistics.median(sum(r["codes"].values()) / r["duration_s"] for r in seen), 1)
     row.errors = sum(int(result["errors"]) for result in seen)
-    row.extras = {"paid": middle["paid"], "repeats": len(seen), "exact": not broken}
+    row.extras |= {"paid": middle["paid"], "repeats": len(seen), "exact": not broken}
     return row
 
 

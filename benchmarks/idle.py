@@ -37,6 +37,12 @@ def memory(stack: Stack) -> tuple[float, float]:
     return rss / 2**20, pss / 2**20
 
 
+def resident(stack: Stack, name: str) -> float:
+    """Return the resident memory of one child and all that it started, in MB."""
+    child = psutil.Process(stack.supervisor.children[name].process.pid)
+    return round(sum(process.memory_info().rss for process in (child, *child.children(recursive=True))) / 2**20, 1)
+
+
 def web_start(stack: Stack) -> float:
     """Return how long the web takes from its start to its first answer, in seconds."""
     stack.stop("web")

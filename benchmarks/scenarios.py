@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from benchmarks import burdens, exact, idle
-from benchmarks.bench import Bench, Row
+from benchmarks.bench import Bench, Row, wrong
 from benchmarks.market import Purse
 from benchmarks.peers import ledger as peer_ledgers
 
@@ -14,7 +14,11 @@ FIGURES: Final = ("rate", "p50_ms", "p95_ms", "p99_ms", "max_ms", "errors", "dri
 
 def hot_pool(bench: Bench) -> Row:
     """Everybody pays from one session: 64 connections as fast as they can, then a fixed rate."""
-    row = bench.compare(Row.of("hot_pool", bench.quiet))
+    bench.load([bench.hot], warm_up=True)
+    before = idle.resident(bench.stack, "web")
+    row = Row.of("hot_pool", bench.quiet)
+    row.extras["web_rss_mb"] = [before, idle.resident(bench.stack, "web")]
+    bench.compare(row)
     return _at_fixed_rate(bench, row, [bench.hot])
 
 
@@ -72,6 +76,5 @@ def _at_fixed_rate(bench: Bench, row: Row, purses: Sequence[Purse]) -> Row:
     seen = burdens.at_fixed_rate(bench, purses)
     row.extras |= {"fixed_rate": bench.options.fixed_rate, **{f"fixed_{name}": seen[name] for name in FIGURES[1:]}}
     row.errors += int(seen["errors"])
-    if seen["errors"] or seen["refused"]:
-        row.broken.append(f"at the fixed rate: {seen['codes']} {seen['errors_by_kind']}")
+    row.broken += [f"at the fixed rate: {fault}" for fault in wrong(seen)]
     return row
