@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from escrow import money
 from escrow.errors import InvalidInput
-from escrow.policy import MAX_PATTERNS, Policy
+from escrow.policy import AMOUNTS, MAX_COUNT, MAX_PATTERNS, Policy
 from marketplace import agents
 
 AMOUNT_PATTERN: Final = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,6})?$"
@@ -44,8 +44,8 @@ POLICY_SCHEMA: Final[dict[str, Any]] = {
     "description": "Limits of a session; one left out does not limit. `*.acme.dev` is every name below acme.dev.",
     "additionalProperties": False,
     "properties": {
-        "max_per_tx": _AMOUNT_SCHEMA,
-        "max_total": _AMOUNT_SCHEMA,
+        **dict.fromkeys(AMOUNTS, _AMOUNT_SCHEMA),
+        "max_tx_per_minute": {"type": "integer", "minimum": 1, "maximum": MAX_COUNT},
         "allowed_recipients": _PATTERNS_SCHEMA,
         "denied_recipients": _PATTERNS_SCHEMA,
         "expires_at": {"type": "string", "format": "date-time"},

@@ -70,7 +70,9 @@ def test_a_refusal_is_not_remembered(world: World, unmoved) -> None:
 
 def test_the_policy_refuses_what_it_does_not_know(world: World, unmoved) -> None:
     for policy, field in (
-        ({"max_per_hour": "1.00"}, "policy"),
+        ({"max_per_week": "1.00"}, "policy"),
+        ({"max_tx_per_minute": "60"}, "policy"),
+        ({"max_per_hour": 1}, "policy"),
         ({"max_per_tx": 0.5}, "policy"),
         ({"allowed_recipients": ["*"]}, "policy"),
         ({"allowed_recipients": []}, "policy"),

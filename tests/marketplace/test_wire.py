@@ -37,16 +37,7 @@ def port(transactional_db: None) -> Iterator[int]:
     place = connection.settings_dict
     host = f"{place['HOST']}:{place['PORT']}" if place["PORT"] else place["HOST"]
     url = f"postgres://{place['USER']}@{quote(host, safe=':')}/{place['NAME']}"
-    command = [
-        sys.executable,
-        "-m",
-        "granian",
-        "--interface",
-        "wsgi",
-        "--port",
-        str(port),
-        "marketplace.wsgi:application",
-    ]
+    command = [sys.executable, "-m", "marketplace.server", "--port", str(port)]
     environment = {**os.environ, "DATABASE_URL": url, "LOG_LEVEL": "CRITICAL"}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -72,7 +63,10 @@ def _wait(port: int) -> None:
 def post(
     port: int, key: str, *headers: bytes, body: bytes = BODY, length: bytes | None = b"", cut: bool = False
 ) -> int:
-    """Send these very bytes and return the status; ``length`` None leaves the header out, empty tells the truth."""
+    """Send these very bytes and return the status, 0 for no answer to a caller that has hung up.
+
+    ``length`` None leaves the header out, empty tells the truth.
+    """
     lines = [b"POST /v1/payments HTTP/1.1", b"Host: 127.0.0.1", b"Connection: close", b"Content-Type: application/json"]
     lines += [b"Authorization: Bearer " + key.encode(), *headers]
     if length is not None:
@@ -84,7 +78,7 @@ def post(
         answer = b""
         while part := wire.recv(65536):
             answer += part
-    return int(answer.split(b" ", 2)[1])
+    return int(answer.split(b" ", 2)[1]) if answer else 0
 
 
 def test_requests_that_lie_about_themselves_pay_nobody(committed: World, port: int) -> None:
@@ -92,13 +86,16 @@ def test_requests_that_lie_about_themselves_pay_nobody(committed: World, port: i
     named = b"Idempotency-Key: k"
     before = money()
     assert post(port, key, named, length=b"10") == 400
-    assert post(port, key, named, length=b"1000", cut=True) == 400
-    assert post(port, key, named, length=b"999999999", cut=True) == 413
+    assert post(port, key, named, length=b"1000", cut=True) in (0, 400)
+    assert post(port, key, named, length=b"999999999", cut=True) in (0, 413)
+    assert post(port, key, named, length=b"999999999") == 413
     assert post(port, key, named, length=b"-5") == 400
     assert post(port, key, named, length=b"x") == 400
-    assert post(port, key, named, length=None, cut=True) == 400
+    assert post(port, key, named, length=None, cut=True) in (0, 400)
+    assert post(port, key, named, length=None) == 400
     assert post(port, key, named, b"Transfer-Encoding: chunked", body=CHUNKED, length=None) == 400
-    assert post(port, key, named, b"Transfer-Encoding: chunked", body=CHUNKED[:20], length=None, cut=True) == 400
+    assert post(port, key, named, b"Transfer-Encoding: chunked", body=CHUNKED[:20], length=None, cut=True) in (0, 400)
+    assert post(port, key, named, length=None) == 400
     assert post(port, key, named, b"Authorization: Bearer x") == 401
     assert post(port, key, b"Idempotency-Key: \xe9") == 400
     assert post(port, key, b"Idempotency-Key: a\x00b") == 400

@@ -31,8 +31,8 @@ COMMON: Final = {
     "PYTHONUNBUFFERED": "1",
     "CELERY_SKIP_CHECKS": "1",  # they would load the whole API into the worker; `make check` runs them
 }
-WEB_WORKERS: Final = 1
-"""A second one costs 115 MB, and on two cores that it shares with all the rest it does not answer sooner."""
+WEB_PROCESSES: Final = 1
+"""A second one costs 120 MB, and on two cores that it shares with all the rest it does not answer sooner."""
 WORKER_THREADS: Final = 4
 """One process: forked workers cost 100 MB each. In production they are forked, for their hard time limits."""
 BACKGROUND: Final = 5
@@ -171,9 +171,8 @@ class Stack:
 
     def _start_web(self) -> Child:
         self._ready["web"] = ready.answers(f"{self.urls.web}/healthz")
-        server = f"-m granian --interface wsgi --host 127.0.0.1 --port {self._port} --workers {WEB_WORKERS}"
-        limits = "--blocking-threads 4 --no-access-log --workers-kill-timeout 3"  # it can miss a stop while it starts
-        return self.spawn("web", [sys.executable, *f"{server} {limits} marketplace.wsgi:application".split()])
+        server = f"-m marketplace.server --host 127.0.0.1 --port {self._port} --processes {WEB_PROCESSES}"
+        return self.spawn("web", [sys.executable, *server.split()])
 
     def _start_celery(self, name: str, *options: str) -> Child:
         self._ready[name] = ready.says(" ready.") if name == "worker" else ready.says("is starting")

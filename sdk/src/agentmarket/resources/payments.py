@@ -90,6 +90,9 @@ class Payments(Resource[S_co]):
         return self._move(Session, "/v1/sessions", body, key=key)
 
 
+_AMOUNTS = ("max_per_tx", "max_total", "max_per_hour", "max_per_day")
+
+
 def policy_document(policy: Mapping[str, Any]) -> dict[str, Any]:
     """The policy as sent: the same rules, with amounts checked here, so that no float becomes a limit."""
     return {
@@ -99,7 +102,7 @@ def policy_document(policy: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_amount(rule: str, limit: object) -> bool:
-    return limit is not None and rule in ("max_per_tx", "max_total")
+    return limit is not None and rule in _AMOUNTS
 
 
 def _fulfil(on_success: Callable[[], object], payment: Payment, key: str) -> Steps[Any]:
