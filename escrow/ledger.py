@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import F, Q, QuerySet, Sum
+from django.db.models import F, QuerySet, Sum
 
 from escrow import money
 from escrow.errors import InsufficientFunds
@@ -107,10 +107,15 @@ def balances_by_kind(pool: Pool) -> dict[str, int]:
     return {kind: int(held) for kind, held in rows}
 
 
-def transfers_of(account: Account) -> "QuerySet[Transfer]":
-    """Return the transfers of an account, newest first."""
-    touching = Transfer.objects.filter(Q(sender=account) | Q(receiver=account))
-    return touching.select_related("sender", "receiver").order_by("-pk")
+def sent_by(account: Account) -> "QuerySet[Transfer]":
+    """Return the transfers from an account."""
+    return Transfer.objects.filter(sender=account).select_related("sender", "receiver")
+
+
+def received_by(account: Account) -> "QuerySet[Transfer]":
+    """Return the transfers to an account, but for payments: those that a party receives are listed as payments."""
+    received = Transfer.objects.filter(receiver=account).exclude(reason=Reason.PAYMENT)
+    return received.select_related("sender", "receiver")
 
 
 def budget_of(session_account: Account) -> int:

@@ -6,12 +6,12 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from django.db import connection, transaction
-from django.db.models import F, QuerySet, Sum
+from django.db.models import F, Sum
 
 from escrow import events, ledger, lifecycle, money, verdicts
 from escrow.errors import NotFound, StateConflict
 from escrow.ledger import Move
-from escrow.models import Account, Hold, Party, Payment, Pool, Reason, Session, Transfer
+from escrow.models import Account, Hold, Party, Payment, Pool, Reason, Session
 from escrow.policy import Policy
 from escrow.verdicts import Rulebook, Verdict
 
@@ -170,11 +170,6 @@ def _owed(session: Session) -> int:
     debts = Payment.objects.filter(session=session).exclude(status__in=gone).aggregate(s=Sum("amount_micros"))["s"] or 0
     waiting = Account.objects.filter(kind=Account.Kind.DISPUTE, dispute__session=session)
     return debts + (waiting.aggregate(s=Sum(F("received_micros") - F("sent_micros")))["s"] or 0)
-
-
-def ledger_of(session: Session) -> "QuerySet[Transfer]":
-    """Return every transfer from and to a session, newest first."""
-    return ledger.transfers_of(session.account)
 
 
 def _require_open_session(session: Session, now: datetime) -> None:

@@ -16,7 +16,7 @@ from django.db.models import F, Q, QuerySet, Sum
 from eth_hash.auto import keccak
 
 from escrow.errors import InvalidInput, NotFound, StateConflict
-from escrow.models import Account, Dispute, Party, Payment, Reason, Transfer
+from escrow.models import Account, Batch, BatchRecord, Dispute, Party, Reason, Transfer
 from escrow.policy import host_of
 from marketplace.models import Agent, Offering, Payer, Provider, Terms
 
@@ -113,7 +113,8 @@ def balance(*, provider: Provider) -> dict[str, object]:
         kind: int(total)
         for kind, total in held.values_list("kind").annotate(total=Sum(F("received_micros") - F("sent_micros")))
     }
-    settling = Payment.objects.filter(party=party, status=Payment.Status.SETTLING).aggregate(total=Sum("amount_micros"))
+    signed = BatchRecord.objects.filter(party=party, batch__status=Batch.Status.SIGNED)
+    settling = signed.aggregate(total=Sum("amount_micros"))
     paid = Transfer.objects.filter(sender__party=party, reason=Reason.PAYOUT).aggregate(total=Sum("amount_micros"))
     disputed = Dispute.objects.filter(party=party).aggregate(
         total=Sum(F("account__received_micros") - F("account__sent_micros"))

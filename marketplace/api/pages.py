@@ -8,6 +8,7 @@ import base64
 import binascii
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -18,16 +19,27 @@ from marketplace.api.errors import Problem, invalid
 
 
 def page(
-    rows: "QuerySet[Any]", query: PageQuery, show: Callable[[list[Any]], list[Any]], *, by: Sequence[str] = ("id",)
+    rows: "QuerySet[Any]",
+    query: PageQuery,
+    show: Callable[[list[Any]], list[Any]],
+    *,
+    by: Sequence[str] = ("id",),
+    beside: "QuerySet[Any] | None" = None,
 ) -> dict[str, Any]:
     """Return the members of a page, newest first: the rows after the cursor, shown, and the cursor of the next page.
 
-    ``by`` names the columns that order the rows; together they are unique. An id of version 7 orders by age alone.
+    ``by`` names the columns that order the rows; together they are unique. An id of version 7 orders by age alone. Other
+    rows of the same table ``beside`` them are merged: two walks along two indexes, where one condition on both has none.
     """
-    ordered = rows.order_by(*(f"-{name}" for name in by))
-    if query.cursor is not None:
-        ordered = ordered.filter(_after(by, _read(query.cursor, rows, by)))
-    found = list(ordered[: query.limit + 1])
+    found: list[Any] = []
+    for part in (rows, beside) if beside is not None else (rows,):
+        ordered = part.order_by(*(f"-{name}" for name in by))
+        if query.cursor is not None:
+            ordered = ordered.filter(_after(by, _read(query.cursor, part, by)))
+        found += ordered[: query.limit + 1]
+    if beside is not None:
+        found.sort(key=attrgetter(*by), reverse=True)
+        found = found[: query.limit + 1]
     more = len(found) > query.limit
     found = found[: query.limit]
     return {"items": show(found), "next": _write(found[-1], by) if more else None}
@@ -39,7 +51,8 @@ def _after(by: Sequence[str], values: Sequence[Any]) -> Q:
     for position, name in enumerate(by):
         equal = {by[i]: values[i] for i in range(position)}
         condition |= Q(**equal, **{f"{name}__lt": values[position]})
-    return condition
+    # Said apart, because an index walk can begin at it, and not at an alternative.
+    return Q(**{f"{by[0]}__lte": values[0]}) & condition
 
 
 def _write(row: Any, by: Sequence[str]) -> str:

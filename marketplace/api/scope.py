@@ -40,7 +40,7 @@ def sessions(actor: Actor) -> "QuerySet[Session]":
 def payments(actor: Actor) -> "QuerySet[Payment]":
     """Return the payments of the buyer, or those to the provider."""
     rows = Payment.objects.select_related("session__account", "session__pool", "pool", "party__provider", "record")
-    return _either(rows, actor, payer="pool__payer_id", session="session_id")
+    return _either(rows, actor, payer="payer_id", session="session_id")
 
 
 def batches(actor: Actor) -> "QuerySet[Batch]":

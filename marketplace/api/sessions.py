@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from escrow import sessions
+from escrow import ledger, sessions
 from escrow.policy import Policy
 from marketplace import keys
 from marketplace.api import auth, scope, shapes, show
@@ -84,5 +84,11 @@ class Ledger(Endpoint):
     def get(self, call: Call, session_id: UUID) -> shapes.LedgerPage:
         """List every transfer from and to a session."""
         found = scope.one(scope.sessions(call.actor), session_id)
-        rows = sessions.ledger_of(found)
-        return shapes.LedgerPage(**page(rows, call.query, lambda lines: show.ledger_lines(lines, found)))
+        members = page(
+            ledger.sent_by(found.account),
+            call.query,
+            lambda lines: show.ledger_lines(lines, found),
+            by=("created_at", "id"),
+            beside=ledger.received_by(found.account),
+        )
+        return shapes.LedgerPage(**members)

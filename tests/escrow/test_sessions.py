@@ -83,11 +83,13 @@ def test_closing_gives_the_rest_back_once() -> None:
         assert sessions.close(session=spending, now=NOW).status == "closed"
 
 
-def test_the_lines_of_a_session_are_its_transfers_newest_first() -> None:
+def test_the_lines_of_a_session_are_what_it_sent_and_received() -> None:
     spending = books.session(micros=USDC)
     books.pay(spending, books.party(), 8_000)
-    lines = [(line.reason, line.amount_micros) for line in sessions.ledger_of(spending)]
-    assert lines == [("payment", 8_000), ("session_open", USDC)]
+    assert [(line.reason, line.amount_micros) for line in ledger.sent_by(spending.account)] == [("payment", 8_000)]
+    assert [(line.reason, line.amount_micros) for line in ledger.received_by(spending.account)] == [
+        ("session_open", USDC)
+    ]
 
 
 def test_a_session_that_is_not_there() -> None:
