@@ -37,8 +37,8 @@ def while_settling(bench: Bench) -> Row:
     time.sleep(1.0)  # the load is under way
     asked = time.time()
     Running({**plan, "connections": 1, "first": count - 1, "count": 1, "seconds": 30.0}).result()
-    seen = running.result()
     landed = _landed(pool)
+    seen = running.result()
     during = _rate_between(seen, asked, landed or time.time())
     row = Row.of("while_settling", seen)
     row.rate = during
@@ -116,13 +116,12 @@ def _rate_between(seen: Result, begun: float, ended: float) -> float | None:
 
 
 def _landed(pool: Pool) -> float | None:
-    """Wait until the pool's batch has landed on chain; return when, as seconds of the clock."""
+    """Wait until the pool's batch has landed on chain; return when that was seen, as seconds of the clock."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while time.monotonic() < deadline:
-        batch = Batch.objects.filter(pool=pool, settled_at__isnull=False).order_by("settled_at").last()
-        if batch is not None and batch.settled_at is not None:
-            return batch.settled_at.timestamp()
-        time.sleep(0.1)
+        if Batch.objects.filter(pool=pool, status=Batch.Status.SETTLED).exists():
+            return time.time()
+        time.sleep(0.05)
     return None
 
 
