@@ -35,16 +35,15 @@ def while_settling(bench: Bench) -> Row:
     hot = {"url": bench.stack.urls.web, "callers": [bench.hot.caller], "key": bench.key(), "connections": 64}
     running = Running({**hot, "seconds": max(bench.options.seconds, 4.0) * 2})
     time.sleep(1.0)  # the load is under way
-    asked = time.time()
     Running({**plan, "connections": 1, "first": count - 1, "count": 1, "seconds": 30.0}).result()
-    landed = _landed(pool)
+    settling = _settled(pool)
     seen = running.result()
-    during = _rate_between(seen, asked, landed or time.time())
+    during = _rate_between(seen, *settling) if settling else None
     row = Row.of("while_settling", seen)
     row.rate = during
     row.extras |= {
         "settled": Payment.objects.filter(pool=pool, status=Payment.Status.SETTLED).count(),
-        "settle_seconds": None if landed is None else round(landed - asked, 2),
+        "settle_seconds": round(settling[1] - settling[0], 2) if settling else None,
         "ratio_quiet": ratio(during, quiet),
     }
     if owed["paid"] != count - 1 or row.extras["settled"] != count:
@@ -115,12 +114,13 @@ def _rate_between(seen: Result, begun: float, ended: float) -> float | None:
     return round(sum(slices) / (len(slices) * SLICE_SECONDS), 1) if slices else None
 
 
-def _landed(pool: Pool) -> float | None:
-    """Wait until the pool's batch has landed on chain; return when that was seen, as seconds of the clock."""
+def _settled(pool: Pool) -> tuple[float, float] | None:
+    """Wait until the pool's batch has landed; return when it was begun and when it was seen on chain, by the clock."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while time.monotonic() < deadline:
-        if Batch.objects.filter(pool=pool, status=Batch.Status.SETTLED).exists():
-            return time.time()
+        batch = Batch.objects.filter(pool=pool, status=Batch.Status.SETTLED).first()
+        if batch is not None:
+            return batch.created_at.timestamp(), time.time()
         time.sleep(0.05)
     return None
 
