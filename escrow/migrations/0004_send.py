@@ -35,10 +35,6 @@ CREATE OR REPLACE FUNCTION escrow_apply_transfers() RETURNS trigger LANGUAGE plp
 DECLARE
     wrong integer;
 BEGIN
-    -- Primary-key order, whatever order the statement was in: two batches can then never wait for each other.
-    PERFORM 1 FROM escrow_account
-    WHERE id IN (SELECT sender_id FROM added UNION SELECT receiver_id FROM added)
-    ORDER BY id FOR NO KEY UPDATE;
     WITH change AS MATERIALIZED (
         SELECT
             side.id, sum(side.sent)::bigint AS sent, sum(side.received)::bigint AS received,
@@ -74,6 +70,15 @@ CREATE TYPE escrow_verdict AS (
     session_id uuid, pool_id uuid, payer_id uuid, party_id uuid, account_id bigint, payable_id bigint
 );
 
+CREATE FUNCTION escrow_accounts_of(sessions uuid[], parties uuid[]) RETURNS bigint[] LANGUAGE sql STABLE AS $$
+    SELECT array_agg(spender.account_id) || array_agg(payable.id)
+    FROM (SELECT DISTINCT session, party FROM unnest(sessions, parties) AS pair (session, party)) AS pair
+    JOIN escrow_session AS spender ON spender.id = pair.session
+    LEFT JOIN LATERAL (
+        SELECT id FROM escrow_account WHERE code = 'payable:' || spender.pool_id || ':' || pair.party OFFSET 0
+    ) AS payable ON true
+$$;
+
 CREATE FUNCTION escrow_judge(
     patient boolean, clock timestamptz, sessions uuid[], parties uuid[], amounts bigint[], keys text[], hashes bytea[],
     versions integer[], since timestamptz[], until timestamptz[], denied boolean[]
@@ -82,7 +87,6 @@ CREATE FUNCTION escrow_judge(
 SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
 AS $$
 DECLARE
-    wanted bigint[];
     held bigint[];
     moment timestamptz;
     asked record;
@@ -92,19 +96,16 @@ DECLARE
     spent bigint[] := array_fill(0::bigint, ARRAY[cardinality(sessions)]);
     sends bigint[] := array_fill(0::bigint, ARRAY[cardinality(sessions)]);
 BEGIN
-    SELECT array_agg(spender.account_id) || array_agg(payable.id) INTO wanted
-    FROM (SELECT DISTINCT session, party FROM unnest(sessions, parties) AS pair (session, party)) AS pair
-    JOIN escrow_session AS spender ON spender.id = pair.session
-    LEFT JOIN LATERAL (
-        SELECT id FROM escrow_account WHERE code = 'payable:' || spender.pool_id || ':' || pair.party OFFSET 0
-    ) AS payable ON true;
+    -- In primary-key order, so that two batches never wait for each other in a circle.
     IF patient THEN
         SELECT array_agg(id) INTO held FROM (
-            SELECT id FROM escrow_account WHERE id = ANY(wanted) ORDER BY id FOR NO KEY UPDATE
+            SELECT id FROM escrow_account WHERE id = ANY (escrow_accounts_of(sessions, parties))
+            ORDER BY id FOR NO KEY UPDATE
         ) AS locked;
     ELSE
         SELECT array_agg(id) INTO held FROM (
-            SELECT id FROM escrow_account WHERE id = ANY(wanted) ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+            SELECT id FROM escrow_account WHERE id = ANY (escrow_accounts_of(sessions, parties))
+            ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
         ) AS locked;
     END IF;
     moment := coalesce(clock, clock_timestamp());
@@ -225,45 +226,56 @@ END $$;
 """
 
 SEND = """
-CREATE FUNCTION escrow_open_payables(payments escrow_verdict[]) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION escrow_open_payables(payments escrow_verdict[]) RETURNS escrow_verdict[] LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO escrow_account (code, kind, pool_id, party_id, sent_micros, received_micros, sent_count)
     SELECT DISTINCT 'payable:' || pool_id || ':' || party_id, 'payable', pool_id, party_id, 0, 0, 0
     FROM unnest(payments) WHERE payable_id IS NULL
-    ORDER BY 1 ON CONFLICT (code) DO NOTHING
-$$;
+    ORDER BY 1 ON CONFLICT (code) DO NOTHING;
+    FOR at IN 1 .. cardinality(payments) LOOP
+        payments[at].payable_id := (
+            SELECT id FROM escrow_account
+            WHERE code = 'payable:' || payments[at].pool_id || ':' || payments[at].party_id
+        );
+    END LOOP;
+    RETURN payments;
+END $$;
 
 CREATE FUNCTION escrow_send(
     patient boolean, clock timestamptz, sessions uuid[], parties uuid[], recipients text[], amounts bigint[], shown text[],
-    metadata text[], keys text[], hashes bytea[], versions integer[], since timestamptz[], until timestamptz[], denied boolean[]
+    metadata text[], keys text[], hashes bytea[], versions integer[], since timestamptz[], until timestamptz[],
+    denied boolean[]
 ) RETURNS TABLE (ord integer, outcome text, payment_id uuid, at timestamptz, remaining_micros bigint, facts jsonb)
-LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off
-AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     verdicts escrow_verdict[];
     allowed escrow_verdict[];
+    is_new boolean;
 BEGIN
-    SELECT array_agg(verdict), array_agg(verdict) FILTER (WHERE verdict.outcome = 'allowed') INTO verdicts, allowed
+    SELECT
+        array_agg(verdict), array_agg(verdict) FILTER (WHERE verdict.outcome = 'allowed'),
+        bool_or(verdict.outcome = 'allowed' AND verdict.payable_id IS NULL)
+    INTO verdicts, allowed, is_new
     FROM escrow_judge(
         patient, clock, sessions, parties, amounts, keys, hashes, versions, since, until, denied
     ) AS verdict;
+    IF is_new THEN
+        allowed := escrow_open_payables(allowed);
+    END IF;
     IF allowed IS NOT NULL THEN
-        PERFORM escrow_open_payables(allowed);
-        INSERT INTO escrow_payment (
-            id, session_id, pool_id, party_id, payer_id, kind, status, "to", amount_micros, metadata, idempotency_key,
-            request_hash, remaining_micros, redeemed_hash, reason, created_at
+        WITH payment AS MATERIALIZED (
+            SELECT * FROM unnest(allowed)
+        ), paid AS (
+            INSERT INTO escrow_payment (
+                id, session_id, pool_id, party_id, payer_id, kind, status, "to", amount_micros, metadata,
+                idempotency_key, request_hash, remaining_micros, redeemed_hash, reason, created_at
+            )
+            SELECT
+                payment.payment_id, payment.session_id, payment.pool_id, payment.party_id, payment.payer_id, 'call',
+                'payable', recipients[payment.ord], amounts[payment.ord], metadata[payment.ord]::jsonb,
+                keys[payment.ord], hashes[payment.ord], payment.remaining_micros, '', '', payment.at
+            FROM payment
         )
-        SELECT
-            payment.payment_id, payment.session_id, payment.pool_id, payment.party_id, payment.payer_id, 'call', 'payable',
-            recipients[payment.ord], amounts[payment.ord], metadata[payment.ord]::jsonb, keys[payment.ord],
-            hashes[payment.ord], payment.remaining_micros, '', '', payment.at
-        FROM unnest(allowed) AS payment;
-        PERFORM escrow_post(
-            array_agg(payment.account_id), array_agg(payable.id), array_agg(amounts[payment.ord]),
-            array_agg('payment'::text), array_agg(payment.payment_id::text), min(payment.at)
-        )
-        FROM unnest(allowed) AS payment
-        JOIN escrow_account AS payable ON payable.code = 'payable:' || payment.pool_id || ':' || payment.party_id;
         INSERT INTO escrow_event (payer_id, party_id, type, subject_type, subject_id, payload)
         SELECT
             payment.payer_id, payment.party_id, 'payment.created', 'payment', payment.payment_id,
@@ -271,6 +283,11 @@ BEGIN
                 'session_id', payment.session_id, 'to', recipients[payment.ord], 'kind', 'call',
                 'amount', shown[payment.ord]
             )
+        FROM payment;
+        PERFORM escrow_post(
+            array_agg(payment.account_id), array_agg(payment.payable_id), array_agg(amounts[payment.ord]),
+            array_agg('payment'::text), array_agg(payment.payment_id::text), min(payment.at)
+        )
         FROM unnest(allowed) AS payment;
     END IF;
     RETURN QUERY
@@ -280,7 +297,7 @@ END $$;
 """
 
 UNDO = """
-DROP FUNCTION escrow_send, escrow_open_payables, escrow_judge, escrow_post;
+DROP FUNCTION escrow_send, escrow_open_payables, escrow_judge, escrow_accounts_of, escrow_post;
 DROP TYPE escrow_verdict;
 ALTER TABLE escrow_account RESET (fillfactor);
 """

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 ATTEMPTS: Final = 8
 """How often an order is asked again, for a policy learnt or an account that was busy, before it is given up."""
 
+FEW: Final = 16
+"""A batch of so few is not worth dividing: the statement costs as much as twenty orders by itself."""
+
 Connect = Callable[[], Awaitable[Connection]]
 
 
@@ -58,13 +61,19 @@ class _Queue:
     waiting: deque[Waiting] = field(default_factory=deque)
     filled: asyncio.Event = field(default_factory=asyncio.Event)
     connection: Connection | None = None
+    last: int = 0
+    """How many orders the batch before had."""
 
     def add(self, waiting: Waiting) -> None:
         self.waiting.append(waiting)
         self.filled.set()
 
     def take(self, most: int) -> list[Waiting]:
-        batch = [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
+        # Half of those who take turns here: while the database has one half, the answers of the other go out and its next
+        # orders come in. With all of them in one batch, database and lane would wait for each other by turns.
+        half = max(FEW, (self.last + len(self.waiting) + 1) // 2)
+        batch = [self.waiting.popleft() for _ in range(min(most, half, len(self.waiting)))]
+        self.last = len(batch)
         if not self.waiting:
             self.filled.clear()
         return batch
