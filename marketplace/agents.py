@@ -138,7 +138,7 @@ def check_free(address: str) -> None:
 def check_uri(uri: str, *, field: str = "uri") -> None:
     """Return when a text is an agent's name. Raises InvalidInput."""
     host = host_of(uri)
-    if host is None or any(label.startswith("xn--") for label in host.split(".")):
+    if host is None or host.startswith("xn--") or ".xn--" in host:
         raise InvalidInput(field, "must be agent:// and a lower-case ASCII DNS name", '"agent://lint.acme.dev"')
 
 

@@ -97,7 +97,7 @@ async def connect() -> Connection:
     address = {name: given[name] for name in ("host", "port", "dbname", "user", "password") if name in given}
     limits = (
         f"-c statement_timeout={settings.LANE_STATEMENT_TIMEOUT_MS} -c lock_timeout={settings.LANE_LOCK_TIMEOUT_MS}"
-        f" -c idle_in_transaction_session_timeout={settings.DATABASE_IDLE_TIMEOUT_MS}"
+        f" -c idle_in_transaction_session_timeout={settings.DATABASE_IDLE_TIMEOUT_MS} -c timezone=UTC"
     )
     return await AsyncConnection.connect(
         **address, connect_timeout=given["connect_timeout"], options=limits, autocommit=True, prepare_threshold=0
