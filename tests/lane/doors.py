@@ -115,12 +115,14 @@ class Lane:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the loop and its thread."""
-        self.run(self.batches.stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(PATIENCE)
-        self._loop.close()
-        self.django.close()
+        """End the loop, what still waits on it, and its thread."""
+        try:
+            self.run(self._stop())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(PATIENCE)
+            self._loop.close()
+            self.django.close()
 
     def start(self) -> None:
         """Begin to decide."""
@@ -164,6 +166,13 @@ class Lane:
         answer = self.ask(Asked(key, {**PAY, **body}, idempotency_key))
         assert self.django.handed == before, answer
         return answer
+
+    async def _stop(self) -> None:
+        await self.batches.stop()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     async def _connect(self) -> statement.Connection:
         opened = await statement.connect()
