@@ -17,7 +17,7 @@ from django.db import connection, connections, transaction
 from escrow.models import Account
 from marketplace.lane import statement
 from marketplace.lane.batches import Batches
-from marketplace.lane.door import App, Door
+from marketplace.lane.door import App, Door, plain_headers
 from tests.marketplace.client import Answer, check_documented
 
 PATH = "/v1/payments"
@@ -159,6 +159,10 @@ class Lane:
     def ask_django(self, asked: Asked) -> Answer:
         """Send a request to Django, past the lane."""
         return self.run(_ask(self.django, asked))
+
+    def order(self, asked: Asked) -> statement.Order:
+        """Return what the door makes of a request."""
+        return self.door._order(plain_headers(asked.scope()), asked.raw)
 
     def pay(self, key: str, idempotency_key: str = "", **body: Any) -> Answer:
         """Pay through the lane, and see that Django was not needed."""

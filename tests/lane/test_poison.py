@@ -1,0 +1,96 @@
+"""An order that the database refuses fails alone; the others of its batch are paid."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from escrow.models import Payment
+from escrow.verdicts import ALLOWED, REPLAYED
+from marketplace.lane import statement
+from marketplace.lane.statement import Order
+from tests.escrow import books
+from tests.lane.doors import Asked, Lane
+from tests.marketplace.conftest import World
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+POISONS: dict[str, tuple[dict[str, Any], type[psycopg.Error]]] = {
+    "metadata that jsonb refuses": ({"metadata": r'{"x": "\u0000"}'}, psycopg.DataError),
+    "metadata that is no JSON": ({"metadata": "{"}, psycopg.DataError),
+    "a NUL": ({"metadata": '{"x": "\x00"}'}, psycopg.DataError),
+    "an amount of nothing": ({"amount_micros": 0}, psycopg.IntegrityError),
+    "an amount below nothing": ({"amount_micros": -1}, psycopg.IntegrityError),
+    "an amount beyond bigint": ({"amount_micros": 2**63}, psycopg.DataError),
+    "a session that is no UUID": ({"session_id": "x"}, psycopg.DataError),
+    "a key that is too long": ({"idempotency_key": "k" * 256}, psycopg.DataError),
+}
+
+
+def decide_all(lane: Lane, orders: list[Order]) -> list[Any]:
+    """Send orders in one batch; return each one's verdict's outcome, or the fault."""
+
+    async def all_of_them() -> list[Any]:
+        decided = (lane.batches.decide(order) for order in orders)
+        return await asyncio.gather(*decided, return_exceptions=True)
+
+    return [one if isinstance(one, Exception) else one[0].verdict.outcome for one in lane.run(all_of_them())]
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the sizes of the batches that the database is asked, as they are asked."""
+    sizes: list[int] = []
+    decide = statement.decide
+
+    async def noted(connection: Any, orders: Any, *rest: Any, **more: Any) -> Any:
+        sizes.append(len(orders))
+        return await decide(connection, orders, *rest, **more)
+
+    monkeypatch.setattr(statement, "decide", noted)
+    return sizes
+
+
+@pytest.mark.parametrize("name", POISONS)
+def test_a_poisoned_order_fails_alone(market: World, lane: Lane, batches: list[int], name: str) -> None:
+    change, fault = POISONS[name]
+    assert lane.pay(str(market.a.by_session.key)).status == 201  # the policy is known from here on
+    del batches[:]
+    orders = [lane.order(Asked(market.a.by_session.key)) for _ in range(9)]
+    orders[4] = replace(orders[4], **change)
+    answers = decide_all(lane, orders)
+    assert isinstance(answers.pop(4), fault)
+    assert answers == [ALLOWED] * 8
+    assert batches == [9] + [1] * 9
+    assert Payment.objects.count() == 9
+    assert books.balance(market.a.session.account) == 25_000_000 - 9 * 12_000
+    again = decide_all(lane, orders[:4] + orders[5:])
+    assert again == [REPLAYED] * 8
+
+
+def test_two_poisoned_orders_harm_nobody_of_another_session(market: World, lane: Lane) -> None:
+    orders = [lane.order(Asked(buyer.by_session.key)) for _ in range(4) for buyer in (market.a, market.b)]
+    for place in (0, 7):
+        orders[place] = replace(orders[place], metadata='{"x": "\\u0000"}')
+    answers = decide_all(lane, orders)
+    assert [type(answer) for answer in answers] == [psycopg.errors.UntranslatableCharacter] + [str] * 6 + [
+        psycopg.errors.UntranslatableCharacter
+    ]
+    assert books.balance(market.a.session.account) == books.balance(market.b.session.account) == 25_000_000 - 3 * 12_000
+
+
+def test_the_answer_to_an_order_that_the_database_refuses_does_not_say_why(market: World, lane: Lane) -> None:
+    def poisoned(*args: Any) -> Order:
+        return replace(plain(*args), amount_micros=0)
+
+    plain = lane.door._order
+    lane.door._order = poisoned  # type: ignore[method-assign]
+    with books.unmoved():
+        answer = lane.ask(Asked(market.a.by_session.key))
+    assert (answer.status, answer.json["code"], answer.json["outcome"]) == (500, "internal", "unknown")
+    assert answer.json["detail"] == "Something broke here; the fault is logged."
+    assert b"payment_positive" not in answer.raw
+    lane.door._order = plain  # type: ignore[method-assign]
+    assert lane.pay(str(market.a.by_session.key)).status == 201
