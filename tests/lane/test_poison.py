@@ -9,7 +9,6 @@ import pytest
 
 from escrow.models import Payment
 from escrow.verdicts import ALLOWED, REPLAYED
-from marketplace.lane import statement
 from marketplace.lane.statement import Order
 from tests.escrow import books
 from tests.lane.doors import Asked, Lane
@@ -39,31 +38,17 @@ def decide_all(lane: Lane, orders: list[Order]) -> list[Any]:
     return [one if isinstance(one, Exception) else one[0].verdict.outcome for one in lane.run(all_of_them())]
 
 
-@pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return the sizes of the batches that the database is asked, as they are asked."""
-    sizes: list[int] = []
-    decide = statement.decide
-
-    async def noted(connection: Any, orders: Any, *rest: Any, **more: Any) -> Any:
-        sizes.append(len(orders))
-        return await decide(connection, orders, *rest, **more)
-
-    monkeypatch.setattr(statement, "decide", noted)
-    return sizes
-
-
 @pytest.mark.parametrize("name", POISONS)
-def test_a_poisoned_order_fails_alone(market: World, lane: Lane, batches: list[int], name: str) -> None:
+def test_a_poisoned_order_fails_alone(market: World, lane: Lane, statements: list[tuple[bool, int]], name: str) -> None:
     change, fault = POISONS[name]
     assert lane.pay(str(market.a.by_session.key)).status == 201  # the policy is known from here on
-    del batches[:]
+    del statements[:]
     orders = [lane.order(Asked(market.a.by_session.key)) for _ in range(9)]
     orders[4] = replace(orders[4], **change)
     answers = decide_all(lane, orders)
     assert isinstance(answers.pop(4), fault)
     assert answers == [ALLOWED] * 8
-    assert batches == [9] + [1] * 9
+    assert statements == [(False, 9)] + [(False, 1)] * 9
     assert Payment.objects.count() == 9
     assert books.balance(market.a.session.account) == 25_000_000 - 9 * 12_000
     again = decide_all(lane, orders[:4] + orders[5:])
