@@ -5,9 +5,12 @@ uvicorn with uvloop and httptools, because it costs the least of a core for each
 
 import argparse
 import os
+import socket
+import sys
 from typing import Any, Final
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 OPTIONS: Final[dict[str, Any]] = {
     "loop": "uvloop",
@@ -25,15 +28,38 @@ OPTIONS: Final[dict[str, Any]] = {
 }
 
 
-def main() -> None:
+def listening(host: str, port: int, *, is_shared: bool) -> socket.socket:
+    """Return a socket bound to an address. Shared: somebody else who holds the port, and does not listen, may keep it."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if is_shared:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    found.bind((host, port))
+    found.set_inheritable(True)
+    return found
+
+
+def main() -> int:
     """Serve until told to stop; then take nothing new and answer what was taken."""
     parser = argparse.ArgumentParser(prog="python -m marketplace.server", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8_000, help="port to listen on (default: 8000)")
+    parser.add_argument("--share-port", action="store_true", help="take a port that the starting program holds for us")
     parser.add_argument("--processes", type=int, default=int(os.environ.get("WEB_PROCESSES", "1")), help="(default: 1)")
     given = parser.parse_args()
-    uvicorn.run("marketplace.asgi:application", host=given.host, port=given.port, workers=given.processes, **OPTIONS)
+    config = uvicorn.Config("marketplace.asgi:application", workers=given.processes, **OPTIONS)
+    try:
+        sockets = [listening(given.host, given.port, is_shared=given.share_port)]
+    except OSError as error:
+        sys.stderr.write(f"Cannot listen on {given.host}:{given.port}: {error.strerror}. Choose another --port.\n")
+        return 1
+    server = uvicorn.Server(config)
+    if given.processes > 1:
+        Multiprocess(config, sockets).run()
+    else:
+        server.run(sockets=sockets)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from escrow import payments, receipts
 from marketplace import agents
-from marketplace.api import auth, chain_shapes, scope, shapes, show, show_chain
+from marketplace.api import auth, chain_shapes, scope, shapes, show, show_chain, show_sent
 from marketplace.api.bodies import PaymentIn, PaymentQuery, Reason, Redemption
 from marketplace.api.endpoint import Call, Endpoint, Reply, serves
 from marketplace.api.pages import page
@@ -33,7 +33,7 @@ class Payments(Endpoint):
             request_hash=call.request_hash,
         )
         paid = sent.payment
-        shown = show.sent(
+        shown = show_sent.sent(
             id=paid.pk,
             session_id=session_id,
             to=paid.to,

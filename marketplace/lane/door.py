@@ -17,7 +17,7 @@ from django.http.request import split_domain_port, validate_host
 from escrow import money, payments, verdicts
 from escrow.errors import EscrowError
 from marketplace import keys
-from marketplace.api import endpoint, errors, idempotency, parsing, show
+from marketplace.api import endpoint, errors, idempotency, parsing, show_sent
 from marketplace.api.bodies import PaymentIn
 from marketplace.api.errors import About, Asked, Problem
 from marketplace.lane.batches import Batches, Full, GivenUp
@@ -182,7 +182,7 @@ def _is_host_allowed(host: bytes) -> bool:
 
 def _sent(order: Order, decision: Decision) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     verdict = decision.verdict
-    shown = show.sent_json(
+    shown = show_sent.sent_json(
         id=cast("str", verdict.payment_id),
         session_id=cast("str", decision.session_id),
         to=order.to,

@@ -66,7 +66,10 @@ def test_the_sync_client_is_the_same_without_await(market: Market, buyer: SyncCl
 
 
 def test_the_limits_of_a_policy_are_exact_money_and_its_other_rules_are_the_markets() -> None:
-    assert policy_document({"max_total": Decimal("5.0"), "max_per_hour": 7}) == {"max_total": "5.0", "max_per_hour": 7}
+    assert policy_document({"max_total": Decimal("5.0"), "max_tx_per_minute": 7}) == {
+        "max_total": "5.0",
+        "max_tx_per_minute": 7,
+    }
     with pytest.raises(agentmarket.InvalidAmount, match=r"policy\.max_total|float"):
         policy_document({"max_total": 0.5})
 

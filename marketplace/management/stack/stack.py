@@ -171,7 +171,7 @@ class Stack:
 
     def _start_web(self) -> Child:
         self._ready["web"] = ready.answers(f"{self.urls.web}/healthz")
-        server = f"-m marketplace.server --host 127.0.0.1 --port {self._port} --processes {WEB_PROCESSES}"
+        server = f"-m marketplace.server --host 127.0.0.1 --port {self._port} --share-port --processes {WEB_PROCESSES}"
         return self.spawn("web", [sys.executable, *server.split()])
 
     def _start_celery(self, name: str, *options: str) -> Child:
