@@ -68,7 +68,7 @@ def measure(
             for fault in row.broken:
                 say(f"{name}: NOT EXACT: {fault}")
         about |= {
-            "fsync_us_after": round(machine.fsync_us(), 1),
+            "fsync_us": round(machine.fsync_us(), 1),
             "foreign_cpu": whole.foreign(),
             "pools_opened_in_s": round(bench.market.opening_seconds, 1),
         }
