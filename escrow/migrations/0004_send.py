@@ -12,7 +12,7 @@ ALTER TABLE escrow_account SET (fillfactor = 50);
 
 CREATE FUNCTION escrow_post(
     senders bigint[], receivers bigint[], amounts bigint[], reasons text[], refs text[], clock timestamptz
-) RETURNS void LANGUAGE plpgsql AS $$
+) RETURNS void LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     -- In primary-key order, both sides: the running sums below are of accounts that nobody else can move meanwhile.
     PERFORM 1 FROM escrow_account
@@ -33,30 +33,29 @@ END $$;
 
 CREATE OR REPLACE FUNCTION escrow_apply_transfers() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    wrong integer;
+    moved integer;
 BEGIN
-    WITH change AS MATERIALIZED (
-        SELECT
-            side.id, sum(side.sent)::bigint AS sent, sum(side.received)::bigint AS received,
-            count(side.nth) AS sends, max(side.nth) AS nth, max(side.total) AS total
+    UPDATE escrow_account AS account
+    SET sent_micros = account.sent_micros + change.sent, received_micros = account.received_micros + change.received,
+        sent_count = account.sent_count + change.sends
+    FROM (
+        SELECT id, sum(sent)::bigint AS sent, sum(received)::bigint AS received, count(nth) AS sends,
+            max(nth) AS nth, max(total) AS total
         FROM (
-            SELECT sender_id AS id, amount_micros AS sent, 0::bigint AS received,
-                sender_nth AS nth, sender_sent_micros AS total
+            SELECT sender_id AS id, amount_micros AS sent, 0::bigint AS received, sender_nth AS nth,
+                sender_sent_micros AS total
             FROM added
             UNION ALL
             SELECT receiver_id, 0, amount_micros, NULL, NULL FROM added
         ) AS side
-        GROUP BY side.id
-    ), moved AS (
-        UPDATE escrow_account AS account
-        SET sent_micros = account.sent_micros + change.sent, received_micros = account.received_micros + change.received,
-            sent_count = account.sent_count + change.sends
-        FROM change WHERE account.id = change.id
-        RETURNING account.id, account.sent_micros, account.sent_count
-    )
-    SELECT count(*) INTO wrong FROM change LEFT JOIN moved USING (id)
-    WHERE moved.id IS NULL OR change.sends > 0 AND (change.total, change.nth) <> (moved.sent_micros, moved.sent_count);
-    IF wrong > 0 THEN
+        GROUP BY id
+    ) AS change
+    WHERE account.id = change.id AND (
+        change.sends = 0
+        OR (change.nth, change.total) = (account.sent_count + change.sends, account.sent_micros + change.sent)
+    );
+    GET DIAGNOSTICS moved = ROW_COUNT;
+    IF moved <> (SELECT count(*) FROM (SELECT sender_id FROM added UNION SELECT receiver_id FROM added) AS account) THEN
         RAISE EXCEPTION 'a transfer of no account, or with another running sum than its sender has'
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
@@ -70,14 +69,43 @@ CREATE TYPE escrow_verdict AS (
     session_id uuid, pool_id uuid, payer_id uuid, party_id uuid, account_id bigint, payable_id bigint
 );
 
-CREATE FUNCTION escrow_accounts_of(sessions uuid[], parties uuid[]) RETURNS bigint[] LANGUAGE sql STABLE AS $$
-    SELECT array_agg(spender.account_id) || array_agg(payable.id)
-    FROM (SELECT DISTINCT session, party FROM unnest(sessions, parties) AS pair (session, party)) AS pair
-    JOIN escrow_session AS spender ON spender.id = pair.session
-    LEFT JOIN LATERAL (
-        SELECT id FROM escrow_account WHERE code = 'payable:' || spender.pool_id || ':' || pair.party OFFSET 0
-    ) AS payable ON true
-$$;
+CREATE TYPE escrow_count AS (total bigint, hour bigint, day bigint, minute bigint);
+
+CREATE FUNCTION escrow_counts(spender bigint, moment timestamptz) RETURNS escrow_count LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    account escrow_account;
+    count escrow_count;
+BEGIN
+    SELECT * INTO account FROM escrow_account WHERE id = spender;
+    SELECT coalesce(sum(amount_micros), 0) - account.received_micros + account.sent_micros INTO count.total
+    FROM escrow_transfer WHERE receiver_id = spender AND reason IN ('session_open', 'session_top_up');
+    -- What had been sent before the first transfer of a window is one look into an index away from what was sent in it.
+    count.hour := account.sent_micros - coalesce((
+        SELECT sender_sent_micros - amount_micros FROM escrow_transfer
+        WHERE sender_id = spender AND created_at > moment - interval '1 hour' ORDER BY created_at, id LIMIT 1
+    ), account.sent_micros);
+    count.day := account.sent_micros - coalesce((
+        SELECT sender_sent_micros - amount_micros FROM escrow_transfer
+        WHERE sender_id = spender AND created_at > moment - interval '1 day' ORDER BY created_at, id LIMIT 1
+    ), account.sent_micros);
+    count.minute := account.sent_count - coalesce((
+        SELECT sender_nth - 1 FROM escrow_transfer
+        WHERE sender_id = spender AND created_at > moment - interval '1 minute' ORDER BY created_at, id LIMIT 1
+    ), account.sent_count);
+    RETURN count;
+END $$;
+
+CREATE FUNCTION escrow_accounts_of(sessions uuid[], parties uuid[]) RETURNS bigint[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT array_agg(spender.account_id) || array_agg(payable.id)
+        FROM (SELECT DISTINCT session, party FROM unnest(sessions, parties) AS pair (session, party)) AS pair
+        JOIN escrow_session AS spender ON spender.id = pair.session
+        LEFT JOIN LATERAL (
+            SELECT id FROM escrow_account WHERE code = 'payable:' || spender.pool_id || ':' || pair.party OFFSET 0
+        ) AS payable ON true
+    );
+END $$;
 
 CREATE FUNCTION escrow_judge(
     patient boolean, clock timestamptz, sessions uuid[], parties uuid[], amounts bigint[], keys text[], hashes bytea[],
@@ -93,6 +121,8 @@ DECLARE
     verdict escrow_verdict;
     slot integer;
     so_far bigint;
+    count escrow_count;
+    counts escrow_count[];
     spent bigint[] := array_fill(0::bigint, ARRAY[cardinality(sessions)]);
     sends bigint[] := array_fill(0::bigint, ARRAY[cardinality(sessions)]);
 BEGIN
@@ -123,25 +153,8 @@ BEGIN
                     WHEN session.status <> 'open' THEN 'session_' || session.status
                     WHEN moment >= session.expires_at THEN 'session_expired'
                 END AS not_open,
-                CASE WHEN session.max_total_micros IS NOT NULL THEN coalesce((
-                    SELECT sum(given.amount_micros) FROM escrow_transfer AS given
-                    WHERE given.receiver_id = account.id AND given.reason IN ('session_open', 'session_top_up')
-                ), 0) - account.received_micros + account.sent_micros END AS total,
-                CASE WHEN session.max_per_hour_micros IS NOT NULL THEN account.sent_micros - coalesce((
-                    SELECT first.sender_sent_micros - first.amount_micros FROM escrow_transfer AS first
-                    WHERE first.sender_id = account.id AND first.created_at > moment - interval '1 hour'
-                    ORDER BY first.created_at, first.id LIMIT 1
-                ), account.sent_micros) END AS hour,
-                CASE WHEN session.max_per_day_micros IS NOT NULL THEN account.sent_micros - coalesce((
-                    SELECT first.sender_sent_micros - first.amount_micros FROM escrow_transfer AS first
-                    WHERE first.sender_id = account.id AND first.created_at > moment - interval '1 day'
-                    ORDER BY first.created_at, first.id LIMIT 1
-                ), account.sent_micros) END AS day,
-                CASE WHEN session.max_tx_per_minute IS NOT NULL THEN account.sent_count - coalesce((
-                    SELECT first.sender_nth - 1 FROM escrow_transfer AS first
-                    WHERE first.sender_id = account.id AND first.created_at > moment - interval '1 minute'
-                    ORDER BY first.created_at, first.id LIMIT 1
-                ), account.sent_count) END AS minute
+                coalesce(session.max_total_micros, session.max_per_hour_micros, session.max_per_day_micros,
+                    session.max_tx_per_minute) IS NOT NULL AS is_counted
             FROM escrow_session AS session
             JOIN escrow_pool AS pool ON pool.id = session.pool_id
             -- OFFSET 0: one look by index for each session, also in a plan that was made when the table was small.
@@ -151,8 +164,8 @@ BEGIN
         SELECT
             request.ord::integer, request.amount, request.party_id, spender.id AS session_id, spender.pool_id,
             spender.payer_id, spender.account_id, payable.id AS payable_id, spender.slot, spender.balance,
-            spender.max_total_micros, spender.total, spender.max_per_hour_micros, spender.hour,
-            spender.max_per_day_micros, spender.day, spender.max_tx_per_minute, spender.minute,
+            spender.is_counted, spender.max_total_micros, spender.max_per_hour_micros, spender.max_per_day_micros,
+            spender.max_tx_per_minute,
             earlier.id AS earlier_id, earlier.created_at AS earlier_at, earlier.remaining_micros AS earlier_remaining,
             CASE
                 WHEN earlier.id IS NOT NULL THEN
@@ -198,18 +211,24 @@ BEGIN
         END IF;
         -- What the orders before it in this batch have spent counts too.
         so_far := spent[slot];
-        IF asked.total + so_far + asked.amount > asked.max_total_micros THEN
-            verdict.outcome := 'max_total';
-            verdict.facts := jsonb_build_object('limit', asked.max_total_micros, 'spent', asked.total + so_far);
-        ELSIF asked.hour + so_far + asked.amount > asked.max_per_hour_micros THEN
-            verdict.outcome := 'max_per_hour';
-            verdict.facts := jsonb_build_object('limit', asked.max_per_hour_micros, 'spent', asked.hour + so_far);
-        ELSIF asked.day + so_far + asked.amount > asked.max_per_day_micros THEN
-            verdict.outcome := 'max_per_day';
-            verdict.facts := jsonb_build_object('limit', asked.max_per_day_micros, 'spent', asked.day + so_far);
-        ELSIF asked.minute + sends[slot] >= asked.max_tx_per_minute THEN
-            verdict.outcome := 'max_tx_per_minute';
-            verdict.facts := jsonb_build_object('limit', asked.max_tx_per_minute);
+        IF asked.is_counted THEN
+            IF counts[slot] IS NULL THEN
+                counts[slot] := escrow_counts(asked.account_id, moment);
+            END IF;
+            count := counts[slot];
+            verdict.facts := CASE
+                WHEN count.total + so_far + asked.amount > asked.max_total_micros
+                THEN jsonb_build_object('rule', 'max_total', 'limit', asked.max_total_micros, 'spent', count.total + so_far)
+                WHEN count.hour + so_far + asked.amount > asked.max_per_hour_micros THEN jsonb_build_object(
+                    'rule', 'max_per_hour', 'limit', asked.max_per_hour_micros, 'spent', count.hour + so_far)
+                WHEN count.day + so_far + asked.amount > asked.max_per_day_micros
+                THEN jsonb_build_object('rule', 'max_per_day', 'limit', asked.max_per_day_micros, 'spent', count.day + so_far)
+                WHEN count.minute + sends[slot] >= asked.max_tx_per_minute
+                THEN jsonb_build_object('rule', 'max_tx_per_minute', 'limit', asked.max_tx_per_minute)
+            END;
+        END IF;
+        IF verdict.facts IS NOT NULL THEN
+            verdict.outcome := verdict.facts->>'rule';
         ELSIF so_far + asked.amount > asked.balance THEN
             verdict.outcome := 'insufficient_funds';
             verdict.remaining_micros := asked.balance - so_far;
@@ -246,7 +265,7 @@ CREATE FUNCTION escrow_send(
     metadata text[], keys text[], hashes bytea[], versions integer[], since timestamptz[], until timestamptz[],
     denied boolean[]
 ) RETURNS TABLE (ord integer, outcome text, payment_id uuid, at timestamptz, remaining_micros bigint, facts jsonb)
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     verdicts escrow_verdict[];
     allowed escrow_verdict[];
@@ -297,8 +316,8 @@ END $$;
 """
 
 UNDO = """
-DROP FUNCTION escrow_send, escrow_open_payables, escrow_judge, escrow_accounts_of, escrow_post;
-DROP TYPE escrow_verdict;
+DROP FUNCTION escrow_send, escrow_open_payables, escrow_judge, escrow_accounts_of, escrow_counts, escrow_post;
+DROP TYPE escrow_verdict, escrow_count;
 ALTER TABLE escrow_account RESET (fillfactor);
 """
 
