@@ -129,10 +129,10 @@ async def decide(
         "metadata": array(order.metadata for order in orders),
         "keys": array(order.idempotency_key for order in orders),
         "hashes": array("\\x" + order.request_hash.hex() for order in orders),
-        "versions": list(versions),
-        "since": list(since),
-        "until": list(until),
-        "denied": list(denied),
+        "versions": array(None if version is None else str(version) for version in versions),
+        "since": array(moment and moment.isoformat() for moment in since),
+        "until": array(moment and moment.isoformat() for moment in until),
+        "denied": array(str(denies) for denies in denied),
     }
     async with connection.cursor(binary=True) as cursor:
         await cursor.execute(_DECIDE, arguments)

@@ -35,6 +35,8 @@ class Asked:
     idempotency_key: str = ""
     headers: Mapping[str, str | Sequence[str] | None] = field(default_factory=dict)
     query: bytes = b""
+    method: str = "POST"
+    path: str = PATH
 
     def scope(self) -> dict[str, Any]:
         """Return it as ASGI has it."""
@@ -53,10 +55,10 @@ class Asked:
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
-            "method": "POST",
+            "method": self.method,
             "scheme": "http",
-            "path": PATH,
-            "raw_path": PATH.encode(),
+            "path": self.path,
+            "raw_path": self.path.encode(),
             "root_path": "",
             "query_string": self.query,
             "headers": sent,
@@ -195,17 +197,17 @@ async def _ask(app: App, asked: Asked) -> Answer:
         sent.append(message)
 
     await app(asked.scope(), receive, send)
-    return _answer(sent)
+    return _answer(asked, sent)
 
 
-def _answer(sent: Sequence[Any]) -> Answer:
+def _answer(asked: Asked, sent: Sequence[Any]) -> Answer:
     start = sent[0]
     raw = b"".join(part.get("body", b"") for part in sent[1:])
     headers = {name.decode().title(): value.decode() for name, value in start["headers"]}
     kind = headers.get("Content-Type", "")
     answer = Answer(start["status"], json.loads(raw) if "json" in kind else None, headers, raw)
     if "json" in kind:
-        check_documented("POST", PATH, answer)
+        check_documented(asked.method, asked.path, answer)
     return answer
 
 
