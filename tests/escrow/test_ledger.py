@@ -7,11 +7,11 @@ from uuid import uuid4
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from escrow import ledger
+from escrow import holds, ledger, payments, sessions
 from escrow.ledger import Move
-from escrow.models import Account, Pool, Reason, Transfer
+from escrow.models import Account, Payment, Pool, Reason, Session, Transfer
 from tests.escrow import books
-from tests.escrow.books import USDC, balance, unmoved
+from tests.escrow.books import LINT, NOW, USDC, balance, unmoved
 
 pytestmark = pytest.mark.django_db
 
@@ -145,6 +145,7 @@ def test_opposite_transfers_in_any_order_never_wait_for_each_other() -> None:
     assert Transfer.objects.count() == before + 16 * 15 * 4
     assert sum(map(balance, accounts)) == 60 * USDC
     assert Pool.objects.count() == 1
+    assert wrong_running_sums() == []
 
 
 def _shove(seed: int, accounts: list[Account], faults: list[BaseException]) -> None:
@@ -160,3 +161,98 @@ def _shove(seed: int, accounts: list[Account], faults: list[BaseException]) -> N
         faults.append(fault)
     finally:
         connection.close()
+
+
+# --- running sums -------------------------------------------------------------------------------------------------
+
+INSERT = """
+INSERT INTO escrow_transfer (sender_id, receiver_id, amount_micros, reason, ref, sender_sent_micros, sender_nth, created_at)
+SELECT *, clock_timestamp() FROM unnest(
+    %s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::bigint[], %s::bigint[]
+)
+"""
+
+
+def insert(sender: int, receiver: int, *rows: tuple[int, int, int]) -> None:
+    """Write transfers past `escrow_post`; a row is amount, what its sender has sent in all, and its number."""
+    amounts, totals, numbers = zip(*rows, strict=True)
+    many = len(rows)
+    refs = [uuid4().hex for _ in rows]
+    columns = [[sender] * many, [receiver] * many, list(amounts), ["refund"] * many, refs, list(totals), list(numbers)]
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(INSERT, columns)
+
+
+def wrong_running_sums() -> list[int]:
+    """Return the transfers whose running sums are not those of their sender's transfers in order."""
+    with connection.cursor() as cursor:
+        cursor.execute("""
+            SELECT id FROM (
+                SELECT
+                    id, sender_sent_micros, sender_nth,
+                    sum(amount_micros) OVER earlier AS total, count(*) OVER earlier AS nth
+                FROM escrow_transfer
+                WINDOW earlier AS (PARTITION BY sender_id ORDER BY created_at, id ROWS UNBOUNDED PRECEDING)
+            ) AS transfer
+            WHERE (sender_sent_micros, sender_nth) IS DISTINCT FROM (total, nth)
+        """)
+        return [row[0] for row in cursor.fetchall()]
+
+
+def test_every_transfer_has_the_running_sums_of_its_sender() -> None:
+    of, to = books.pool(), books.party()
+    one, other = (books.session(of, 10 * USDC) for _ in range(2))
+
+    def pay(by: Session, micros: int) -> Payment:
+        return payments.send(
+            session_id=by.pk,
+            party_id=to.pk,
+            to=LINT,
+            amount_micros=micros,
+            metadata={},
+            idempotency_key=uuid4().hex,
+            request_hash=b"\1" * 32,
+        ).payment
+
+    for micros in (3, 1, 4, 1, 5):
+        pay(one, micros)
+        payments.refund(payment=pay(other, micros), reason="x", now=NOW)
+        holds.release(hold=books.hold(one, to, micros), now=NOW)
+    sessions.close(session=other, now=NOW)
+    ledger.post([Move(one.account, ledger.free(of), amount, Reason.REFUND, uuid4().hex) for amount in (7, 0, 9)])
+    assert wrong_running_sums() == []
+    sent = Transfer.objects.filter(sender=one.account).order_by("created_at", "id")
+    last = sent.last()
+    assert last is not None
+    assert (last.sender_sent_micros, last.sender_nth) == (2 * 14 + 16, 12)
+    account = Account.objects.get(pk=one.account_id)
+    assert (account.sent_micros, account.sent_count) == (44, 12)
+
+
+@pytest.mark.parametrize(("total", "nth"), [(8, 2), (10, 2), (9, 1), (9, 3), (2, 2), (0, 0), (-9, 2)])
+def test_a_transfer_with_another_running_sum_is_refused(total: int, nth: int) -> None:
+    spending, to = books.session(), books.party()
+    books.pay(spending, to, 7)
+    back = ledger.free(spending.pool).pk
+    with unmoved(), pytest.raises(IntegrityError, match="with another running sum than its sender has"):
+        insert(spending.account_id, back, (2, total, nth))
+    insert(spending.account_id, back, (2, 9, 2))
+    assert wrong_running_sums() == []
+
+
+@pytest.mark.parametrize("rows", [[(2, 8, 2), (3, 12, 3)], [(2, 9, 1), (3, 12, 3)], [(2, 12, 3), (3, 12, 3)]])
+def test_each_of_several_transfers_has_its_own_running_sum(rows: list[tuple[int, int, int]]) -> None:
+    spending, to = books.session(), books.party()
+    books.pay(spending, to, 7)
+    with unmoved(), pytest.raises(IntegrityError, match="with another running sum than its sender has"):
+        insert(spending.account_id, ledger.free(spending.pool).pk, *rows)
+
+
+def test_a_transfer_of_no_account_is_refused() -> None:
+    spending = books.session()
+    back, nobody = ledger.free(spending.pool).pk, 2**40
+    for sender, receiver, total in ((nobody, back, 2), (spending.account_id, nobody, 2), (nobody, nobody + 1, 2)):
+        with unmoved(), pytest.raises(IntegrityError, match="a transfer of no account"):
+            insert(sender, receiver, (2, total, 1))
+    with unmoved(), pytest.raises(IntegrityError, match="a transfer of no account"), transaction.atomic():
+        ledger.post([Move(spending.account, Account(pk=nobody), 1, Reason.REFUND, "x")])

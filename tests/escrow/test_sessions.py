@@ -1,16 +1,23 @@
 """`escrow.sessions`: a cap that is a balance."""
 
+import random
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from django.db import connection
+from django.db.models import F
 
-from escrow import ledger, pools, sessions
-from escrow.errors import InsufficientFunds, NotFound, StateConflict
-from escrow.models import Pool, Session
+from escrow import holds, ledger, payments, pools, sessions
+from escrow.errors import InsufficientFunds, NotFound, PolicyDenied, StateConflict
+from escrow.models import Party, Pool, Session, Transfer
 from escrow.policy import Policy
 from escrow.sessions import SessionBalances
 from tests.escrow import books
-from tests.escrow.books import NOW, USDC, balance, unmoved
+from tests.escrow.books import LINT, NOW, USDC, balance, unmoved
 
 pytestmark = pytest.mark.django_db
 
@@ -95,3 +102,196 @@ def test_the_lines_of_a_session_are_what_it_sent_and_received() -> None:
 def test_a_session_that_is_not_there() -> None:
     with pytest.raises(NotFound):
         sessions.reread(books.party().pk)
+
+
+# --- limits: what counts, and from when until when ------------------------------------------------------------------
+
+TICK = timedelta(microseconds=1)
+SPANS = {
+    "max_per_hour": timedelta(hours=1), "max_per_day": timedelta(days=1), "max_tx_per_minute": timedelta(minutes=1),
+}  # fmt: skip
+AMOUNT_SPANS = [rule for rule in SPANS if rule != "max_tx_per_minute"]
+
+
+def pay_at(by: Session, to: Party, micros: int, at: Any) -> None:
+    """Pay at a time of the test's choice."""
+    payments.send(
+        session_id=by.pk,
+        party_id=to.pk,
+        to=LINT,
+        amount_micros=micros,
+        metadata={},
+        idempotency_key=str(random.random()),
+        request_hash=b"\1" * 32,
+        now=at,
+    )
+
+
+def denied_at(by: Session, to: Party, micros: int, at: Any) -> dict[str, Any]:
+    """Pay at a time of the test's choice, see it refused, and return the facts."""
+    with unmoved(), pytest.raises(PolicyDenied) as caught:
+        pay_at(by, to, micros, at)
+    assert caught.value.retryable
+    return dict(caught.value.facts)
+
+
+@pytest.mark.parametrize("rule", AMOUNT_SPANS)
+def test_a_payment_counts_until_its_span_is_over_and_not_a_microsecond_longer(rule: str) -> None:
+    spending, to, span = books.session(policy=Policy(**{rule: 10})), books.party(), SPANS[rule]
+    pay_at(spending, to, 4, NOW)
+    pay_at(spending, to, 3, NOW + TICK)
+    pay_at(spending, to, 3, NOW + span / 2)
+    facts = denied_at(spending, to, 1, NOW + span - TICK)
+    assert facts == {"rule": rule, "limit": "0.00001", "spent": "0.00001", "would_allow": "0.00"}
+    facts = denied_at(spending, to, 5, NOW + span)
+    assert (facts["spent"], facts["would_allow"]) == ("0.000006", "0.000004")
+    pay_at(spending, to, 4, NOW + span)
+    facts = denied_at(spending, to, 4, NOW + span + TICK)
+    assert (facts["spent"], facts["would_allow"]) == ("0.000007", "0.000003")
+    pay_at(spending, to, 3, NOW + span + TICK)
+    assert denied_at(spending, to, 1, NOW + span * 3 / 2 - TICK)["would_allow"] == "0.00"
+    pay_at(spending, to, 3, NOW + span * 3 / 2)
+    pay_at(spending, to, 10, NOW + span * 3)
+
+
+def test_a_payment_counts_for_a_minute_and_not_a_microsecond_longer() -> None:
+    spending, to, span = books.session(policy=Policy(max_tx_per_minute=3)), books.party(), SPANS["max_tx_per_minute"]
+    for at in (NOW, NOW, NOW + TICK):
+        pay_at(spending, to, 1, at)
+    facts = {"rule": "max_tx_per_minute", "limit": 3, "would_allow": None}
+    assert denied_at(spending, to, 1, NOW + span - TICK) == facts
+    pay_at(spending, to, 1, NOW + span)
+    pay_at(spending, to, 1, NOW + span)
+    assert denied_at(spending, to, 1, NOW + span) == facts
+    pay_at(spending, to, 1, NOW + span + TICK)
+    assert denied_at(spending, to, 1, NOW + span * 2 - TICK) == facts
+    pay_at(spending, to, 1, NOW + span * 2)
+
+
+@pytest.mark.parametrize("rule", SPANS)
+def test_a_hold_counts_as_a_payment_does_and_its_release_makes_no_room(rule: str) -> None:
+    limit = 2 if rule == "max_tx_per_minute" else 10
+    spending, to, span = books.session(policy=Policy(**{rule: limit})), books.party(), SPANS[rule]
+    held = books.hold(spending, to, 6)
+    placed = Transfer.objects.get(sender=spending.account).created_at
+    pay_at(spending, to, 4, placed + TICK)
+    with unmoved(), pytest.raises(PolicyDenied) as caught:
+        holds.place(session=spending, amount_micros=1, party=to, to=LINT, now=placed + span - TICK)
+    assert caught.value.facts["rule"] == rule
+    holds.release(hold=held, now=NOW)
+    assert denied_at(spending, to, 1, placed + span - TICK)["rule"] == rule
+    pay_at(spending, to, 6, placed + span)
+
+
+def test_a_refund_makes_no_room_in_a_span() -> None:
+    spending, to = books.session(policy=Policy(max_per_hour=10)), books.party()
+    payments.refund(payment=books.pay(spending, to, 10), reason="x", now=NOW)
+    assert denied_at(spending, to, 1, NOW + TICK)["spent"] == "0.00001"
+
+
+def test_another_session_s_payments_count_for_nothing() -> None:
+    of, to, policy = books.pool(), books.party(), Policy(max_per_hour=10, max_tx_per_minute=1)
+    one, other = (books.session(of, USDC, policy) for _ in range(2))
+    pay_at(one, to, 10, NOW)
+    pay_at(other, to, 10, NOW)
+    assert denied_at(one, to, 1, NOW)["rule"] == "max_per_hour"
+
+
+def test_of_several_limits_the_first_that_refuses_is_named() -> None:
+    policy = Policy(max_per_tx=5, max_total=20, max_per_hour=9, max_per_day=13, max_tx_per_minute=2)
+    spending, to = books.session(policy=policy), books.party()
+    refused: list[str] = []
+    for micros, at in (
+        (6, 0),
+        (5, 0),
+        (5, 1),
+        (3, 1),
+        (1, 1),
+        (5, 3_600),
+        (1, 3_660),
+        (1, 90_000),
+        (5, 90_000),
+        (2, 90_000),
+    ):
+        try:
+            pay_at(spending, to, micros, NOW + timedelta(seconds=at))
+            refused.append("")
+        except PolicyDenied as denial:
+            refused.append(str(denial.facts["rule"]))
+    assert refused == [
+        "max_per_tx", "", "max_per_hour", "", "max_tx_per_minute", "", "max_per_day", "", "", "max_total"
+    ]  # fmt: skip
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("rule", SPANS)
+def test_fifty_at_once_never_pass_a_limit(rule: str) -> None:
+    limit = 20 if rule == "max_tx_per_minute" else 60
+    spending, to = books.session(policy=Policy(**{rule: limit})), books.party()
+    start, dice = threading.Barrier(50), random.Random(1)
+    amounts = [[dice.randint(1, 7) for _ in range(2)] for _ in range(50)]
+
+    def attempt(number: int) -> list[str]:
+        told = []
+        try:
+            start.wait(30)
+            for micros in amounts[number]:
+                try:
+                    pay_at(spending, to, micros, None)
+                    told.append("paid")
+                except PolicyDenied as denial:
+                    told.append(str(denial.facts["rule"]))
+        finally:
+            connection.close()
+        return told
+
+    with ThreadPoolExecutor(50) as threads:
+        told = Counter(answer for answers in threads.map(attempt, range(50)) for answer in answers)
+    sent = list(Transfer.objects.filter(sender=spending.account).order_by("created_at", "id"))
+    assert told == {"paid": len(sent), rule: 100 - len(sent)}
+    assert sent[-1].created_at - sent[0].created_at < SPANS[rule]
+    if rule == "max_tx_per_minute":
+        assert len(sent) == limit
+    else:
+        assert limit - 7 < sum(transfer.amount_micros for transfer in sent) <= limit
+
+
+# --- a policy that changes ------------------------------------------------------------------------------------------
+
+
+def amend(spending: Session, policy: Policy) -> None:
+    """Give a session another policy, as another process would."""
+    amended = {"policy": policy.to_document(), "policy_version": F("policy_version") + 1}
+    assert Session.objects.filter(pk=spending.pk).update(**amended) == 1
+
+
+def test_a_policy_that_has_changed_is_obeyed_at_once() -> None:
+    spending, to = books.session(), books.party()
+    pay_at(spending, to, 5, NOW)
+    for policy, rule in (
+        (Policy(denied_recipients=("lint.acme.dev",)), "denied_recipients"),
+        (Policy(allowed_recipients=("*.example.dev",)), "allowed_recipients"),
+        (Policy(expires_at=NOW), "expires_at"),
+        (Policy(max_per_tx=4), "max_per_tx"),
+        (Policy(max_total=9), "max_total"),
+        (Policy(max_per_hour=9), "max_per_hour"),
+        (Policy(max_per_day=9), "max_per_day"),
+        (Policy(max_tx_per_minute=1), "max_tx_per_minute"),
+    ):
+        amend(spending, policy)
+        with unmoved(), pytest.raises(PolicyDenied) as caught:
+            pay_at(spending, to, 5, NOW)
+        assert caught.value.facts["rule"] == rule
+        with unmoved(), pytest.raises(PolicyDenied):
+            holds.place(session=spending, amount_micros=5, party=to, to=LINT, now=NOW)
+    amend(spending, Policy())
+    pay_at(spending, to, 5, NOW)
+
+
+def test_the_end_of_a_policy_is_the_database_s_to_judge() -> None:
+    spending, to = books.session(policy=Policy(expires_at=NOW + timedelta(hours=1))), books.party()
+    pay_at(spending, to, 1, NOW)
+    pay_at(spending, to, 1, NOW + timedelta(hours=1) - TICK)
+    with unmoved(), pytest.raises(PolicyDenied, match="The policy ended at 2026-11-24T13:00:00Z"):
+        pay_at(spending, to, 1, NOW + timedelta(hours=1))
+    pay_at(spending, to, 1, NOW)

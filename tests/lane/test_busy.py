@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import psycopg
 import pytest
+from django.db import connection
 
 from escrow import ledger
 from escrow.models import Account, Payment
+from escrow.policy import Policy
 from tests.escrow import books
 from tests.lane.doors import PATIENCE, PAY, Asked, Lane, locked, until, waits_for_a_lock
 from tests.marketplace.client import Answer
@@ -133,3 +136,25 @@ def test_orders_that_wait_for_one_lock_wait_for_it_once_and_together(
             answers = lane.ask_all([Asked(market.a.by_session.key) for _ in range(6)])
     assert all(is_unavailable(answer, "unknown") for answer in answers)
     assert statements == [(False, 6), (True, 6)]
+
+
+@pytest.mark.parametrize("which", ["the session's account", "what is owed", "both"])
+def test_an_account_that_is_locked_is_never_judged_without_waiting(market: World, which: str) -> None:
+    spending, to = books.session(micros=10, policy=Policy(max_per_hour=10)), books.party()
+    books.pay(spending, to, 1)
+    accounts = {"the session's account": [spending.account], "what is owed": [ledger.payable(spending.pool, to)]}
+    accounts["both"] = [account for one in accounts.values() for account in one]
+    place = connection.get_connection_params()
+    statement = "SELECT outcome FROM escrow_judge(false, NULL, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+    orders = [[spending.pk], [to.pk], [6], ["k"], [b"\1" * 32], [spending.policy_version], [None], [None], [False]]
+    with psycopg.connect(
+        **{name: place[name] for name in ("host", "port", "dbname", "user") if name in place}
+    ) as other:
+        locking = "SELECT 1 FROM escrow_account WHERE id = ANY(%s) FOR NO KEY UPDATE"
+        other.execute(locking, [[account.pk for account in accounts[which]]])
+        with connection.cursor() as cursor:
+            cursor.execute(statement, orders)
+            assert cursor.fetchall() == [("busy",)]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, orders)
+        assert cursor.fetchall() == [("allowed",)]
