@@ -102,6 +102,8 @@ class Lane:
     def __init__(self, *, batch_size: int = 256, queue_length: int = 4_096, started: bool = True) -> None:
         self.pids: list[int] = []
         """The database's processes of the lane's connections, in the order in which they were opened."""
+        self.attempts = 0
+        """How often it has tried to open one."""
         self.batches = Batches(self._connect, batch_size=batch_size, queue_length=queue_length)
         self.django = Django()
         self.door = Door(self.batches, self.django)
@@ -181,6 +183,7 @@ class Lane:
         await asyncio.gather(*left, return_exceptions=True)
 
     async def _connect(self) -> statement.Connection:
+        self.attempts += 1
         opened = await statement.connect()
         self.pids.append(opened.info.backend_pid)
         return opened

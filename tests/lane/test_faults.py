@@ -105,7 +105,9 @@ def test_a_database_that_is_away_is_said_and_its_return_is_noticed(market: World
         try:
             end_backend(lane.pids[0])
             with books.unmoved():
+                before = lane.attempts
                 answers = lane.ask_all([Asked(key, dict(PAY), f"k-{number}") for number in range(3)])
+                assert lane.attempts == before + 1, "each order waited for the database by itself"
         finally:
             outside.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
     for answer in answers:
@@ -114,6 +116,23 @@ def test_a_database_that_is_away_is_said_and_its_return_is_noticed(market: World
     again = lane.ask_all([Asked(key, dict(PAY), f"k-{number}") for number in range(3)])
     assert [(answer.status, answer.headers.get("Idempotent-Replayed")) for answer in again] == [(201, None)] * 3
     assert len(lane.pids) == 2
+
+
+def test_a_database_that_does_not_answer_is_said_after_its_time_is_up(market: World, settings: Any) -> None:
+    settings.LANE_STATEMENT_TIMEOUT_MS = 200
+    key = str(market.a.by_session.key)
+    with Lane() as lane:
+        assert lane.pay(key).status == 201
+        os.kill(lane.pids[0], signal.SIGSTOP)  # as a network that drops everything
+        try:
+            waiting = [lane.begin(Asked(key, dict(PAY), f"k-{number}")) for number in range(3)]
+            answers = [answer.result(10) for answer in waiting]
+        finally:
+            os.kill(lane.pids[0], signal.SIGCONT)
+        assert {(answer.status, answer.json["outcome"]) for answer in answers} == {(503, "unknown")}
+        again = lane.ask_all([Asked(key, dict(PAY), f"k-{number}") for number in range(3)])
+    assert [answer.status for answer in again] == [201] * 3
+    assert books.balance(market.a.session.account) == BUDGET - 4 * 12_000
 
 
 # --- the server ---------------------------------------------------------------------------------------------------
