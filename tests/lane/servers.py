@@ -70,9 +70,9 @@ class Server:
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
 
-    def load(self, token: str, key: str, **plan: Any) -> Running:
+    def load(self, token: str, key: str, amount: str = "0.000001", **plan: Any) -> Running:
         """Begin to load it with payments, each of which remembers whether it was answered."""
-        caller = {"token": token, "to": PAY["to"], "amount": "0.000001"}
+        caller = {"token": token, "to": PAY["to"], "amount": amount, "refund_token": plan.pop("refund_token", None)}
         given = {"connections": 32, "seconds": 30, "keep_numbers": True, **plan}
         begun = Running({"url": f"http://127.0.0.1:{self.port}", "callers": [caller], "key": key, **given})
         self._loads.append(begun)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -172,35 +171,3 @@ def test_the_lane_s_connections_cut_under_load_cost_no_payment(market: World) ->
     assert (seen["codes"], seen["errors"], seen["unanswered"]) == ({"201": 6_000}, 0, [])
     assert paid("run-").keys() == set(seen["numbers"]) == set(range(6_000))
     assert books.balance(market.a.session.account) == BUDGET - 6_000
-
-
-def test_a_server_that_is_told_to_stop_under_load_answers_what_it_took(market: World) -> None:
-    with serving() as server:
-        load = server.load(str(market.a.by_session.key), "run-")
-        until(lambda: len(paid("run-")) >= 200)
-        assert server.end(signal.SIGTERM) == 0
-        seen = load.result()
-    assert set(seen["codes"]) == {"201"}
-    assert paid("run-").keys() == set(seen["numbers"])
-    assert books.balance(market.a.session.account) == BUDGET - len(seen["numbers"])
-
-
-def test_a_server_that_is_told_to_stop_answers_what_waits_for_a_lock(market: World) -> None:
-    with serving() as server, ThreadPoolExecutor(4) as callers:
-        key = str(market.a.by_session.key)
-        assert server.pay(key, "k")[0] == 201
-        with locked(market.a.session.account):
-            waiting = [callers.submit(server.pay, key, f"k-{number}") for number in range(4)]
-            until(lambda: blocked() == 1)
-            server.process.send_signal(signal.SIGTERM)
-            until(lambda: not server.listens())
-        assert [answer.result(PATIENCE)[0] for answer in waiting] == [201] * 4
-        assert server.process.wait(PATIENCE) == 0
-    assert books.balance(market.a.session.account) == BUDGET - 5
-
-
-def blocked() -> int:
-    """Return how many connections wait for a lock."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted")
-        return int(cursor.fetchone()[0])
