@@ -5,6 +5,7 @@ uvicorn with uvloop and httptools, because it costs the least of a core for each
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from typing import Any, Final
@@ -54,6 +55,9 @@ def main() -> int:
         sys.stderr.write(f"Cannot listen on {given.host}:{given.port}: {error.strerror}. Choose another --port.\n")
         return 1
     server = uvicorn.Server(config)
+    # uvicorn stops in good order, then raises the signal again: a stop that was asked for is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     if given.processes > 1:
         Multiprocess(config, sockets).run()
     else:

@@ -40,7 +40,7 @@ BEGIN
         sent_count = account.sent_count + change.sends
     FROM (
         SELECT id, sum(sent)::bigint AS sent, sum(received)::bigint AS received, count(nth) AS sends,
-            max(nth) AS nth, max(total) AS total
+            min(nth) AS first, max(nth) AS last, min(total - sent) AS before, max(total) AS after
         FROM (
             SELECT sender_id AS id, amount_micros AS sent, 0::bigint AS received, sender_nth AS nth,
                 sender_sent_micros AS total
@@ -52,7 +52,10 @@ BEGIN
     ) AS change
     WHERE account.id = change.id AND (
         change.sends = 0
-        OR (change.nth, change.total) = (account.sent_count + change.sends, account.sent_micros + change.sent)
+        OR (change.first, change.last, change.before, change.after) = (
+            account.sent_count + 1, account.sent_count + change.sends,
+            account.sent_micros, account.sent_micros + change.sent
+        )
     );
     GET DIAGNOSTICS moved = ROW_COUNT;
     IF moved <> (SELECT count(*) FROM (SELECT sender_id FROM added UNION SELECT receiver_id FROM added) AS account) THEN
@@ -66,7 +69,8 @@ END $$;
 JUDGE = """
 CREATE TYPE escrow_verdict AS (
     ord integer, outcome text, payment_id uuid, at timestamptz, remaining_micros bigint, facts jsonb,
-    session_id uuid, pool_id uuid, payer_id uuid, party_id uuid, account_id bigint, payable_id bigint
+    session_id uuid, pool_id uuid, payer_id uuid, party_id uuid, account_id bigint, payable_id bigint,
+    sent_micros bigint, sent_count bigint
 );
 
 CREATE TYPE escrow_count AS (total bigint, hour bigint, day bigint, minute bigint);
@@ -138,6 +142,7 @@ BEGIN
             ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
         ) AS locked;
     END IF;
+    held := coalesce(held, '{}');  -- of no row at all it would be NULL, and NULL holds nothing against anything
     moment := coalesce(clock, clock_timestamp());
     FOR asked IN
         WITH request AS (
@@ -145,8 +150,8 @@ BEGIN
                 WITH ORDINALITY AS row (session_id, party_id, amount, key, hash, version, since, until, denied, ord)
         ), spender AS MATERIALIZED (
             SELECT
-                session.*, row_number() OVER () AS slot, account.id = ANY(held) AS is_held, pool.payer_id,
-                account.received_micros - account.sent_micros AS balance,
+                session.*, array_position(sessions, session.id) AS slot, account.id = ANY(held) AS is_held, pool.payer_id,
+                account.received_micros, account.sent_micros, account.sent_count,
                 CASE
                     WHEN pool.status <> 'open' THEN 'pool_' || pool.status
                     WHEN moment >= pool.expires_at THEN 'pool_expired'
@@ -163,16 +168,20 @@ BEGIN
         )
         SELECT
             request.ord::integer, request.amount, request.party_id, spender.id AS session_id, spender.pool_id,
-            spender.payer_id, spender.account_id, payable.id AS payable_id, spender.slot, spender.balance,
+            spender.payer_id, spender.account_id, payable.id AS payable_id, spender.slot,
+            spender.received_micros, spender.sent_micros, spender.sent_count,
             spender.is_counted, spender.max_total_micros, spender.max_per_hour_micros, spender.max_per_day_micros,
             spender.max_tx_per_minute,
             earlier.id AS earlier_id, earlier.created_at AS earlier_at, earlier.remaining_micros AS earlier_remaining,
             CASE
                 WHEN earlier.id IS NOT NULL THEN
                     CASE WHEN earlier.request_hash = request.hash THEN 'replayed' ELSE 'key_conflict' END
-                WHEN NOT spender.is_held OR payable.id <> ALL(held)
-                    OR row_number() OVER (PARTITION BY request.session_id, request.key ORDER BY request.ord) > 1
-                THEN 'busy'
+                WHEN NOT spender.is_held OR payable.id <> ALL(held) THEN 'busy'
+                -- The same key twice in one batch: the second is asked again, once the first is decided.
+                WHEN array_position(keys, request.key) < request.ord AND EXISTS (
+                    SELECT FROM unnest(array_positions(keys, request.key)) AS place
+                    WHERE place < request.ord AND sessions[place] = request.session_id
+                ) THEN 'busy'
                 WHEN payable.id IS NULL AND NOT EXISTS (SELECT FROM escrow_party WHERE id = request.party_id)
                 THEN 'no_party'
                 WHEN spender.not_open IS NOT NULL THEN spender.not_open
@@ -203,7 +212,8 @@ BEGIN
         slot := asked.slot;
         verdict := (
             asked.ord, asked.outcome, asked.earlier_id, coalesce(asked.earlier_at, moment), asked.earlier_remaining,
-            asked.facts, asked.session_id, asked.pool_id, asked.payer_id, asked.party_id, asked.account_id, asked.payable_id
+            asked.facts, asked.session_id, asked.pool_id, asked.payer_id, asked.party_id, asked.account_id, asked.payable_id,
+            NULL, NULL
         );
         IF asked.outcome IS NOT NULL THEN
             RETURN NEXT verdict;
@@ -229,15 +239,18 @@ BEGIN
         END IF;
         IF verdict.facts IS NOT NULL THEN
             verdict.outcome := verdict.facts->>'rule';
-        ELSIF so_far + asked.amount > asked.balance THEN
+        ELSIF asked.sent_micros + so_far + asked.amount > asked.received_micros THEN
             verdict.outcome := 'insufficient_funds';
-            verdict.remaining_micros := asked.balance - so_far;
+            verdict.remaining_micros := asked.received_micros - asked.sent_micros - so_far;
         ELSE
-            spent[slot] := so_far + asked.amount;
+            so_far := so_far + asked.amount;
+            spent[slot] := so_far;
             sends[slot] := sends[slot] + 1;
             verdict.outcome := 'allowed';
             verdict.payment_id := uuidv7();
-            verdict.remaining_micros := asked.balance - so_far - asked.amount;
+            verdict.sent_micros := asked.sent_micros + so_far;
+            verdict.sent_count := asked.sent_count + sends[slot];
+            verdict.remaining_micros := asked.received_micros - verdict.sent_micros;
         END IF;
         RETURN NEXT verdict;
     END LOOP;
@@ -303,10 +316,13 @@ BEGIN
                 'amount', shown[payment.ord]
             )
         FROM payment;
-        PERFORM escrow_post(
-            array_agg(payment.account_id), array_agg(payment.payable_id), array_agg(amounts[payment.ord]),
-            array_agg('payment'::text), array_agg(payment.payment_id::text), min(payment.at)
+        -- The sums are running ones already, under the judge's locks; the trigger holds them against the accounts.
+        INSERT INTO escrow_transfer (
+            sender_id, receiver_id, amount_micros, reason, ref, sender_sent_micros, sender_nth, created_at
         )
+        SELECT
+            payment.account_id, payment.payable_id, amounts[payment.ord], 'payment', payment.payment_id::text,
+            payment.sent_micros, payment.sent_count, payment.at
         FROM unnest(allowed) AS payment;
     END IF;
     RETURN QUERY

@@ -135,6 +135,7 @@ def answer(exc: Exception, request: AnyRequest) -> HttpResponse:
     about = getattr(request, "about", None) or About()
     asked = Asked(request.method or "GET", request.path, request_id(request), about)
     status, headers, body = render(exc, asked)
+    headers["Cache-Control"] = "no-store"
     return HttpResponse(body, status=status, content_type=CONTENT_TYPE, headers=headers)
 
 

@@ -161,7 +161,7 @@ class ProblemDocument(Shape):
     code: str
     errors: list[FieldError] | None = None
     rule: str | None = None
-    limit: str | list[str] | None = None
+    limit: str | int | list[str] | None = None
     spent: str | None = None
     remaining: str | None = None
     required: str | None = None

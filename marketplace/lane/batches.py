@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, cast
 
-import psycopg
+import asyncpg
 from django.utils import timezone
 
 from escrow import verdicts
@@ -31,6 +31,26 @@ ATTEMPTS: Final = 8
 
 FEW: Final = 16
 """A batch of so few is not worth dividing: the statement costs as much as twenty orders by itself."""
+
+TIMEOUTS: Final = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
+"""The database gave a statement up, and rolled it back: it has had no effect."""
+ORDERS_OWN: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.InternalServerError,
+    ValueError,
+)
+"""What one order of a batch can be at fault for. Anything else meets all of them alike, and asking again one by one would
+only let each wait for the same outage."""
+OUTAGES: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InterfaceError,
+    OSError,  # TimeoutError too
+)
+"""The database is away, or was for a moment. What a lost connection may have done, it did under the same keys."""
 
 Connect = Callable[[], Awaitable[Connection]]
 
@@ -103,12 +123,13 @@ class Batches:
                 await runner
         for queue in (self._eager, self._patient):
             if queue.connection is not None:
-                await queue.connection.close()
+                queue.connection.terminate()
 
     async def decide(self, order: Order) -> tuple[Decision, Opinion]:
         """Return what became of an order, once that is durable, and what the pure rules said of it.
 
-        Raises Full, GivenUp, or psycopg.Error when nothing is known of it: the same key may be sent again.
+        Raises Full, GivenUp, one of TIMEOUTS when it has had no effect, or one of OUTAGES when nothing is known of it. The
+        same key may be sent again after each.
         """
         if len(self._eager.waiting) + len(self._patient.waiting) >= self._queue_length:
             raise Full
@@ -123,7 +144,7 @@ class Batches:
             try:
                 await self._ask(queue, batch)
             except Exception as fault:
-                if not isinstance(fault, psycopg.OperationalError):
+                if not isinstance(fault, (*TIMEOUTS, *OUTAGES)):
                     log.exception("a batch of %s orders failed", len(batch))
                 _fail(batch, fault)
 
@@ -133,8 +154,15 @@ class Batches:
             if waiting.opinion is UNKNOWN and waiting.order.session_id is not None:
                 waiting.opinion = self._rules.opinion(waiting.order.session_id, to=waiting.order.to, now=now)
         try:
-            decisions, unnoted = await self._execute(queue, batch)
-        except psycopg.Error as fault:
+            decisions, unnoted = await self._execute(queue, batch, is_patient=queue.is_patient)
+        except TIMEOUTS:
+            # A lock or a slow database is no single order's fault: each would only wait once more, one after the other.
+            if not queue.is_patient:
+                raise
+            decisions, unnoted = await self._execute(queue, batch, is_patient=False)
+            for waiting in batch:
+                waiting.attempts = ATTEMPTS  # who is busy still is given up
+        except ORDERS_OWN as fault:
             if len(batch) == 1:
                 raise
             log.warning("a batch of %s orders is asked again one by one: %s", len(batch), type(fault).__name__)
@@ -144,7 +172,7 @@ class Batches:
         for waiting, decision in zip(batch, decisions, strict=True):
             self._settle(waiting, decision)
         if unnoted and queue.connection is not None:
-            with suppress(psycopg.Error):  # the next use is noted again
+            with suppress(asyncpg.PostgresError, *OUTAGES):  # the next use is noted again
                 await statement.note_use(queue.connection, unnoted, every=USE_IS_NOTED_EVERY)
 
     async def _ask_alone(self, queue: _Queue, waiting: Waiting) -> None:
@@ -154,18 +182,22 @@ class Batches:
             log.warning("an order failed alone: %s", type(fault).__name__)
             _fail([waiting], fault)
 
-    async def _execute(self, queue: _Queue, batch: Sequence[Waiting]) -> tuple[list[Decision], set[str]]:
+    async def _execute(
+        self, queue: _Queue, batch: Sequence[Waiting], *, is_patient: bool
+    ) -> tuple[list[Decision], set[str]]:
         orders, opinions = [waiting.order for waiting in batch], [waiting.opinion for waiting in batch]
         for is_last in (False, True):
-            if queue.connection is None or queue.connection.closed:
+            if queue.connection is None or queue.connection.is_closed():
                 queue.connection = await self._connect()
             try:
                 return await statement.decide(
-                    queue.connection, orders, opinions, patient=queue.is_patient, note_every=USE_IS_NOTED_EVERY
+                    queue.connection, orders, opinions, patient=is_patient, note_every=USE_IS_NOTED_EVERY
                 )
-            except psycopg.OperationalError:
-                # Once more on a new connection: what the lost one may have done, it did under the same keys.
-                if is_last or not queue.connection.closed:
+            except TIMEOUTS:
+                raise
+            except OUTAGES as fault:
+                queue.connection.terminate()
+                if is_last or isinstance(fault, TimeoutError):
                     raise
         raise AssertionError("the second time returns or raises")
 

@@ -10,17 +10,17 @@ from functools import lru_cache
 from typing import Any, Final, cast
 from uuid import uuid4
 
-import psycopg
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
 from escrow import money, payments, verdicts
 from escrow.errors import EscrowError
+from escrow.verdicts import MAX_KNOWN
 from marketplace import keys
 from marketplace.api import endpoint, errors, idempotency, parsing, show_sent
 from marketplace.api.bodies import PaymentIn
 from marketplace.api.errors import About, Asked, Problem
-from marketplace.lane.batches import Batches, Full, GivenUp
+from marketplace.lane.batches import OUTAGES, TIMEOUTS, Batches, Full, GivenUp
 from marketplace.lane.statement import Decision, Order
 
 Scope = MutableMapping[str, Any]
@@ -67,7 +67,10 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == PATH:
+            return
+        # WSGI writes `Some_Header` and `Some-Header` alike, so that one could pass for the other where only one is looked at.
+        scope["headers"] = [header for header in scope["headers"] if b"_" not in header[0]]
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == PATH:
             await self._pay(scope, receive, send)
         else:
             await self._django(scope, receive, send)
@@ -133,6 +136,8 @@ class Door:
         if not decision.admitted:
             raise NotForTheLane
         if decision.key_session_id is not None:
+            if len(self._sessions) >= MAX_KNOWN:
+                self._sessions.clear()  # each is learnt again by its next payment
             self._sessions[order.key_id] = decision.key_session_id
         verdict = decision.verdict
         if verdict.outcome in (verdicts.ALLOWED, verdicts.REPLAYED):
@@ -210,9 +215,9 @@ def _of_fault(fault: Exception) -> Exception:
     match fault:
         case Full():
             detail = "Too many payments are waiting already; this one was not tried."
-        case GivenUp():
+        case _ if isinstance(fault, (GivenUp, *TIMEOUTS)):
             detail = "The accounts of this payment were busy for too long; nothing of it was done."
-        case psycopg.OperationalError():
+        case _ if isinstance(fault, OUTAGES):
             return Problem("unavailable", "The database did not answer in time.", headers=RETRY_AFTER, retryable=True)
         case _:
             return fault

@@ -41,8 +41,9 @@ def free_port() -> int:
 def reserve(first: int = 0, tries: int = 1) -> socket.socket:
     """Hold a port on 127.0.0.1 against other stacks: any free one for 0, else `first` or the next free one.
 
-    Only a server that shares its port with us (SO_REUSEPORT, as `marketplace.server --share-port` does) can listen there while it is held; without
-    that, two stacks that start at once would take the same port, and each would find the other's web ready.
+    Only a server that shares its port with us (SO_REUSEPORT, as `marketplace.server --share-port` does) can listen there
+    while it is held; without that, two stacks that start at once would take the same port, and each would find the other's
+    web ready.
     """
     for port in range(first, first + tries):
         with contextlib.suppress(OSError):

@@ -78,7 +78,7 @@ class AgentMarketError(Exception):
         code: str | None = None,
         status: int | None = None,
         rule: str | None = None,
-        limit: str | tuple[str, ...] | None = None,
+        limit: str | int | tuple[str, ...] | None = None,
         spent: str | None = None,
         remaining: str | None = None,
         required: str | None = None,
