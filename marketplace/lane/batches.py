@@ -48,6 +48,7 @@ OUTAGES: Final = (
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # of a connection that was ended while it was idle, until asyncpg has read its end
     OSError,  # TimeoutError too
 )
 """The database is away, or was for a moment. What a lost connection may have done, it did under the same keys."""
@@ -188,7 +189,7 @@ class Batches:
         orders, opinions = [waiting.order for waiting in batch], [waiting.opinion for waiting in batch]
         for is_last in (False, True):
             if queue.connection is None or queue.connection.is_closed():
-                queue.connection = await self._connect()
+                queue.connection = await self._open()
             try:
                 return await statement.decide(
                     queue.connection, orders, opinions, patient=is_patient, note_every=USE_IS_NOTED_EVERY
@@ -200,6 +201,12 @@ class Batches:
                 if is_last or isinstance(fault, TimeoutError):
                     raise
         raise AssertionError("the second time returns or raises")
+
+    async def _open(self) -> Connection:
+        try:
+            return await self._connect()
+        except asyncpg.PostgresError as refusal:  # whatever its reason is, no order is at fault
+            raise asyncpg.CannotConnectNowError(str(refusal)) from refusal
 
     def _settle(self, waiting: Waiting, decision: Decision) -> None:
         verdict, order = decision.verdict, waiting.order
