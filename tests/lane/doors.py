@@ -185,7 +185,7 @@ class Lane:
     async def _connect(self) -> statement.Connection:
         self.attempts += 1
         opened = await statement.connect()
-        self.pids.append(opened.info.backend_pid)
+        self.pids.append(opened.get_server_pid())
         return opened
 
 

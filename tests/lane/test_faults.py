@@ -4,6 +4,7 @@ import os
 import signal
 from typing import Any
 
+import asyncpg
 import psycopg
 import pytest
 from django.db import connection
@@ -80,8 +81,8 @@ def test_a_commit_of_which_the_answer_was_lost_is_one_payment(
         decided = await decide(opened, *rest, **more)
         if not lost:
             lost += 1
-            await opened.close()
-            raise psycopg.OperationalError("the server closed the connection unexpectedly")
+            opened.terminate()
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
         return decided
 
     monkeypatch.setattr(statement, "decide", answer_lost)

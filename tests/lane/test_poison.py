@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-import psycopg
+import asyncpg
 import pytest
 
 from escrow.models import Payment
@@ -16,15 +16,16 @@ from tests.marketplace.conftest import World
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-POISONS: dict[str, tuple[dict[str, Any], type[psycopg.Error]]] = {
-    "metadata that jsonb refuses": ({"metadata": r'{"x": "\u0000"}'}, psycopg.DataError),
-    "metadata that is no JSON": ({"metadata": "{"}, psycopg.DataError),
-    "a NUL": ({"metadata": '{"x": "\x00"}'}, psycopg.DataError),
-    "an amount of nothing": ({"amount_micros": 0}, psycopg.IntegrityError),
-    "an amount below nothing": ({"amount_micros": -1}, psycopg.IntegrityError),
-    "an amount beyond bigint": ({"amount_micros": 2**63}, psycopg.DataError),
-    "a session that is no UUID": ({"session_id": "x"}, psycopg.DataError),
-    "a key that is too long": ({"idempotency_key": "k" * 256}, psycopg.DataError),
+POISONS: dict[str, tuple[dict[str, Any], type[Exception]]] = {
+    "metadata that jsonb refuses": ({"metadata": r'{"x": "\u0000"}'}, asyncpg.DataError),
+    "metadata that is no JSON": ({"metadata": "{"}, asyncpg.DataError),
+    "a NUL": ({"metadata": '{"x": "\x00"}'}, asyncpg.DataError),
+    "half a surrogate pair": ({"metadata": '{"x": "\ud800"}'}, asyncpg.DataError),
+    "an amount of nothing": ({"amount_micros": 0}, asyncpg.IntegrityConstraintViolationError),
+    "an amount below nothing": ({"amount_micros": -1}, asyncpg.IntegrityConstraintViolationError),
+    "an amount beyond bigint": ({"amount_micros": 2**63}, asyncpg.DataError),
+    "a session that is no UUID": ({"session_id": "x"}, asyncpg.DataError),
+    "a key that is too long": ({"idempotency_key": "k" * 256}, asyncpg.DataError),
 }
 
 
@@ -60,8 +61,8 @@ def test_two_poisoned_orders_harm_nobody_of_another_session(market: World, lane:
     for place in (0, 7):
         orders[place] = replace(orders[place], metadata='{"x": "\\u0000"}')
     answers = decide_all(lane, orders)
-    assert [type(answer) for answer in answers] == [psycopg.errors.UntranslatableCharacter] + [str] * 6 + [
-        psycopg.errors.UntranslatableCharacter
+    assert [type(answer) for answer in answers] == [asyncpg.UntranslatableCharacterError] + [str] * 6 + [
+        asyncpg.UntranslatableCharacterError
     ]
     assert books.balance(market.a.session.account) == books.balance(market.b.session.account) == 25_000_000 - 3 * 12_000
 

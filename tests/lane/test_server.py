@@ -31,7 +31,9 @@ def test_two_hundred_callers_on_a_budget_for_a_hundred_are_answered_a_hundred_an
 def test_payments_by_the_lane_and_refunds_by_django_at_once_add_up(market: World) -> None:
     refunds = {"refund_token": market.one.by_provider.key}
     with serving() as server:
-        load = server.load(str(market.a.by_session.key), "run-", connections=16, count=600, refund_share=0.25, **refunds)
+        load = server.load(
+            str(market.a.by_session.key), "run-", connections=16, count=600, refund_share=0.25, **refunds
+        )
         seen = load.result()
     assert (seen["codes"], seen["errors"]) == ({"201": 600}, 0)
     assert seen["refunds"]["codes"] == {"200": 150}
