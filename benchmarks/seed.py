@@ -125,8 +125,6 @@ def _without_indexes(cursor: Cursor, told: Say) -> Iterator[None]:
 def _rows(cursor: Cursor, wanted: Wanted, live_sessions: Sequence[UUID], told: Say) -> None:
     live = int(wanted.payments * wanted.live_share) if live_sessions else 0
     history = wanted.payments - live
-    cursor.execute("SELECT coalesce(max(position), 0) FROM escrow_event")
-    position = (cursor.fetchone() or (0,))[0]
     cursor.execute("SELECT coalesce(max(chain_id), %s) FROM escrow_pool", [LOCAL_CHAIN])
     facts: dict[str, Any] = {
         "past": timedelta(days=-wanted.days),
@@ -137,7 +135,6 @@ def _rows(cursor: Cursor, wanted: Wanted, live_sessions: Sequence[UUID], told: S
         "history": history,
         "live": live,
         "live_sessions": list(live_sessions),
-        "position": position,
         "chain_id": (cursor.fetchone() or (LOCAL_CHAIN,))[0],
         "to": "agent://seeded.bench.dev",
     }

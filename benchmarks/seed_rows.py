@@ -212,7 +212,6 @@ EVENT: Final = {
     "subject_type": "'payment'",
     "subject_id": "id",
     "payload": "jsonb_build_object('session_id', session_id, 'to', %(to)s, 'kind', 'call', 'amount', '0.001')",
-    "position": "%(position)s + i",
     "created_at": "uuid_extract_timestamp(id)",
 }
 SUMS: Final = """

@@ -240,7 +240,7 @@ class ChainLogAdmin(Money):
 class EventAdmin(Money):
     """What was told to payers and providers."""
 
-    list_display = ("id", "created_at", "type", "payer_id", "party_id", "subject_id", "position")
+    list_display = ("id", "created_at", "type", "payer_id", "party_id", "subject_id")
     list_filter = ("type",)
     search_fields = ("payer_id", "party_id", "subject_id")
 

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Min, Q, QuerySet, Sum
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum
 
 from escrow import events, intents, ledger, lifecycle, money, receipts
 from escrow.chain import wire
@@ -64,17 +64,18 @@ def settle_due(*, authorizer: Signer, now: datetime) -> int:
 def due(now: datetime) -> list[Pool]:
     """Return pools that owe enough, or have owed for long enough, or are on their way out."""
     aged = now - timedelta(seconds=settings.SETTLE_MAX_AGE)
-    able = Pool.objects.filter(status__in=[Pool.Status.OPEN, Pool.Status.CLOSING], expires_at__gt=now).exclude(
-        reclaimable_at__lte=now
-    )
+    # What is owed is read off the accounts and how long off an index, so that a look does not cost more the more is owed.
+    debts = Account.objects.filter(pool=OuterRef("pk"), kind=Kind.PAYABLE).values("pool")
+    oldest = Payment.objects.filter(pool=OuterRef("pk"), status=Payment.Status.PAYABLE).order_by("created_at")
     owing = (
-        Payment.objects.filter(status=Payment.Status.PAYABLE, pool__in=able)
-        .values("pool")
-        .annotate(owed=Sum("amount_micros"), oldest=Min("created_at"))
-        .filter(Q(owed__gte=settings.SETTLE_MIN_MICROS) | Q(oldest__lte=aged) | Q(pool__status=Pool.Status.CLOSING))
-        .order_by("oldest")
+        Pool.objects.filter(status__in=[Pool.Status.OPEN, Pool.Status.CLOSING], expires_at__gt=now)
+        .exclude(reclaimable_at__lte=now)
+        .annotate(owed=Subquery(debts.annotate(owed=Sum(F("received_micros") - F("sent_micros"))).values("owed")))
+        .filter(owed__gt=0)
+        .annotate(oldest=Subquery(oldest.values("created_at")[:1]))
+        .filter(Q(owed__gte=settings.SETTLE_MIN_MICROS) | Q(oldest__lte=aged) | Q(status=Pool.Status.CLOSING))
     )
-    return list(Pool.objects.filter(pk__in=[row["pool"] for row in owing[: settings.SWEEP_LIMIT]]))
+    return list(owing.order_by("oldest")[: settings.SWEEP_LIMIT])
 
 
 @transaction.atomic

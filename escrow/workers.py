@@ -72,7 +72,7 @@ def timer_sweep() -> None:
 
 @shared_task(name="escrow.publish_sweep")
 def publish_sweep() -> None:
-    """Give events their positions in the feed."""
+    """Show the events that are recorded for good."""
     events.publish_due()
 
 

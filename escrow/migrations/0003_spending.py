@@ -171,11 +171,6 @@ class Migration(migrations.Migration):
             name="payer_id",
             field=models.UUIDField(null=True),
         ),
-        migrations.AlterField(
-            model_name="event",
-            name="position",
-            field=models.BigIntegerField(null=True),
-        ),
         migrations.RunSQL(FILL, migrations.RunSQL.noop),
         migrations.RemoveField(
             model_name="event",
@@ -184,6 +179,20 @@ class Migration(migrations.Migration):
         migrations.RemoveField(
             model_name="event",
             name="owner_kind",
+        ),
+        migrations.RemoveIndex(model_name="event", name="event_unpublished"),
+        migrations.RemoveField(model_name="event", name="position"),
+        migrations.CreateModel(
+            name="EventMark",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("published_id", models.BigIntegerField(default=0)),
+                ("pending_id", models.BigIntegerField(default=0)),
+                ("pending_xid", models.BigIntegerField(default=0)),
+            ],
+            options={
+                "constraints": [models.CheckConstraint(condition=models.Q(("pk", 1)), name="event_mark_once")],
+            },
         ),
         migrations.AlterField(
             model_name="payment",
@@ -248,19 +257,13 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="event",
             index=models.Index(
-                condition=models.Q(("position__isnull", False)), fields=["payer_id", "position"], name="event_payer"
+                fields=["payer_id", "id"], name="event_payer", condition=models.Q(("payer_id__isnull", False))
             ),
         ),
         migrations.AddIndex(
             model_name="event",
             index=models.Index(
-                condition=models.Q(("position__isnull", False)), fields=["party_id", "position"], name="event_party"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="event",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("position__isnull", False)), fields=("position",), name="event_position_once"
+                fields=["party_id", "id"], name="event_party", condition=models.Q(("party_id__isnull", False))
             ),
         ),
         migrations.AddConstraint(

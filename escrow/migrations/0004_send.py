@@ -331,7 +331,21 @@ BEGIN
 END $$;
 """
 
+TELL = """
+CREATE FUNCTION escrow_number_transaction() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_current_xact_id();
+    RETURN NULL;
+END $$;
+
+-- Before any id is drawn: escrow.events.publish relies on the order of the two.
+CREATE TRIGGER events_come_after_their_number BEFORE INSERT ON escrow_event
+    FOR EACH STATEMENT EXECUTE FUNCTION escrow_number_transaction();
+"""
+
 UNDO = """
+DROP TRIGGER events_come_after_their_number ON escrow_event;
+DROP FUNCTION escrow_number_transaction;
 DROP FUNCTION escrow_send, escrow_open_payables, escrow_judge, escrow_accounts_of, escrow_counts, escrow_post;
 DROP TYPE escrow_verdict, escrow_count;
 ALTER TABLE escrow_account RESET (fillfactor);
@@ -340,4 +354,4 @@ ALTER TABLE escrow_account RESET (fillfactor);
 
 class Migration(migrations.Migration):
     dependencies = [("escrow", "0003_spending")]
-    operations = [migrations.RunSQL(POST + JUDGE + SEND, UNDO)]
+    operations = [migrations.RunSQL(POST + JUDGE + SEND + TELL, UNDO)]

@@ -1,7 +1,7 @@
 """The tables of the money rooms: fields, constraints, statuses and their allowed moves. Behaviour lives in the verbs."""
 
 from escrow.models.chain import Attempt, Batch, BatchRecord, ChainAction, ChainCursor, ChainLog, SignerNonce
-from escrow.models.events import Event
+from escrow.models.events import Event, EventMark
 from escrow.models.ledger import Account, Reason, Transfer
 from escrow.models.pools import Party, Pool, PoolProvider, Session
 from escrow.models.spending import Dispute, Hold, Invoice, Payment
@@ -16,6 +16,7 @@ __all__ = [
     "ChainLog",
     "Dispute",
     "Event",
+    "EventMark",
     "Hold",
     "Invoice",
     "Party",

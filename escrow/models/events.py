@@ -6,7 +6,7 @@ from django.db.models.functions import Now
 
 
 class Event(models.Model):
-    """Something that happened, told to a payer, to a party, or to both. The publisher gives the ``position``."""
+    """Something that happened, told to a payer, to a party, or to both. Its id is its position in their feeds."""
 
     id = models.BigAutoField(primary_key=True)
     payer_id = models.UUIDField(null=True)
@@ -15,20 +15,14 @@ class Event(models.Model):
     subject_type = models.CharField(max_length=20)
     subject_id = models.UUIDField()
     payload = models.JSONField(default=dict)
-    position = models.BigIntegerField(null=True)
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
-        # An unpublished event is in one index beside the primary key: each payment writes one.
         indexes = (
-            models.Index(fields=["id"], name="event_unpublished", condition=Q(position__isnull=True)),
-            models.Index(fields=["payer_id", "position"], name="event_payer", condition=Q(position__isnull=False)),
-            models.Index(fields=["party_id", "position"], name="event_party", condition=Q(position__isnull=False)),
+            models.Index(fields=["payer_id", "id"], name="event_payer", condition=Q(payer_id__isnull=False)),
+            models.Index(fields=["party_id", "id"], name="event_party", condition=Q(party_id__isnull=False)),
         )
         constraints = (
-            models.UniqueConstraint(
-                name="event_position_once", fields=["position"], condition=Q(position__isnull=False)
-            ),
             models.CheckConstraint(
                 name="event_has_a_reader", condition=Q(payer_id__isnull=False) | Q(party_id__isnull=False)
             ),
@@ -36,3 +30,18 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type} {self.subject_id}"
+
+
+class EventMark(models.Model):
+    """The one row that says up to which id events are published, and which id may be next."""
+
+    published_id = models.BigIntegerField(default=0)
+    pending_id = models.BigIntegerField(default=0)
+    pending_xid = models.BigIntegerField(default=0)
+    """Every database transaction that drew an id up to ``pending_id`` has a smaller number than this."""
+
+    class Meta:
+        constraints = (models.CheckConstraint(name="event_mark_once", condition=Q(pk=1)),)
+
+    def __str__(self) -> str:
+        return f"published to {self.published_id}"

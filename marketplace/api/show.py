@@ -256,7 +256,7 @@ def key_facts(row: ApiKey) -> dict[str, object]:
 def event(row: Event) -> shapes.Event:
     """Show a published event."""
     return shapes.Event(
-        position=cast("int", row.position),
+        position=row.pk,
         type=row.type,
         at=row.created_at,
         subject_type=row.subject_type,

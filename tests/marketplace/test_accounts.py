@@ -30,7 +30,7 @@ def test_a_provider_sees_what_it_is_owed(world: World) -> None:
 
 def test_events_are_told_to_their_owner_in_order(world: World) -> None:
     paid = world.a.by_session.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.012"}).json
-    events.publish()
+    events.publish_due()
     feed = world.a.by_payer.get("/v1/events").json
     positions = [event["position"] for event in feed["items"]]
     assert positions == sorted(positions)
@@ -46,7 +46,7 @@ def test_events_are_told_to_their_owner_in_order(world: World) -> None:
 def test_events_are_read_on_from_a_position(world: World) -> None:
     for _ in range(3):
         world.a.by_session.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.012"})
-    events.publish()
+    events.publish_due()
     seen: list[int] = []
     after = 0
     while True:

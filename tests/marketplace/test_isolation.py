@@ -214,7 +214,7 @@ def test_the_owner_reaches_every_route_that_its_scope_allows(
 
 
 def test_lists_show_what_is_the_callers_and_nothing_else(world: World, subjects: dict[str, str]) -> None:
-    events.publish()
+    events.publish_due()
     mine = set(subjects.values())
     lists = {path: rule for method, path, rule in ROUTES if method == "GET" and "<" not in path and rule.scopes}
     with_items = {path for path in lists if "items" in world.a.by_payer.get(path).json}

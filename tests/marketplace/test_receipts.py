@@ -245,7 +245,7 @@ def test_a_page_of_the_largest_batches_is_under_a_megabyte(world: World) -> None
 
 def test_a_provider_is_told_of_each_batch_that_pays_it(world: World, paid: list[str]) -> None:
     batch = sign(world.a)
-    events.publish()
+    events.publish_due()
     for caller, amount in ((world.one.by_provider, "0.037"), (world.two.by_provider, "1.50")):
         told = [row for row in caller.get("/v1/events").json["items"] if row["type"] == "batch.signed"]
         assert [(row["subject_id"], row["payload"]["amount"]) for row in told] == [(str(batch.pk), amount)]
