@@ -5,7 +5,6 @@ What the other side must not see (a buyer's session, what it has left) is left o
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import cast
 from uuid import UUID
 
 from escrow import pools as escrow_pools

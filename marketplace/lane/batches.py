@@ -29,9 +29,6 @@ log = logging.getLogger(__name__)
 ATTEMPTS: Final = 8
 """How often an order is asked again, for a policy learnt or an account that was busy, before it is given up."""
 
-FEW: Final = 16
-"""A batch of so few is not worth dividing: the statement costs as much as twenty orders by itself."""
-
 TIMEOUTS: Final = (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 """The database gave a statement up, and rolled it back: it has had no effect."""
 ORDERS_OWN: Final = (
@@ -82,19 +79,13 @@ class _Queue:
     waiting: deque[Waiting] = field(default_factory=deque)
     filled: asyncio.Event = field(default_factory=asyncio.Event)
     connection: Connection | None = None
-    last: int = 0
-    """How many orders the batch before had."""
 
     def add(self, waiting: Waiting) -> None:
         self.waiting.append(waiting)
         self.filled.set()
 
     def take(self, most: int) -> list[Waiting]:
-        # Half of those who take turns here: while the database has one half, the answers of the other go out and its next
-        # orders come in. With all of them in one batch, database and lane would wait for each other by turns.
-        half = max(FEW, (self.last + len(self.waiting) + 1) // 2)
-        batch = [self.waiting.popleft() for _ in range(min(most, half, len(self.waiting)))]
-        self.last = len(batch)
+        batch = [self.waiting.popleft() for _ in range(min(most, len(self.waiting)))]
         if not self.waiting:
             self.filled.clear()
         return batch

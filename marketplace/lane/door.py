@@ -68,12 +68,15 @@ class Door:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        # WSGI writes `Some_Header` and `Some-Header` alike, so that one could pass for the other where only one is looked at.
-        scope["headers"] = [header for header in scope["headers"] if b"_" not in header[0]]
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] == PATH:
             await self._pay(scope, receive, send)
         else:
-            await self._django(scope, receive, send)
+            await self._hand_on(scope, receive, send)
+
+    async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # WSGI writes `Some_Header` and `Some-Header` alike, so that one could pass for the other where only one is looked at.
+        scope["headers"] = [header for header in scope["headers"] if b"_" not in header[0]]
+        await self._django(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while True:
@@ -90,7 +93,7 @@ class Door:
         try:
             headers = plain_headers(scope)
         except NotForTheLane:
-            await self._django(scope, receive, send)
+            await self._hand_on(scope, receive, send)
             return
         body = await _body(receive)
         if body is None:  # the caller is gone
@@ -98,7 +101,7 @@ class Door:
         try:
             answer = await self._answer(self._order(headers, body))
         except NotForTheLane:
-            await self._django(scope, _replayed(body, receive), send)
+            await self._hand_on(scope, _replayed(body, receive), send)
             return
         await _send(send, *answer)
 

@@ -16,6 +16,9 @@ _LISTENING: Final = re.compile(r"Listening on 127\.0\.0\.1:(\d+)")
 _MODULES: Final = Path(__file__).resolve().parents[3] / "node_modules" / "@foundry-rs"
 _MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
+NICENESS: Final = 10
+"""A chain is elsewhere in production; here its blocks must not take the cores from a payment."""
+
 
 def start(supervisor: Supervisor, *, block_seconds: float = BLOCK_SECONDS) -> str:
     """Start anvil and return its RPC_URL."""
@@ -27,6 +30,7 @@ def start(supervisor: Supervisor, *, block_seconds: float = BLOCK_SECONDS) -> st
         ],
         env={"HOME": str(supervisor.home.path)},  # it keeps a cache in its home: ours goes away
         cwd=supervisor.home.path,
+        niceness=NICENESS,
     )
     child = supervisor.wait(supervisor.start(service), lambda child: _port(child) is not None)
     return f"http://127.0.0.1:{_port(child)}"
