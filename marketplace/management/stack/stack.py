@@ -34,7 +34,8 @@ COMMON: Final = {
 WEB_PROCESSES: Final = 1
 """A second one costs 120 MB, and on two cores that it shares with all the rest it does not answer sooner."""
 WORKER_THREADS: Final = 2
-"""More would ask the database for more at the same moment, and payments wait for that. Forked workers cost 100 MB each. In production they are forked, for their hard time limits."""
+"""More would ask the database for more at the same moment, and payments wait for that. One process: forked workers cost
+100 MB each. In production they are forked, for their hard time limits."""
 BACKGROUND: Final = 15
 """The niceness of workers here: on one machine they must not take the cores from the web while it answers a payment."""
 WATCH_SECONDS: Final = 0.5
