@@ -34,8 +34,7 @@ class StrictJSONParser(BaseParser):
         self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Return the body as a dict. Raises Problem."""
-        charset = _charset(media_type or "")
-        if charset not in ("", "utf-8", "utf8"):
+        if not is_utf8(media_type or ""):
             raise Problem("unsupported_media_type", "The body must be application/json in UTF-8.")
         declared = int((parser_context or {})["request"].META["CONTENT_LENGTH"])
         raw = stream.read(declared)
@@ -146,6 +145,11 @@ def _float(digits: str) -> float:
 
 def _constant(name: str) -> Never:
     raise _invalid(f"{name} is not JSON")
+
+
+def is_utf8(media_type: str) -> bool:
+    """Return whether a Content-Type says UTF-8, or says nothing of it."""
+    return _charset(media_type) in ("", "utf-8", "utf8")
 
 
 def _charset(media_type: str) -> str:

@@ -39,8 +39,6 @@ _READ: Final = frozenset(
     (b"authorization", b"idempotency-key", b"content-length", b"content-type", b"accept", b"host", b"x-forwarded-proto")
 )
 _UNUSUAL: Final = frozenset((b"transfer-encoding", b"content-encoding", b"expect"))
-_JSON: Final = frozenset((b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"))
-_ACCEPTED: Final = frozenset((None, b"*/*", b"application/json", b"application/json, */*;q=0.5"))
 _COMMON: Final = (
     (b"cache-control", b"no-store"),
     # What Django's middleware says of every answer.
@@ -165,8 +163,8 @@ def plain_headers(scope: Scope) -> dict[bytes, bytes]:
     length = found.get(b"content-length", b"")
     is_plain = (
         not scope["query_string"]
-        and found.get(b"content-type") in _JSON
-        and found.get(b"accept") in _ACCEPTED
+        and _is_json(found.get(b"content-type", b""))
+        and _is_content_with_json(found.get(b"accept", b"*/*"))
         and length.isdigit()
         and len(length) < 9
         and int(length) <= _MAX_BODY
@@ -180,6 +178,17 @@ def plain_headers(scope: Scope) -> dict[bytes, bytes]:
     if not is_plain:
         raise NotForTheLane
     return found
+
+
+@lru_cache(maxsize=100)
+def _is_json(content_type: bytes) -> bool:
+    text = content_type.decode("latin-1")
+    return text.partition(";")[0].strip().lower() == "application/json" and parsing.is_utf8(text)
+
+
+@lru_cache(maxsize=100)
+def _is_content_with_json(accept: bytes) -> bool:
+    return any(kind in accept.lower() for kind in (b"application/json", b"application/*", b"*/*"))
 
 
 @lru_cache(maxsize=100)
