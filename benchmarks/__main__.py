@@ -65,6 +65,7 @@ def measure(
             row = SCENARIOS[name](bench)
             row.extras |= {"foreign_cpu": watch.foreign(), "took_s": round(time.monotonic() - begun, 1)}
             rows.append(row)
+            say(f"{name}: {json.dumps(row.document())}")
             for fault in row.broken:
                 say(f"{name}: NOT EXACT: {fault}")
         about |= {

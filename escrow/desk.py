@@ -18,7 +18,7 @@ from django.utils.html import format_html
 
 from escrow import disputes, money
 from escrow.errors import EscrowError
-from escrow.models import Dispute, Transfer
+from escrow.models import Dispute, Reason, Transfer
 
 if TYPE_CHECKING:
     Page = admin.ModelAdmin[Any]
@@ -122,7 +122,8 @@ def _lines(dispute: Dispute) -> "QuerySet[Transfer]":
     accounts = [dispute.account_id]
     if dispute.invoice is not None:
         accounts.append(dispute.invoice.hold.account_id)
-    about = Q(sender__in=accounts) | Q(receiver__in=accounts)
+    # No payment comes to such an account; said for the index that leaves payments out.
+    about = Q(sender__in=accounts) | Q(receiver__in=accounts) & ~Q(reason=Reason.PAYMENT)
     if dispute.payment is not None:
         about |= Q(ref=str(dispute.payment.pk))
     return Transfer.objects.filter(about).select_related("sender", "receiver").order_by("pk")

@@ -89,6 +89,7 @@ def _matured(now: datetime) -> "QuerySet[Account]":
     )
     ripe = (
         Transfer.objects.filter(receiver=OuterRef("pk"))
+        .exclude(reason=Reason.PAYMENT)  # none comes to such an account; said for the index that leaves payments out
         .annotate(ripe_at=ExpressionWrapper(F("created_at") + windows, output_field=DateTimeField()))
         .filter(ripe_at__lte=now)
         .order_by()

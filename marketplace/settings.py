@@ -124,6 +124,9 @@ WHITENOISE_USE_FINDERS = not PRODUCTION  # no collectstatic outside production
 # --- PostgreSQL ------------------------------------------------------------------------------------------------------
 DATABASE_STATEMENT_TIMEOUT_MS = env_int("DATABASE_STATEMENT_TIMEOUT_MS", 15_000)  # the slowest claim of 10,000: 0.2 s
 DATABASE_LOCK_TIMEOUT_MS = env_int("DATABASE_LOCK_TIMEOUT_MS", 5_000)  # a payment never waits longer for a hot account
+RECONCILE_STATEMENT_TIMEOUT_MS = env_int(
+    "RECONCILE_STATEMENT_TIMEOUT_MS", 600_000
+)  # it adds up every transfer there is
 DATABASE_IDLE_TIMEOUT_MS = env_int("DATABASE_IDLE_TIMEOUT_MS", 30_000)  # a forgotten snapshot halves a hot row's rate
 DATABASES: dict[str, Any] = {
     "default": dj_database_url.parse(
