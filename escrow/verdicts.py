@@ -22,7 +22,7 @@ BUSY: Final = "busy"
 """An account is locked by somebody else, or the same key is being decided: ask again."""
 STALE: Final = "stale"
 MAX_KNOWN: Final = 100_000
-"""Policies kept by a process: some 100 MB if each were a long one; the longest unused goes first."""
+"""Policies kept by a process. The one that was learnt first goes first, and is learnt again by its next payment."""
 
 
 @dataclass(slots=True)

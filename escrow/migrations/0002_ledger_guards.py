@@ -2,8 +2,8 @@
 
 from django.db import migrations
 
-GUARDS = """
-CREATE FUNCTION escrow_apply_transfers() RETURNS trigger LANGUAGE plpgsql AS $$
+APPLY = """
+CREATE OR REPLACE FUNCTION escrow_apply_transfers() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     -- Primary-key order, whatever order the statement was in: two batches can then never wait for each other.
     PERFORM 1 FROM escrow_account
@@ -23,7 +23,9 @@ BEGIN
     WHERE account.id = change.id;
     RETURN NULL;
 END $$;
+"""
 
+GUARDS = """
 CREATE TRIGGER transfers_move_money AFTER INSERT ON escrow_transfer
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION escrow_apply_transfers();
 
@@ -58,4 +60,4 @@ DROP FUNCTION escrow_apply_transfers();
 
 class Migration(migrations.Migration):
     dependencies = [("escrow", "0001_initial")]
-    operations = [migrations.RunSQL(GUARDS, UNGUARD)]
+    operations = [migrations.RunSQL(APPLY + GUARDS, UNGUARD)]

@@ -4,7 +4,11 @@
 `escrow_send`.
 """
 
+from importlib import import_module
+
 from django.db import migrations
+
+before = import_module("escrow.migrations.0002_ledger_guards")
 
 POST = """
 -- Both sums of a busy account change with every batch: with room on its page the new version stays there, out of the indexes.
@@ -354,4 +358,4 @@ ALTER TABLE escrow_account RESET (fillfactor);
 
 class Migration(migrations.Migration):
     dependencies = [("escrow", "0003_spending")]
-    operations = [migrations.RunSQL(POST + JUDGE + SEND + TELL, UNDO)]
+    operations = [migrations.RunSQL(POST + JUDGE + SEND + TELL, UNDO + before.APPLY)]
