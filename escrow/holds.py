@@ -12,7 +12,7 @@ from escrow.models import Account, Hold, Party, Payment, Reason, Session
 
 
 @transaction.atomic
-def place(*, session: Session, amount_micros: int, party: Party, to: str, now: datetime) -> Hold:
+def place(*, session: Session, amount_micros: int, party: Party, to: str, now: datetime | None = None) -> Hold:
     """Set an amount of a session aside for a party, under the same policy as a payment."""
     payments.require_payable_amount(amount_micros)
     account = sessions.authorise(session=session, party=party, to=to, amount_micros=amount_micros, now=now)

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from django.db import connection, transaction
 from django.db.models import F, Sum
+from django.utils import timezone
 
 from escrow import events, ledger, lifecycle, money, verdicts
 from escrow.errors import NotFound, StateConflict
@@ -116,19 +117,22 @@ def reread(session_id: UUID) -> Session:
         raise NotFound("There is no such session.") from None
 
 
-def authorise(*, session: Session, party: Party, to: str, amount_micros: int, now: datetime) -> Account:
+def authorise(*, session: Session, party: Party, to: str, amount_micros: int, now: datetime | None = None) -> Account:
     """Lock and return the account of a session that may commit an amount to a party; raise the refusal when it may not.
 
-    The lock is kept, so that nothing changes between this answer and the posting.
+    The lock is kept, so that nothing changes between this answer and the posting. The database's clock decides, unless
+    ``now`` does.
     """
+    at = now or timezone.now()
     for _ in range(ATTEMPTS):
-        opinion = RULES.opinion(session.pk, to=to, now=now)
+        opinion = RULES.opinion(session.pk, to=to, now=at)
         with connection.cursor() as cursor:
             cursor.execute(
                 _JUDGE,
                 [now, [session.pk], [party.pk], [amount_micros], *([value] for value in opinion.columns)],
             )
             verdict = Verdict.read(cursor.fetchone())
+        at = now or verdict.at or at
         if verdict.outcome == verdicts.ALLOWED:
             return Account.objects.get(pk=session.account_id)
         if verdict.outcome == verdicts.STALE:

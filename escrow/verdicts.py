@@ -22,7 +22,8 @@ BUSY: Final = "busy"
 """An account is locked by somebody else, or the same key is being decided: ask again."""
 STALE: Final = "stale"
 MAX_KNOWN: Final = 100_000
-"""Policies kept by a process. The one that was learnt first goes first, and is learnt again by its next payment."""
+"""Policies and patterns in them that a process keeps, some 25 MB. What was learnt first goes first, and is learnt again by
+its next payment."""
 
 
 @dataclass(slots=True)
@@ -67,6 +68,7 @@ class Rulebook:
 
     def __init__(self) -> None:
         self._known: OrderedDict[UUID | str, tuple[int, Policy]] = OrderedDict()
+        self._weight = 0
 
     def opinion(self, session_id: UUID | str, *, to: str, now: datetime) -> Opinion:
         """Return what the pure rules say now; of a session whose policy is not known, that it is not."""
@@ -82,10 +84,22 @@ class Rulebook:
 
     def learn(self, session_id: UUID | str, facts: Mapping[str, Any] | None) -> None:
         """Keep the policy that a stale verdict came with."""
-        if facts is not None:
-            self._known[session_id] = (facts["version"], Policy.from_document(facts["policy"]))
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
+        if facts is None:
+            return
+        learnt = (facts["version"], Policy.from_document(facts["policy"]))
+        self._forget(session_id)
+        self._known[session_id] = learnt
+        self._weight += _weight(learnt[1])
+        while self._weight > MAX_KNOWN:
+            self._forget(next(iter(self._known)))
+
+    def _forget(self, session_id: UUID | str) -> None:
+        if session_id in self._known:
+            self._weight -= _weight(self._known.pop(session_id)[1])
+
+
+def _weight(limits: Policy) -> int:
+    return 1 + len(limits.allowed_recipients) + len(limits.denied_recipients)
 
 
 def refusal(verdict: Verdict, *, amount_micros: int, denial: PolicyDenied | None, key: str = "") -> EscrowError:

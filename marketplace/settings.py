@@ -152,6 +152,7 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
 WEB_THREADS = env_int("WEB_THREADS", 4)  # each holds one database connection; more only wait for the same core
 LANE_BATCH = env_int("LANE_BATCH", 256)  # orders in one statement: its answer is then 20 ms away, not 100
 LANE_QUEUE = env_int("LANE_QUEUE", 4_096)  # orders that may wait: under a second's work; then 503 with Retry-After
+LANE_MAX_BODY_BYTES = 4 * 1024  # reading it takes the loop a millisecond; larger bodies are Django's, in a thread
 LANE_STATEMENT_TIMEOUT_MS = env_int("LANE_STATEMENT_TIMEOUT_MS", 6_000)  # above the lock timeout, which says more
 LANE_LOCK_TIMEOUT_MS = env_int("LANE_LOCK_TIMEOUT_MS", 5_000)  # settlement holds what it signs for well under a second
 
@@ -237,6 +238,7 @@ CLOSE_DELAY = env_int("CLOSE_DELAY", 3_600)  # seconds between the request to cl
 
 # --- The API ---------------------------------------------------------------------------------------------------------
 API_MAX_BODY_BYTES = 256 * 1024  # a deliverable fits; a flood of megabytes does not
+API_BODY_SECONDS = 10  # to send a body in; a caller who takes longer is left
 API_MAX_JSON_DEPTH = 32  # deeper documents are attacks on the parser
 API_PAGE_DEFAULT = 50
 API_PAGE_MAX = 200  # keeps a page under a megabyte

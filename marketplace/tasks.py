@@ -99,9 +99,7 @@ def assign(*, task: Task, agent_uri: str, now: datetime) -> Task:
     _require(task, Task.Status.ASSIGNED)
     if task.due_at <= now:
         raise StateConflict("task", task.status, "The task is past its due time; post it again.")
-    hold = holds.place(
-        session=task.session, amount_micros=task.budget_micros, party=agent.provider.party, to=agent.uri, now=now
-    )
+    hold = holds.place(session=task.session, amount_micros=task.budget_micros, party=agent.provider.party, to=agent.uri)
     lifecycle.move(task, Task.Status.ASSIGNED, agent=agent, hold=hold)
     _tell(task, "task.assigned")
     return task
@@ -180,9 +178,7 @@ def bill(
     session = sessions.reread(session_id)
     _require_named(session, agent)
     with transaction.atomic():
-        hold = holds.place(
-            session=session, amount_micros=amount_micros, party=agent.provider.party, to=agent.uri, now=now
-        )
+        hold = holds.place(session=session, amount_micros=amount_micros, party=agent.provider.party, to=agent.uri)
         return invoices.submit(
             hold=hold, amount_micros=amount_micros, number=number, memo=memo, task_ref="", deliverable={}, now=now
         )

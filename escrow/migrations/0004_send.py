@@ -131,6 +131,7 @@ DECLARE
     so_far bigint;
     count escrow_count;
     counts escrow_count[];
+    is_taken boolean[] := array_fill(false, ARRAY[cardinality(sessions)]);
     spent bigint[] := array_fill(0::bigint, ARRAY[cardinality(sessions)]);
     sends bigint[] := array_fill(0::bigint, ARRAY[cardinality(sessions)]);
 BEGIN
@@ -181,11 +182,6 @@ BEGIN
                 WHEN earlier.id IS NOT NULL THEN
                     CASE WHEN earlier.request_hash = request.hash THEN 'replayed' ELSE 'key_conflict' END
                 WHEN NOT spender.is_held OR payable.id <> ALL(held) THEN 'busy'
-                -- The same key twice in one batch: the second is asked again, once the first is decided.
-                WHEN array_position(keys, request.key) < request.ord AND EXISTS (
-                    SELECT FROM unnest(array_positions(keys, request.key)) AS place
-                    WHERE place < request.ord AND sessions[place] = request.session_id
-                ) THEN 'busy'
                 WHEN payable.id IS NULL AND NOT EXISTS (SELECT FROM escrow_party WHERE id = request.party_id)
                 THEN 'no_party'
                 WHEN spender.not_open IS NOT NULL THEN spender.not_open
@@ -195,6 +191,7 @@ BEGIN
                 WHEN request.denied THEN 'denied'
                 WHEN request.amount > spender.max_per_tx_micros THEN 'max_per_tx'
             END AS outcome,
+            array_position(keys, request.key) < request.ord AS is_repeated,
             CASE
                 WHEN request.version IS DISTINCT FROM spender.policy_version
                     OR moment < request.since OR moment >= request.until
@@ -219,7 +216,14 @@ BEGIN
             asked.facts, asked.session_id, asked.pool_id, asked.payer_id, asked.party_id, asked.account_id, asked.payable_id,
             NULL, NULL
         );
-        IF asked.outcome IS NOT NULL THEN
+        -- The same key twice in one batch: once the first is a payment, the second is asked again and finds it.
+        IF asked.is_repeated AND EXISTS (
+            SELECT FROM unnest(array_positions(keys, keys[asked.ord])) AS place
+            WHERE place < asked.ord AND sessions[place] = asked.session_id AND is_taken[place]
+        ) THEN
+            verdict.outcome := 'busy';
+        END IF;
+        IF verdict.outcome IS NOT NULL THEN
             RETURN NEXT verdict;
             CONTINUE;
         END IF;
@@ -250,6 +254,7 @@ BEGIN
             so_far := so_far + asked.amount;
             spent[slot] := so_far;
             sends[slot] := sends[slot] + 1;
+            is_taken[asked.ord] := true;
             verdict.outcome := 'allowed';
             verdict.payment_id := uuidv7();
             verdict.sent_micros := asked.sent_micros + so_far;

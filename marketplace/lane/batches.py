@@ -162,7 +162,11 @@ class Batches:
                 await self._ask_alone(queue, waiting)
             return
         for waiting, decision in zip(batch, decisions, strict=True):
-            self._settle(waiting, decision)
+            try:
+                self._settle(waiting, decision)
+            except Exception as fault:  # what one order cannot bear is not the others' answer: theirs are committed
+                log.exception("an order cannot be answered")
+                _fail([waiting], fault)
         if unnoted and queue.connection is not None:
             with suppress(asyncpg.PostgresError, *OUTAGES):  # the next use is noted again
                 await statement.note_use(queue.connection, unnoted, every=USE_IS_NOTED_EVERY)

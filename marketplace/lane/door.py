@@ -4,6 +4,7 @@ The lane answers what goes well and every refusal of the money rooms. Anything e
 nothing, an agent that nobody knows) it hands on to Django as it came, so that there is one place that explains it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import datetime
 from functools import lru_cache
@@ -31,7 +32,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PATH: Final = "/v1/payments"
 RETRY_AFTER: Final = {"Retry-After": str(errors.RETRY_AFTER_SECONDS)}
-_MAX_BODY: Final = settings.API_MAX_BODY_BYTES
+_MAX_BODY: Final = settings.LANE_MAX_BODY_BYTES
 _TLS_ONLY: Final = settings.SECURE_SSL_REDIRECT
 """Then Django redirects a plain request."""
 _BEHIND_PROXY: Final = settings.BEHIND_PROXY
@@ -74,6 +75,12 @@ class Door:
     async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         # WSGI writes `Some_Header` and `Some-Header` alike, so that one could pass for the other where only one is looked at.
         scope["headers"] = [header for header in scope["headers"] if b"_" not in header[0]]
+        if 0 < _length(scope) <= settings.API_MAX_BODY_BYTES:
+            # Read here, so that a caller who sends by the drop holds no thread of Django's.
+            body = await _body(receive)
+            if body is None:
+                return
+            receive = _replayed(body, receive)
         await self._django(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -231,18 +238,31 @@ def _of_fault(fault: Exception) -> Exception:
             detail = "The accounts of this payment were busy for too long; nothing of it was done."
         case _ if isinstance(fault, OUTAGES):
             return Problem("unavailable", "The database did not answer in time.", headers=RETRY_AFTER, retryable=True)
-        case _:
-            return fault
+        case _:  # logged where it was caught; what is not known is not said to have had no effect
+            return Problem("internal", "Something broke here; the fault is logged.", retryable=True)
     return Problem("unavailable", detail, headers=RETRY_AFTER, retryable=True, untouched=True)
 
 
 async def _body(receive: Receive) -> bytes | None:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body", False):
-        message = await receive()
-        body += message.get("body", b"")
-    return None if message["type"] == "http.disconnect" else body
+    """Return the whole body; None when the caller has gone, or sends too slowly to be waited for."""
+    parts: list[bytes] = []
+    try:
+        async with asyncio.timeout(settings.API_BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                parts.append(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+    except TimeoutError:
+        return None
+
+
+def _length(scope: Scope) -> int:
+    """Return the one Content-Length that a request says, 0 when it says none or none that is a number."""
+    said = [value for name, value in scope["headers"] if name == b"content-length"]
+    return int(said[0][:12]) if len(said) == 1 and said[0].isdigit() else 0
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

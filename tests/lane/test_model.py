@@ -58,7 +58,6 @@ class Spender:
             return ("replayed", left) if known == hashed else ("key_conflict", left)
         if key in in_batch:
             return "busy", None
-        in_batch.add(key)
         limits = self.policy
         if limits.max_per_tx is not None and micros > limits.max_per_tx:
             return "max_per_tx", (limits.max_per_tx, None)
@@ -76,6 +75,7 @@ class Spender:
             return "insufficient_funds", self.balance
         self.balance -= micros
         self.sent.append((at, micros))
+        in_batch.add(key)
         return "allowed", self.balance
 
 

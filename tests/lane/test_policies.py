@@ -7,12 +7,12 @@ import pytest
 from django.db.models import F
 from django.utils import timezone
 
-from escrow.models import Session
+from escrow.models import Payment, Session
 from escrow.policy import Policy
 from marketplace.lane import batches
 from marketplace.lane.batches import ATTEMPTS
 from tests.escrow.books import unmoved
-from tests.lane.doors import PATIENCE, Asked, Lane, locked, until, waits_for_a_lock
+from tests.lane.doors import PATIENCE, PAY, Asked, Lane, locked, until, waits_for_a_lock
 from tests.marketplace.conftest import World
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -107,3 +107,19 @@ def test_a_policy_that_never_stands_still_is_given_up_and_unpaid(
     assert answer.headers["Retry-After"] == "1"
     monkeypatch.undo()
     assert lane.pay(key).status == 201
+
+
+def test_a_policy_that_cannot_be_read_is_its_own_session_s_fault_alone(market: World, lane: Lane) -> None:
+    """As a policy of a newer release would be to an older one that still runs beside it."""
+    Session.objects.filter(pk=market.b.session.pk).update(policy={"max_per_week": "1.00"})
+    paid, broken = lane.ask_all([Asked(str(buyer.by_session.key)) for buyer in (market.a, market.b)])
+    assert paid.status == 201
+    assert (broken.status, broken.json["code"], broken.json["outcome"]) == (500, "internal", "unknown")
+    assert Payment.objects.get().session_id == market.a.session.pk
+
+
+def test_a_large_body_is_django_s_and_pays_alike(market: World, lane: Lane) -> None:
+    large = {**PAY, "metadata": {"text": "x" * 5_000}}
+    assert lane.ask(Asked(str(market.a.by_session.key), large)).status == 201
+    assert len(lane.pids) == 0
+    assert Payment.objects.get().metadata == large["metadata"]
