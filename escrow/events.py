@@ -55,7 +55,7 @@ FROM mark RETURNING published_id
 """A remembered number that is still to come is of another server, from which this database was restored."""
 
 
-@transaction.atomic
+@transaction.atomic(durable=True)  # inside another one it would be numbered before it reads
 def publish() -> int:
     """Move the mark as far as is safe, and return it: every event up to it is committed, or will never be.
 

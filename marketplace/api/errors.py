@@ -143,7 +143,9 @@ def render(exc: Exception, asked: Asked) -> tuple[int, dict[str, str], str]:
     """Return the status, the headers beside the content type, and the problem document of an exception."""
     problem = problem_of(exc)
     kind = KINDS[problem.code]
-    if kind.status >= 500:
+    if problem.untouched:  # refused for want of room: a traceback for each would be one load more
+        logger.warning("%s %s refused, request %s: %s", asked.method, asked.path, asked.request_id, problem.detail)
+    elif kind.status >= 500:
         logger.error("%s %s failed, request %s", asked.method, asked.path, asked.request_id, exc_info=exc)
     document: dict[str, object] = {
         "type": f"/docs/errors/{problem.code}",

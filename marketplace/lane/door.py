@@ -40,6 +40,7 @@ _READ: Final = frozenset(
     (b"authorization", b"idempotency-key", b"content-length", b"content-type", b"accept", b"host", b"x-forwarded-proto")
 )
 _UNUSUAL: Final = frozenset((b"transfer-encoding", b"content-encoding", b"expect"))
+_HSTS: Final = f"max-age={settings.SECURE_HSTS_SECONDS}; includeSubDomains; preload"
 _COMMON: Final = (
     (b"cache-control", b"no-store"),
     # What Django's middleware says of every answer.
@@ -47,6 +48,7 @@ _COMMON: Final = (
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"x-frame-options", b"DENY"),
+    *([(b"strict-transport-security", _HSTS.encode())] if settings.SECURE_HSTS_SECONDS else []),
 )
 
 

@@ -86,8 +86,11 @@ ORDER BY known.ord
 """
 
 _NOTE: Final = """
-UPDATE marketplace_apikey SET last_used_at = now()
-WHERE id = ANY($1::uuid[]) AND (last_used_at IS NULL OR last_used_at < now() - $2::interval)
+UPDATE marketplace_apikey SET last_used_at = now() WHERE id IN (
+    SELECT id FROM marketplace_apikey
+    WHERE id = ANY($1::uuid[]) AND (last_used_at IS NULL OR last_used_at < now() - $2::interval)
+    ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+)
 """
 
 
