@@ -55,13 +55,14 @@ FROM mark RETURNING published_id
 """A remembered number that is still to come is of another server, from which this database was restored."""
 
 
-@transaction.atomic(durable=True)  # inside another one it would be numbered before it reads
+@transaction.atomic
 def publish() -> int:
     """Move the mark as far as is safe, and return it: every event up to it is committed, or will never be.
 
     The last id that was drawn is remembered with the number of this database transaction. Whoever drew an id so far has a
     smaller number, because a trigger has an event's transaction numbered before it draws. Once every transaction with a
-    smaller number has ended, the remembered id is the mark.
+    smaller number has ended, the remembered id is the mark. Not to be called within a database transaction that has written:
+    it would be numbered before the id was read.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('escrow.events.publish', 0))")
