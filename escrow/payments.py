@@ -4,20 +4,19 @@ Nothing here waits for the chain, and nothing is queued: a payment is done when 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, cast
 from uuid import UUID
 
 from django.db import connection, transaction
-from django.utils import timezone
 
 from escrow import events, ledger, lifecycle, money, sessions, verdicts
 from escrow.errors import AlreadyRedeemed, InvalidInput, NotFound, StateConflict
 from escrow.ledger import Move
 from escrow.models import Account, Dispute, Party, Payment, Pool, Reason, Session
-from escrow.verdicts import Verdict
+from escrow.verdicts import Opinion
 
 MAX_PAYMENT_MICROS = 2**40 - 1
 """A record of a batch carries its amount in 40 bits, so no single debt may be larger: about 1.1 million USDC."""
@@ -56,23 +55,19 @@ def send(
     leaves nothing behind: the same key may be sent again once the reason is gone.
     """
     require_payable_amount(amount_micros)
-    at = now or timezone.now()  # of the rules that need no counting; the database refuses an answer that is too old
-    for _ in range(sessions.ATTEMPTS):
-        opinion = sessions.RULES.opinion(session_id, to=to, now=at)
+
+    def ask(opinion: Opinion) -> Sequence[Any] | None:
         with connection.cursor() as cursor:
             order: list[Any] = [[session_id], [party_id], [to], [amount_micros], [money.render(amount_micros)]]
             order += [[json.dumps(metadata)], [idempotency_key], [request_hash]]
             cursor.execute(_SEND, [now, *order, *([value] for value in opinion.columns)])
-            verdict = Verdict.read(cursor.fetchone())
-        if verdict.outcome in (verdicts.ALLOWED, verdicts.REPLAYED):
-            payment = Payment.objects.get(pk=cast("UUID", verdict.payment_id))
-            return Sent(payment, replayed=verdict.outcome == verdicts.REPLAYED)
-        at = now or verdict.at or at
-        if verdict.outcome == verdicts.STALE:
-            sessions.RULES.learn(session_id, verdict.facts)
-        elif verdict.outcome != verdicts.BUSY:
-            raise verdicts.refusal(verdict, amount_micros=amount_micros, denial=opinion.denial, key=idempotency_key)
-    raise StateConflict("session", "changing", "The session's policy is being changed; repeat the request.")
+            return cursor.fetchone()
+
+    verdict = sessions.decide(
+        session_id=session_id, to=to, amount_micros=amount_micros, now=now, ask=ask, key=idempotency_key
+    )
+    payment = Payment.objects.get(pk=cast("UUID", verdict.payment_id))
+    return Sent(payment, replayed=verdict.outcome == verdicts.REPLAYED)
 
 
 def owe(

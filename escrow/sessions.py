@@ -1,8 +1,9 @@
 """Sessions: spending accounts inside a pool. Lives here: opening, topping up, closing, and what a session may still pay."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from django.db import connection, transaction
@@ -14,7 +15,7 @@ from escrow.errors import NotFound, StateConflict
 from escrow.ledger import Move
 from escrow.models import Account, Hold, Party, Payment, Pool, Reason, Session
 from escrow.policy import Policy
-from escrow.verdicts import Rulebook, Verdict
+from escrow.verdicts import Opinion, Rulebook, Verdict
 
 RULES: Final = Rulebook()
 """What this process knows of the sessions' policies; the database says when it is stale."""
@@ -117,29 +118,48 @@ def reread(session_id: UUID) -> Session:
         raise NotFound("There is no such session.") from None
 
 
+def decide(
+    *,
+    session_id: UUID,
+    to: str,
+    amount_micros: int,
+    now: datetime | None,
+    ask: Callable[[Opinion], Sequence[Any] | None],
+    key: str = "",
+) -> Verdict:
+    """Have the database decide on a request to spend, and return its verdict: allowed, or replayed.
+
+    ``ask`` runs the statement with what the pure rules say, and returns its row for `Verdict.read`. The database's clock
+    decides, unless ``now`` does. Raises the refusals of `escrow.verdicts`.
+    """
+    at = now or timezone.now()  # of the rules that need no counting; the database refuses an answer that is too old
+    for _ in range(ATTEMPTS):
+        opinion = RULES.opinion(session_id, to=to, now=at)
+        verdict = Verdict.read(ask(opinion))
+        if verdict.outcome in (verdicts.ALLOWED, verdicts.REPLAYED):
+            return verdict
+        at = now or verdict.at or at
+        if verdict.outcome == verdicts.STALE:
+            RULES.learn(session_id, verdict.facts)
+        elif verdict.outcome != verdicts.BUSY:
+            raise verdicts.refusal(verdict, amount_micros=amount_micros, denial=opinion.denial, key=key)
+    raise StateConflict("session", "changing", "The session's policy is being changed; repeat the request.")
+
+
 def authorise(*, session: Session, party: Party, to: str, amount_micros: int, now: datetime | None = None) -> Account:
     """Lock and return the account of a session that may commit an amount to a party; raise the refusal when it may not.
 
-    The lock is kept, so that nothing changes between this answer and the posting. The database's clock decides, unless
-    ``now`` does.
+    The lock is kept, so that nothing changes between this answer and the posting.
     """
-    at = now or timezone.now()
-    for _ in range(ATTEMPTS):
-        opinion = RULES.opinion(session.pk, to=to, now=at)
+
+    def ask(opinion: Opinion) -> Sequence[Any] | None:
         with connection.cursor() as cursor:
-            cursor.execute(
-                _JUDGE,
-                [now, [session.pk], [party.pk], [amount_micros], *([value] for value in opinion.columns)],
-            )
-            verdict = Verdict.read(cursor.fetchone())
-        at = now or verdict.at or at
-        if verdict.outcome == verdicts.ALLOWED:
-            return Account.objects.get(pk=session.account_id)
-        if verdict.outcome == verdicts.STALE:
-            RULES.learn(session.pk, verdict.facts)
-        elif verdict.outcome != verdicts.BUSY:
-            raise verdicts.refusal(verdict, amount_micros=amount_micros, denial=opinion.denial)
-    raise StateConflict("session", "changing", "The session's policy is being changed; repeat the request.")
+            judged = [[session.pk], [party.pk], [amount_micros], *([value] for value in opinion.columns)]
+            cursor.execute(_JUDGE, [now, *judged])
+            return cursor.fetchone()
+
+    decide(session_id=session.pk, to=to, amount_micros=amount_micros, now=now, ask=ask)
+    return Account.objects.get(pk=session.account_id)
 
 
 def return_account(session: Session) -> Account:
