@@ -232,17 +232,20 @@ def _problem(fault: Exception, about: About) -> tuple[int, list[tuple[bytes, byt
     return status, headers, document.encode()
 
 
-def _of_fault(fault: Exception) -> Exception:
-    match fault:
-        case Full():
-            detail = "Too many payments are waiting already; this one was not tried."
-        case _ if isinstance(fault, (GivenUp, *TIMEOUTS)):
-            detail = "The accounts of this payment were busy for too long; nothing of it was done."
-        case _ if isinstance(fault, OUTAGES):
-            return Problem("unavailable", "The database did not answer in time.", headers=RETRY_AFTER, retryable=True)
-        case _:  # logged where it was caught; what is not known is not said to have had no effect
-            return Problem("internal", "Something broke here; the fault is logged.", retryable=True)
-    return Problem("unavailable", detail, headers=RETRY_AFTER, retryable=True, untouched=True)
+def _of_fault(fault: Exception) -> Problem:
+    if isinstance(fault, Full):
+        return _unavailable("Too many payments are waiting already; this one was not tried.", untouched=True)
+    if isinstance(fault, (GivenUp, *TIMEOUTS)):
+        detail = "The accounts of this payment were busy for too long; nothing of it was done."
+        return _unavailable(detail, untouched=True)
+    if isinstance(fault, OUTAGES):
+        return _unavailable("The database did not answer in time.", untouched=False)
+    # Logged where it was caught; what is not known is not said to have had no effect.
+    return Problem("internal", "Something broke here; the fault is logged.", retryable=True)
+
+
+def _unavailable(detail: str, *, untouched: bool) -> Problem:
+    return Problem("unavailable", detail, headers=RETRY_AFTER, retryable=True, untouched=untouched)
 
 
 async def _body(receive: Receive) -> bytes | None:
