@@ -25,7 +25,7 @@ OPTIONS: Final[dict[str, Any]] = {
     "backlog": 2_048,  # connections that arrive while a batch is being answered
     "limit_concurrency": 5_000,  # requests and connections; beyond it the server says 503 before it reads
     "timeout_keep_alive": 65,  # seconds; longer than proxies keep a connection, so that they close first
-    "timeout_graceful_shutdown": 8,  # seconds to answer what was taken; a payment waits for a lock 5 at most
+    "timeout_graceful_shutdown": 8,  # seconds to answer what was taken: a lock is waited for 5; what is cut keeps its key
 }
 
 
