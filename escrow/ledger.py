@@ -1,7 +1,8 @@
 """The ledger. Lives here: the only code that writes accounts and transfers. Why money moves is the verbs' to say.
 
-Three rules are the database's (migration 0002): transfers are only ever added; an account's sums are what its transfers
-say; an account other than ``world`` never sends more than it has received. Accounts are locked in primary-key order.
+Three rules are the database's (migrations 0002, 0004): transfers are only ever added; an account's sums are what its
+transfers say; an account other than ``world`` never sends more than it has received. Accounts are locked in primary-key
+order. A payment's transfer alone is written elsewhere, by `escrow_send`, which has its sums and its locks already.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ from escrow.models import Account, Party, Pool, Reason, Transfer
 
 Kind = Account.Kind
 
-_POST: Final = "SELECT escrow_post(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s)"
+_POST: Final = "SELECT escrow_post(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def post(moves: Sequence[Move]) -> None:
     ]
     if rows:
         with connection.cursor() as cursor:
-            cursor.execute(_POST, [*(list(column) for column in zip(*rows, strict=True)), None])
+            cursor.execute(_POST, [list(column) for column in zip(*rows, strict=True)])
 
 
 def balance(account: Account) -> int:

@@ -23,7 +23,7 @@ django.setup()
 
 from escrow.models import Account, Reason  # noqa: E402  (Django must be set up first)
 
-POST: Final = "SELECT escrow_post(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], NULL)"
+POST: Final = "SELECT escrow_post(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[])"
 FUNDS_MICROS: Final = 10**12
 AMOUNT_MICROS: Final = 1_000
 
