@@ -61,7 +61,8 @@ def send(
             order: list[Any] = [[session_id], [party_id], [to], [amount_micros], [money.render(amount_micros)]]
             order += [[json.dumps(metadata)], [idempotency_key], [request_hash]]
             cursor.execute(_SEND, [now, *order, *([value] for value in opinion.columns)])
-            return cursor.fetchone()
+            row: Sequence[Any] | None = cursor.fetchone()
+            return row
 
     verdict = sessions.decide(
         session_id=session_id, to=to, amount_micros=amount_micros, now=now, ask=ask, key=idempotency_key

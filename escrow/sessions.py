@@ -154,9 +154,10 @@ def authorise(*, session: Session, party: Party, to: str, amount_micros: int, no
 
     def ask(opinion: Opinion) -> Sequence[Any] | None:
         with connection.cursor() as cursor:
-            judged = [[session.pk], [party.pk], [amount_micros], *([value] for value in opinion.columns)]
+            judged: list[Any] = [[session.pk], [party.pk], [amount_micros], *([value] for value in opinion.columns)]
             cursor.execute(_JUDGE, [now, *judged])
-            return cursor.fetchone()
+            row: Sequence[Any] | None = cursor.fetchone()
+            return row
 
     decide(session_id=session.pk, to=to, amount_micros=amount_micros, now=now, ask=ask)
     return Account.objects.get(pk=session.account_id)

@@ -2,8 +2,8 @@
 
 from django.db import migrations
 
-APPLY = """
-CREATE OR REPLACE FUNCTION escrow_apply_transfers() RETURNS trigger LANGUAGE plpgsql AS $$
+GUARDS = """
+CREATE FUNCTION escrow_apply_transfers() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     -- Primary-key order, whatever order the statement was in: two batches can then never wait for each other.
     PERFORM 1 FROM escrow_account
@@ -23,9 +23,7 @@ BEGIN
     WHERE account.id = change.id;
     RETURN NULL;
 END $$;
-"""
 
-GUARDS = """
 CREATE TRIGGER transfers_move_money AFTER INSERT ON escrow_transfer
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION escrow_apply_transfers();
 
@@ -60,4 +58,4 @@ DROP FUNCTION escrow_apply_transfers();
 
 class Migration(migrations.Migration):
     dependencies = [("escrow", "0001_initial")]
-    operations = [migrations.RunSQL(APPLY + GUARDS, UNGUARD)]
+    operations = [migrations.RunSQL(GUARDS, UNGUARD)]

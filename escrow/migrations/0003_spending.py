@@ -1,10 +1,10 @@
 """What the hot path reads at once: limits as columns, running sums on transfers, whose payment it is."""
 
 import django.db.models.deletion
-import django.db.models.expressions
-import django.db.models.fields.json
-import django.db.models.functions.comparison
 from django.db import migrations, models
+from django.db.models.expressions import CombinedExpression
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions.comparison import Cast
 
 FILL = """
 UPDATE escrow_event SET payer_id = owner_id WHERE owner_kind = 'payer';
@@ -27,6 +27,16 @@ FROM (SELECT sender_id, count(*) AS transfers FROM escrow_transfer GROUP BY send
 WHERE sent.sender_id = account.id;
 ALTER TABLE escrow_account ENABLE TRIGGER accounts_follow_transfers;
 """
+
+
+def amount_of(key: str) -> models.GeneratedField:
+    """Return the column of one amount of a session's policy, in micro-USDC."""
+    usdc = Cast(KeyTextTransform(key, "policy"), models.DecimalField(decimal_places=6, max_digits=20))
+    return models.GeneratedField(
+        db_persist=True,
+        expression=Cast(CombinedExpression(usdc, "*", models.Value(1_000_000)), models.BigIntegerField()),
+        output_field=models.BigIntegerField(null=True),
+    )
 
 
 class Migration(migrations.Migration):
@@ -61,87 +71,29 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="session",
             name="max_per_day_micros",
-            field=models.GeneratedField(
-                db_persist=True,
-                expression=django.db.models.functions.comparison.Cast(
-                    django.db.models.expressions.CombinedExpression(
-                        django.db.models.functions.comparison.Cast(
-                            django.db.models.fields.json.KeyTextTransform("max_per_day", "policy"),
-                            models.DecimalField(decimal_places=6, max_digits=20),
-                        ),
-                        "*",
-                        models.Value(1000000),
-                    ),
-                    models.BigIntegerField(),
-                ),
-                output_field=models.BigIntegerField(null=True),
-            ),
+            field=amount_of("max_per_day"),
         ),
         migrations.AddField(
             model_name="session",
             name="max_per_hour_micros",
-            field=models.GeneratedField(
-                db_persist=True,
-                expression=django.db.models.functions.comparison.Cast(
-                    django.db.models.expressions.CombinedExpression(
-                        django.db.models.functions.comparison.Cast(
-                            django.db.models.fields.json.KeyTextTransform("max_per_hour", "policy"),
-                            models.DecimalField(decimal_places=6, max_digits=20),
-                        ),
-                        "*",
-                        models.Value(1000000),
-                    ),
-                    models.BigIntegerField(),
-                ),
-                output_field=models.BigIntegerField(null=True),
-            ),
+            field=amount_of("max_per_hour"),
         ),
         migrations.AddField(
             model_name="session",
             name="max_per_tx_micros",
-            field=models.GeneratedField(
-                db_persist=True,
-                expression=django.db.models.functions.comparison.Cast(
-                    django.db.models.expressions.CombinedExpression(
-                        django.db.models.functions.comparison.Cast(
-                            django.db.models.fields.json.KeyTextTransform("max_per_tx", "policy"),
-                            models.DecimalField(decimal_places=6, max_digits=20),
-                        ),
-                        "*",
-                        models.Value(1000000),
-                    ),
-                    models.BigIntegerField(),
-                ),
-                output_field=models.BigIntegerField(null=True),
-            ),
+            field=amount_of("max_per_tx"),
         ),
         migrations.AddField(
             model_name="session",
             name="max_total_micros",
-            field=models.GeneratedField(
-                db_persist=True,
-                expression=django.db.models.functions.comparison.Cast(
-                    django.db.models.expressions.CombinedExpression(
-                        django.db.models.functions.comparison.Cast(
-                            django.db.models.fields.json.KeyTextTransform("max_total", "policy"),
-                            models.DecimalField(decimal_places=6, max_digits=20),
-                        ),
-                        "*",
-                        models.Value(1000000),
-                    ),
-                    models.BigIntegerField(),
-                ),
-                output_field=models.BigIntegerField(null=True),
-            ),
+            field=amount_of("max_total"),
         ),
         migrations.AddField(
             model_name="session",
             name="max_tx_per_minute",
             field=models.GeneratedField(
                 db_persist=True,
-                expression=django.db.models.functions.comparison.Cast(
-                    django.db.models.fields.json.KeyTextTransform("max_tx_per_minute", "policy"), models.IntegerField()
-                ),
+                expression=Cast(KeyTextTransform("max_tx_per_minute", "policy"), models.IntegerField()),
                 output_field=models.IntegerField(null=True),
             ),
         ),
@@ -171,7 +123,7 @@ class Migration(migrations.Migration):
             name="payer_id",
             field=models.UUIDField(null=True),
         ),
-        migrations.RunSQL(FILL, migrations.RunSQL.noop),
+        migrations.RunSQL(FILL),
         migrations.RemoveField(
             model_name="event",
             name="owner_id",
