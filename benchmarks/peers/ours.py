@@ -5,13 +5,11 @@
 Makes the project's tables in that database, then prints one line of JSON: transfers a second, by who pays.
 """
 
-import argparse
 import json
 import os
 import random
 import secrets
 import sys
-import time
 from typing import Any, Final
 
 import django
@@ -21,7 +19,8 @@ from django.core.management import call_command
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "marketplace.settings")
 django.setup()
 
-from escrow.models import Account, Reason  # noqa: E402  (Django must be set up first)
+from benchmarks.peers.reference import pace  # noqa: E402  (Django must be set up first)
+from escrow.models import Account, Reason  # noqa: E402
 
 POST: Final = "SELECT escrow_post(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[])"
 FUNDS_MICROS: Final = 10**12
@@ -47,20 +46,16 @@ def rate(
     connection: "psycopg.Connection[Any]", payers: list[int], payees: list[int], batch: int, seconds: float
 ) -> float:
     """Return how many transfers a second go from random payers to random payees in batches."""
-    done, begun = 0, time.perf_counter()
-    while time.perf_counter() - begun < seconds:
+
+    def commit() -> None:
         post(connection, random.choices(payers, k=batch), random.choices(payees, k=batch), AMOUNT_MICROS)
-        done += batch
-    return done / (time.perf_counter() - begun)
+
+    return pace.rate(commit, batch, seconds)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--accounts", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    given = parser.parse_args()
+    given = pace.arguments(__doc__)
     call_command("migrate", verbosity=0, interactive=False)
     (world,) = accounts(Account.Kind.WORLD, 1)
     payers, payees = (accounts(kind, given.accounts) for kind in (Account.Kind.SESSION, Account.Kind.PAYABLE))

@@ -5,12 +5,10 @@
 Makes its tables in that database, then prints one line of JSON: transfers a second, by way of using it.
 """
 
-import argparse
 import json
 import os
 import random
 import sys
-import time
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -42,28 +40,27 @@ settings.configure(
 )
 django.setup()
 
+import pace  # noqa: E402  (beside this file: these scripts run by their path)
 from hordak.models import Account  # noqa: E402  (Django must be set up first)
 from moneyed import Money  # noqa: E402
 
 
 def rate(payers: list[Any], payees: list[Any], batch: int, seconds: float) -> float:
     """Return how many transfers a second go from random payers to random payees, so many in one commit."""
-    amount, done, begun = Money("0.001", "USD"), 0, time.perf_counter()
-    while time.perf_counter() - begun < seconds:
+    amount = Money("0.001", "USD")
+
+    def commit() -> None:
         with transaction.atomic():
             for _ in range(batch):
                 random.choice(payers).transfer_to(random.choice(payees), amount)
-        done += batch
-    return done / (time.perf_counter() - begun)
+
+    found: float = pace.rate(commit, batch, seconds)
+    return found
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--accounts", type=int, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--batch", type=int, required=True)
-    given = parser.parse_args()
+    given = pace.arguments(__doc__)
     call_command("migrate", verbosity=0, interactive=False)
     made = [
         [Account.objects.create(name=f"{side} {at}", type="LI", currencies=["USD"]) for at in range(given.accounts)]
