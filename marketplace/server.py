@@ -19,7 +19,7 @@ OPTIONS: Final[dict[str, Any]] = {
     "ws": "none",
     "lifespan": "on",  # the lane begins and ends with the server
     "log_config": None,  # Django's own configuration
-    "access_log": False,  # a line for each payment costs as much as the payment
+    "access_log": False,  # a line for each payment would say what its row says
     "server_header": False,
     "proxy_headers": False,  # who may be believed is Django's to say (BEHIND_PROXY)
     "backlog": 2_048,  # connections that arrive while a batch is being answered

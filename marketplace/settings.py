@@ -124,9 +124,8 @@ WHITENOISE_USE_FINDERS = not PRODUCTION  # no collectstatic outside production
 # --- PostgreSQL ------------------------------------------------------------------------------------------------------
 DATABASE_STATEMENT_TIMEOUT_MS = env_int("DATABASE_STATEMENT_TIMEOUT_MS", 15_000)  # the slowest claim of 10,000: 0.2 s
 DATABASE_LOCK_TIMEOUT_MS = env_int("DATABASE_LOCK_TIMEOUT_MS", 5_000)  # a payment never waits longer for a hot account
-RECONCILE_STATEMENT_TIMEOUT_MS = env_int(
-    "RECONCILE_STATEMENT_TIMEOUT_MS", 600_000
-)  # it adds up every transfer there is
+# Reconciling adds up every transfer there is.
+RECONCILE_STATEMENT_TIMEOUT_MS = env_int("RECONCILE_STATEMENT_TIMEOUT_MS", 600_000)
 DATABASE_IDLE_TIMEOUT_MS = env_int("DATABASE_IDLE_TIMEOUT_MS", 30_000)  # a forgotten snapshot halves a hot row's rate
 DATABASES: dict[str, Any] = {
     "default": dj_database_url.parse(
@@ -150,7 +149,7 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
 
 # --- The web: threads for Django, the lane for payments -------------------------------------------------------------------
 WEB_THREADS = env_int("WEB_THREADS", 4)  # each holds one database connection; more only wait for the same core
-LANE_BATCH = env_int("LANE_BATCH", 256)  # orders in one statement: its answer is then 20 ms away, not 100
+LANE_BATCH = env_int("LANE_BATCH", 256)  # orders in one statement: all of them wait for the last
 LANE_QUEUE = env_int("LANE_QUEUE", 4_096)  # orders that may wait: under a second's work; then 503 with Retry-After
 LANE_MAX_BODY_BYTES = 4 * 1024  # reading it takes the loop a millisecond; larger bodies are Django's, in a thread
 LANE_STATEMENT_TIMEOUT_MS = env_int("LANE_STATEMENT_TIMEOUT_MS", 6_000)  # above the lock timeout, which says more
