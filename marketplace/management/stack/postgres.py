@@ -37,7 +37,7 @@ SETTINGS: Final = {
     "timezone": "UTC",
 }
 WAL_SEGMENT_MB: Final = 1
-"""A new server makes each file of its log anew, and whoever needs it waits for that: of the usual 16 MB each, so do payments."""
+"""A new server makes each file of its log anew, and whoever needs it waits: payments too, when it has the usual 16 MB."""
 UNSAFE_BUT_FAST: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
