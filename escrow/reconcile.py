@@ -5,6 +5,7 @@ by construction. What is still on its way (signed but not final) is listed besid
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -96,7 +97,7 @@ def _compare(client: ChainClient, now: datetime, pool_id: UUID | None) -> Report
     chosen = Pool.objects.filter(pool_key__isnull=False, contract_address=settings.ESCROW_ADDRESS).order_by("pk")
     if pool_id is not None:
         chosen = chosen.filter(pk=pool_id)
-    book = _Book(BudgetPool(client, settings.ESCROW_ADDRESS), cursor.block_number)
+    book = _Book(BudgetPool(client, settings.ESCROW_ADDRESS), cursor.block_number, _added_up(pool_id))
     pools = list(chosen)
     for pool in pools:
         book.compare_pool(pool)
@@ -114,12 +115,39 @@ def _compare(client: ChainClient, now: datetime, pool_id: UUID | None) -> Report
     )
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """What transfers and debts add up to, in micro-USDC: by account, and by pool and status."""
+
+    sent: Mapping[int, int]
+    received: Mapping[int, int]
+    debts: Mapping[tuple[UUID, str], int]
+
+
+def _added_up(pool_id: UUID | None) -> _Sums:
+    """Add up every transfer and open debt, or those of one pool: one walk through each table, however many pools there are.
+
+    All that a pool's accounts receive is sent by one of them, so its senders' transfers have both sides.
+    """
+    transfers, owed = Transfer.objects.order_by(), Payment.objects.order_by()
+    if pool_id is not None:
+        transfers, owed = transfers.filter(sender__pool=pool_id), owed.filter(pool=pool_id)
+    sent, received = Counter[int](), Counter[int]()
+    for sender, receiver, micros in transfers.values_list("sender", "receiver").annotate(moved=Sum("amount_micros")):
+        sent[sender] += micros
+        received[receiver] += micros
+    open_debts = owed.filter(status__in=[Payment.Status.PAYABLE, Payment.Status.SETTLING])
+    sums = open_debts.values_list("pool", "status").annotate(owed=Sum("amount_micros"))
+    return _Sums(sent, received, Counter({(pool, status): micros for pool, status, micros in sums}))
+
+
 class _Book:
     """The comparison as it goes: what was compared, and what differed."""
 
-    def __init__(self, contract: BudgetPool, block: int) -> None:
+    def __init__(self, contract: BudgetPool, block: int, sums: _Sums) -> None:
         self.contract = contract
         self.block = block
+        self.sums = sums
         self.compared = 0
         self.held = 0
         self.differences: list[Difference] = []
@@ -173,35 +201,23 @@ class _Book:
         return state.free, state.disputed
 
     def _against_transfers(self, pool: Pool) -> None:
-        """Each account's two sums against its transfers.
-
-        All that a pool's accounts receive is sent by one of them, so one walk along the senders' index has both sides.
-        """
-        out, into = Counter[int](), Counter[int]()
-        moved = Transfer.objects.filter(sender__pool=pool).order_by().values_list("sender", "receiver")
-        for sender, receiver, micros in moved.annotate(moved=Sum("amount_micros")):
-            out[sender] += micros
-            into[receiver] += micros
-        accounts = Account.objects.filter(pool=pool)
-        for account in accounts:
+        """Each account's two sums against its transfers."""
+        for account in Account.objects.filter(pool=pool):
             self.compared += 1
-            if (account.sent_micros, account.received_micros) != (out[account.pk], into[account.pk]):
-                found = into[account.pk] - out[account.pk]
-                self.differences.append(Difference(str(pool), f"sums of {account.code}", account.balance_micros, found))
+            out, into = self.sums.sent[account.pk], self.sums.received[account.pk]
+            if (account.sent_micros, account.received_micros) != (out, into):
+                self.differences.append(
+                    Difference(str(pool), f"sums of {account.code}", account.balance_micros, into - out)
+                )
 
     def _against_debts(self, pool: Pool) -> None:
         """What is payable and settling, against the debts and batches that say why."""
         if pool.status == Pool.Status.CLOSED:
             return  # a pool that was reclaimed past us has debts without money, and both sides know
         held = ledger.balances_by_kind(pool)
-        owed = (
-            Payment.objects.filter(pool=pool, status=Payment.Status.PAYABLE).aggregate(s=Sum("amount_micros"))["s"] or 0
-        )
+        owed = self.sums.debts[pool.pk, Payment.Status.PAYABLE]
         self.expect(pool, "payable, against its debts", held.get(Kind.PAYABLE, 0), owed)
-        moving = (
-            Payment.objects.filter(pool=pool, status=Payment.Status.SETTLING).aggregate(s=Sum("amount_micros"))["s"]
-            or 0
-        )
+        moving = self.sums.debts[pool.pk, Payment.Status.SETTLING]
         self.expect(pool, "settling, against its debts", held.get(Kind.SETTLING, 0), moving)
         signed = (
             Batch.objects.filter(pool=pool, status=Batch.Status.SIGNED).aggregate(s=Sum("records__amount_micros"))["s"]
