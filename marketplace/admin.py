@@ -173,7 +173,7 @@ class KeyForm(Form):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(Kept, Desk):
-    """Keys: issued here, shown once, revoked here. Neither the secret nor its hash is ever shown."""
+    """Keys: issued here, shown once, rotated and revoked here. Neither the secret nor its hash is ever shown."""
 
     form = KeyForm
     list_display = ("key_id", "scope", "owner", "name", "read_only", "state", "last_used_at", "created_at")
@@ -183,10 +183,10 @@ class ApiKeyAdmin(Kept, Desk):
     autocomplete_fields = ("payer", "provider")
     raw_id_fields = ("session",)
     ordering = ("-created_at",)
-    actions = ("revoke_keys",)
+    actions = ("rotate_keys", "revoke_keys")
 
     def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
-        """A key is never changed; the list's action revokes."""
+        """A key is never changed; the list's actions rotate and revoke."""
         return obj is None and super().has_change_permission(request, obj)
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
@@ -204,6 +204,19 @@ class ApiKeyAdmin(Kept, Desk):
         )
         obj.__dict__.update(made.__dict__)
         messages.warning(request, format_html("Copy this key now, it is not shown again: <code>{}</code>", text))
+
+    @admin.action(description="Rotate the selected keys: the old ones end in an hour", permissions=["change"])
+    def rotate_keys(self, request: HttpRequest, queryset: "QuerySet[ApiKey]") -> None:
+        """Put a new key in each one's place, and show its clear text this once. Payers' full keys are rotated here only."""
+        now = timezone.now()
+        for key in queryset:
+            try:
+                made, text = keys.rotate(key=key, now=now)
+            except EscrowError as refusal:
+                messages.error(request, f"{key.key_id}: {refusal.detail}")
+                continue
+            shown = "Copy this key now, it is not shown again: <code>{}</code> ({} in the place of {})"
+            messages.warning(request, format_html(shown, text, made.key_id, key.key_id))
 
     @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke_keys(self, request: HttpRequest, queryset: "QuerySet[ApiKey]") -> None:

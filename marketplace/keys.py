@@ -1,4 +1,4 @@
-"""API keys. Lives here: their form, issuing, checking, revoking. What each scope may reach is `marketplace.api`'s to
+"""API keys. Lives here: their form, issuing, checking, rotating, revoking. What each scope may reach is `marketplace.api`'s to
 say.
 
 A key reads ``am_test_<id>_<secret><check>``: 12 characters of id, 32 of secret (160 random bits), 6 of check, all in
@@ -23,7 +23,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from escrow import sessions
-from escrow.errors import EscrowError, InvalidInput
+from escrow.errors import EscrowError, InvalidInput, StateConflict
 from escrow.models import Pool, Session
 from escrow.policy import Policy
 from marketplace.models import ApiKey, Payer, Provider, Scope
@@ -33,6 +33,10 @@ BASE_MAINNET: Final = 8453
 
 USE_IS_NOTED_EVERY: Final = timedelta(minutes=1)
 """``last_used_at`` is for people: one write a minute is enough, and keeps the row out of the way of payments."""
+
+OVERLAP: Final = timedelta(hours=1)
+"""How long a rotated key still opens when nobody says otherwise: time to put the new one in its place."""
+OVERLAP_MAX: Final = timedelta(days=7)
 
 _ID, _SECRET, _CHECK = 12, 32, 6
 _FORM: Final = re.compile(rf"(am_(?:test|live)_([a-z2-7]{{{_ID}}})_([a-z2-7]{{{_SECRET}}}))([a-z2-7]{{{_CHECK}}})")
@@ -54,6 +58,7 @@ def issue(
     read_only: bool = False,
     name: str = "",
     expires_at: datetime | None = None,
+    rotated_from: ApiKey | None = None,
     seed: UUID | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key and return it with its clear text, which nobody can read again.
@@ -75,9 +80,46 @@ def issue(
         payer=payer,
         provider=provider,
         session=session,
+        ceiling_micros=rotated_from.ceiling_micros if rotated_from else None,
+        rotated_from=rotated_from,
         expires_at=expires_at,
     )
     return key, text_of(key_id, secret)
+
+
+@transaction.atomic
+def rotate(*, key: ApiKey, now: datetime, overlap: timedelta = OVERLAP, seed: UUID | None = None) -> tuple[ApiKey, str]:
+    """Make the key that takes another's place, with all that one may and its end, and let that one end after the overlap.
+
+    Two keys of a line are live at most: one that still overlaps with ``key`` ends now. Raises StateConflict for a key that
+    has ended, or that has a successor: that one is the key to rotate.
+    """
+    if not timedelta() <= overlap <= OVERLAP_MAX:
+        raise InvalidInput("overlap_seconds", "must be 0 to 604800", "3600, or 0 to end the old key at once")
+    old = ApiKey.objects.select_for_update().get(pk=key.pk)
+    if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
+        state = "revoked" if old.revoked_at else "expired"
+        raise StateConflict("key", state, f"This key is {state}; issue another one.")
+    if ApiKey.objects.filter(rotated_from=old).exists():
+        raise StateConflict("key", "rotated", "This key has a successor already; rotate that one, or issue another.")
+    made = issue(
+        scope=Scope(old.scope),
+        payer=old.payer,
+        provider=old.provider,
+        session=old.session,
+        read_only=old.read_only,
+        name=old.name,
+        expires_at=old.expires_at,
+        rotated_from=old,
+        now=now,
+        seed=seed,
+    )
+    later = Q(expires_at__isnull=True) | Q(expires_at__gt=now + overlap)
+    ApiKey.objects.filter(later, pk=old.pk).update(expires_at=now + overlap)
+    # What ends now is revoked: an end is compared with the database's clock, which may be a moment behind ours.
+    ended = Q(pk=old.rotated_from_id) if overlap else Q(pk=old.rotated_from_id) | Q(pk=old.pk)
+    ApiKey.objects.filter(ended, revoked_at__isnull=True).update(revoked_at=now)
+    return made
 
 
 def open_session(

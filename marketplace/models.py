@@ -136,6 +136,12 @@ class ApiKey(Row):
     payer = models.ForeignKey(Payer, null=True, blank=True, on_delete=models.PROTECT, related_name="keys")
     provider = models.ForeignKey(Provider, null=True, blank=True, on_delete=models.PROTECT, related_name="keys")
     session = models.ForeignKey("escrow.Session", null=True, blank=True, on_delete=models.PROTECT, related_name="keys")
+    ceiling_micros = models.BigIntegerField(null=True, blank=True, editable=False)
+    """What its session was opened with for this key alone; None for a key of a session that stands by itself."""
+    rotated_from = models.OneToOneField(
+        "self", null=True, blank=True, editable=False, on_delete=models.PROTECT, related_name="rotated_to"
+    )
+    """The key that this one takes the place of. One to one: a key has one successor, whoever asks at the same time."""
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)

@@ -141,6 +141,12 @@ class AgentBody(Shape):
     offerings: Annotated[list[OfferingIn], Field(max_length=50)] = []
 
 
+class Rotation(Shape):
+    overlap_seconds: Annotated[
+        int, Field(ge=0, le=7 * 24 * 3600, description="How long the old key still opens; 0 ends it at once.")
+    ] = 3600
+
+
 class KeyIn(Shape):
     scope: Annotated[
         Literal["payer", "session", "provider"] | None,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.http import HttpResponse
 from django.utils import timezone
@@ -53,7 +53,8 @@ class Rule:
     keeps_key: bool
     """Whether the domain call keeps the Idempotency-Key itself, as payments do."""
     reveals: bool
-    """Whether the answer shows an API key that is derived from the idempotency record."""
+    """Whether the answer shows an API key, derived from the idempotency record. Where no money moves that header is
+    optional: whoever sends it can ask again for an answer that was lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +140,12 @@ def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: M
     about = About(moves_money=rule.money)
     request.about = about  # type: ignore[attr-defined]
     actor = _admit(rule, request, now, about)
-    key = idempotency.key_of(request) if rule.money else ""
+    key = _idempotency_key(rule, request)
     query = read(rule.query, _parameters(request))
     parsing.check_length(request)
     raw = {} if request.method in SAFE_METHODS else request.data
     body = read(rule.body, raw)
-    request_hash = idempotency.hash_of(str(request.method), request.path, raw) if rule.money else b""
+    request_hash = idempotency.hash_of(str(request.method), request.path, raw) if key else b""
 
     def effect(record_id: UUID | None = None) -> idempotency.Answer:
         call = Call(
@@ -159,11 +160,20 @@ def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: M
         )
         return _answer(rule, handler(view, call, **path))
 
-    if not rule.money or rule.keeps_key:
-        return _respond(effect())
+    if not key or rule.keeps_key:
+        if not rule.reveals:
+            return _respond(effect())
+        seed = uuid4()  # kept nowhere: this answer is the only one with the key
+        return _respond(_reveal(effect(seed), seed))
     owner = cast("Actor", actor).owner_id
     answer, record_id = idempotency.once(owner_id=owner, key=key, request_hash=request_hash, effect=effect)
     return _respond(_reveal(answer, record_id) if rule.reveals else answer)
+
+
+def _idempotency_key(rule: Rule, request: Request) -> str:
+    if rule.money:
+        return idempotency.key_of(request)
+    return idempotency.optional_key_of(request) if rule.reveals else ""
 
 
 def _admit(rule: Rule, request: Request, now: datetime, about: About) -> Actor | None:

@@ -44,6 +44,11 @@ def key_of(request: Request) -> str:
     return check_key(request.META.get("HTTP_IDEMPOTENCY_KEY", ""))
 
 
+def optional_key_of(request: Request) -> str:
+    """Return the request's Idempotency-Key, or an empty text when it has none. Raises Problem for one of the wrong form."""
+    return check_key(request.META["HTTP_IDEMPOTENCY_KEY"]) if "HTTP_IDEMPOTENCY_KEY" in request.META else ""
+
+
 def check_key(key: str) -> str:
     """Return an Idempotency-Key of the right form. Raises Problem."""
     if not key:

@@ -1,10 +1,12 @@
 """/v1/keys. Lives here: HTTP only; `marketplace.keys` decides."""
 
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from marketplace import keys
 from marketplace.api import auth, scope, shapes, show
-from marketplace.api.bodies import KeyIn, PageQuery
+from marketplace.api.bodies import KeyIn, PageQuery, Rotation
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.errors import Problem, invalid
 from marketplace.api.pages import page
@@ -14,15 +16,15 @@ from marketplace.models import ApiKey, Scope
 class Keys(Endpoint):
     """API keys of the caller."""
 
-    @serves(auth.OWNER, body=KeyIn, answer=shapes.IssuedKey, status=201)
-    def post(self, call: Call) -> shapes.IssuedKey:
-        """Issue a key. Its clear text is shown in this answer only.
+    @serves(auth.OWNER, body=KeyIn, answer=shapes.IssuedKey, status=201, reveals=True)
+    def post(self, call: Call) -> shapes.Key:
+        """Issue a key.
 
-        A payer issues keys of its sessions, and read-only keys of its own; a provider issues its own, so that it can
-        rotate them. A payer's full key comes from an admin: a stolen one must not be able to make another.
+        A payer issues keys of its sessions, and read-only keys of its own; a provider issues its own. A payer's full key
+        comes from an admin: a stolen one must not be able to make another. The clear text is shown in this answer and, when
+        the request had an Idempotency-Key, in the answer to the same request again; nowhere else.
         """
-        key, text = _issue(call)
-        return shapes.IssuedKey.model_validate({**show.key_facts(key), "api_key": text})
+        return show.key(_issue(call))
 
     @serves(auth.OWNER, query=PageQuery, answer=shapes.KeyPage)
     def get(self, call: Call) -> shapes.KeyPage:
@@ -41,26 +43,44 @@ class OneKey(Endpoint):
         return show.key(keys.revoke(key=scope.one(scope.keys(call.actor), key_id), now=call.now))
 
 
-def _issue(call: Call) -> tuple[ApiKey, str]:
+class Rotate(Endpoint):
+    """A key in another's place."""
+
+    @serves(auth.OWNER, body=Rotation, answer=shapes.IssuedKey, status=201, reveals=True)
+    def post(self, call: Call, key_id: UUID) -> shapes.Key:
+        """Make the key that takes another's place: the same scope, session, limits and end.
+
+        The old key ends after `overlap_seconds`; a key that it had itself replaced ends at once, so that two are live at
+        most. With an Idempotency-Key an answer that was lost can be asked for again. A payer's full key is rotated by an
+        admin: a stolen one must not be able to outlive itself.
+        """
+        found = scope.one(scope.keys(call.actor), key_id)
+        if found.scope == Scope.PAYER and not found.read_only:
+            raise Problem("forbidden", "A payer's full key is rotated by an admin.")
+        overlap = timedelta(seconds=call.body.overlap_seconds)
+        return show.key(keys.rotate(key=found, overlap=overlap, now=call.now, seed=call.record_id)[0])
+
+
+def _issue(call: Call) -> ApiKey:
     body, actor = call.body, call.actor
     wanted = Scope(body.scope or (Scope.SESSION if body.session_id else actor.scope))
     if body.session_id is not None and wanted != Scope.SESSION:
         raise invalid("session_id", "belongs to session keys only", "no session_id, or scope session")
-    name, end = body.name or "", body.expires_at
+    common: dict[str, Any] = {
+        "scope": wanted,
+        "read_only": body.read_only,
+        "name": body.name or "",
+        "expires_at": body.expires_at,
+        "now": call.now,
+        "seed": call.record_id,
+    }
     match actor.scope, wanted:
         case Scope.PROVIDER, Scope.PROVIDER:
-            return keys.issue(
-                scope=wanted, provider=actor.provider, read_only=body.read_only, name=name, expires_at=end, now=call.now
-            )
+            return keys.issue(**common, provider=actor.provider)[0]
         case Scope.PAYER, Scope.SESSION:
-            session = scope.spending_session(actor, body.session_id)
-            return keys.issue(
-                scope=wanted, session=session, read_only=body.read_only, name=name, expires_at=end, now=call.now
-            )
+            return keys.issue(**common, session=scope.spending_session(actor, body.session_id))[0]
         case Scope.PAYER, Scope.PAYER if body.read_only:
-            return keys.issue(
-                scope=wanted, payer=actor.key.payer, read_only=True, name=name, expires_at=end, now=call.now
-            )
+            return keys.issue(**common, payer=actor.key.payer)[0]
     raise Problem(
         "forbidden", "A payer's key issues session keys and read-only keys; a provider's key issues provider keys."
     )

@@ -61,7 +61,7 @@ class Schema(AutoSchema):  # type: ignore[misc,unused-ignore]
             "summary": summary.rstrip("."),
             "description": f"{_paragraphs(rest)}\n\n{_who(rule)}".strip(),
             "tags": [path.strip("/").removeprefix("v1/").split("/")[0]],
-            "parameters": _path_parameters(path) + _query_parameters(rule) + ([_IDEMPOTENCY_KEY] if rule.money else []),
+            "parameters": _path_parameters(path) + _query_parameters(rule) + _idempotency_key(rule),
             "security": [{"apiKey": []}] if rule.scopes else [],
             "responses": self._responses(rule, path, method),
         }
@@ -72,7 +72,7 @@ class Schema(AutoSchema):  # type: ignore[misc,unused-ignore]
         return operation
 
     def _responses(self, rule: Rule, path: str, method: str) -> dict[str, Any]:
-        headers = {**_REQUEST_ID, **(_REPLAYED if rule.money else {})}
+        headers = {**_REQUEST_ID, **(_REPLAYED if rule.money or rule.reveals else {})}
         content = {"application/json": {"schema": self._schema(rule.answer, "serialization")}}
         responses: dict[str, Any] = {str(rule.status): {"description": "Done.", "headers": headers, "content": content}}
         if path == "/readyz":
@@ -120,6 +120,8 @@ def _problems(rule: Rule, path: str, method: str) -> dict[int, list[str]]:
         codes += ["invalid_json", "conflict", "payload_too_large", "unsupported_media_type"]
     if rule.money:
         codes += ["idempotency_key_required", "idempotency_conflict", "insufficient_funds", "policy_denied"]
+    elif rule.reveals:
+        codes.append("idempotency_conflict")
     if path.endswith("/receipt"):
         codes += ["not_settled_yet", "conflict"]
     if path.endswith("/redeem"):
@@ -159,6 +161,12 @@ def _example(code: str) -> dict[str, Any]:
 def _path_parameters(path: str) -> list[dict[str, Any]]:
     names = [part.split("}")[0] for part in path.split("{")[1:]]
     return [{"name": name, "in": "path", "required": True, **_PATH.get(name, _UUID)} for name in names]
+
+
+def _idempotency_key(rule: Rule) -> list[dict[str, Any]]:
+    if not rule.money and not rule.reveals:
+        return []
+    return [{**_IDEMPOTENCY_KEY, "required": rule.money}]
 
 
 def _query_parameters(rule: Rule) -> list[dict[str, Any]]:

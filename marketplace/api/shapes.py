@@ -239,6 +239,8 @@ class Key(Shape):
     session_id: Id | None
     read_only: bool
     name: str
+    ceiling: Annotated[Amount | None, Field(description="What its session was given for this key alone.")]
+    rotated_from: Annotated[Id | None, Field(description="The key that this one takes the place of.")]
     created_at: Moment
     expires_at: Moment | None
     revoked_at: Moment | None
@@ -246,7 +248,7 @@ class Key(Shape):
 
 
 class IssuedKey(Key):
-    """A key with its clear text, which is shown in this answer only."""
+    """A key with its clear text. It is shown in this answer, and to the same request with the same Idempotency-Key."""
 
     api_key: str
 

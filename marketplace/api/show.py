@@ -233,11 +233,6 @@ def offering(row: Offering) -> shapes.Offering:
 
 def key(row: ApiKey) -> shapes.Key:
     """Show a key: never its secret, which nobody has."""
-    return shapes.Key.model_validate(key_facts(row))
-
-
-def key_facts(row: ApiKey) -> dict[str, object]:
-    """Return the members of a key's shape."""
     names = (
         "key_id",
         "scope",
@@ -249,7 +244,10 @@ def key_facts(row: ApiKey) -> dict[str, object]:
         "revoked_at",
         "last_used_at",
     )
-    return {"id": row.pk, **{name: getattr(row, name) for name in names}}
+    facts = {name: getattr(row, name) for name in names}
+    return shapes.Key.model_validate(
+        {"id": row.pk, "ceiling": row.ceiling_micros, "rotated_from": row.rotated_from_id, **facts}
+    )
 
 
 def event(row: Event) -> shapes.Event:

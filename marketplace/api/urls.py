@@ -73,6 +73,7 @@ endpoints: Final[list[URLPattern]] = [
     path("v1/agents/<host:name>/offerings", agents.Offerings.as_view()),
     path("v1/keys", keys.Keys.as_view()),
     path("v1/keys/<uuid:key_id>", keys.OneKey.as_view()),
+    path("v1/keys/<uuid:key_id>/rotate", keys.Rotate.as_view()),
     path("v1/me", accounts.Me.as_view()),
     path("v1/balance", accounts.Balance.as_view()),
     path("v1/events", accounts.Events.as_view()),

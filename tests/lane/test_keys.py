@@ -82,6 +82,19 @@ def test_an_expired_or_narrowed_key_is_refused_on_its_next_call(market: World, l
             assert lane.ask(Asked(text)).status == status
 
 
+def test_a_rotated_key_pays_until_the_overlap_is_over_and_its_successor_at_once(market: World, lane: Lane) -> None:
+    old, old_text = keys.issue(scope=Scope.SESSION, session=market.a.session, now=timezone.now())
+    made, text = keys.rotate(key=old, now=timezone.now())
+    assert [lane.pay(key).status for key in (old_text, text)] == [201, 201]
+    ApiKey.objects.filter(pk=old.pk).update(expires_at=timezone.now())
+    with unmoved():
+        assert lane.ask(Asked(old_text)).status == 401
+    _, newest = keys.rotate(key=made, now=timezone.now(), overlap=timedelta())
+    with unmoved():
+        assert lane.ask(Asked(text)).status == 401
+    assert lane.pay(newest).status == 201
+
+
 def test_a_payer_s_key_is_asked_on_each_call_whose_session_it_is(market: World, lane: Lane) -> None:
     named = {**PAY, "session_id": str(market.a.session.pk)}
     assert lane.pay(str(market.a.by_payer.key), **named).status == 201

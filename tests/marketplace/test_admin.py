@@ -69,6 +69,19 @@ def test_a_key_of_each_scope_needs_its_owner_alone(world: World, desk: Client) -
     assert ApiKey.objects.order_by("-created_at").first().payer == world.a.payer
 
 
+def test_keys_are_rotated_from_the_list_a_payers_full_one_too(world: World, desk: Client) -> None:
+    key = ApiKey.objects.get(payer=world.a.payer, scope="payer")
+    form = {"action": "rotate_keys", "_selected_action": [str(key.pk)]}
+    page = desk.post("/admin/marketplace/apikey/", form, follow=True).content.decode()
+    found = re.search(r"am_test_[a-z2-7]{12}_[a-z2-7]{38}", page)
+    assert found is not None
+    for caller in (Caller(found[0]), world.a.by_payer):
+        assert caller.get("/v1/me").json["payer_id"] == str(world.a.payer.pk)
+    again = desk.post("/admin/marketplace/apikey/", form, follow=True).content.decode()
+    assert "has a successor already" in again
+    assert ApiKey.objects.filter(rotated_from=key).count() == 1
+
+
 def test_keys_are_revoked_from_the_list(world: World, desk: Client) -> None:
     key = ApiKey.objects.get(payer=world.a.payer, scope="payer")
     form = {"action": "revoke_keys", "_selected_action": [str(key.pk)]}

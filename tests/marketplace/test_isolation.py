@@ -38,7 +38,10 @@ LISTED = {
     "/v1/events": "payment_id",
 }
 """Each list of what is somebody's, and a row that its owner sees there."""
-REFUSED = {("POST", "/v1/invoices"): "the session's policy names no agent"}
+REFUSED = {
+    ("POST", "/v1/invoices", Scope.PROVIDER): "the session's policy names no agent",
+    ("POST", "/v1/keys/<uuid:key_id>/rotate", Scope.PAYER): "the newest key is the payer's full one",
+}
 """Where a scope that a route allows is refused all the same, and why."""
 ROLES = {
     "payer B": Scope.PAYER,
@@ -90,6 +93,7 @@ BODIES: dict[type[bodies.Shape], dict[str, object]] = {
     bodies.OfferingIn: {"capability": "review", "pricing": "per_call", "price": "0.01"},
     bodies.AgentBody: {"uri": "agent://new.acme.dev", "name": "new"},
     bodies.KeyIn: {"read_only": True},
+    bodies.Rotation: {"overlap_seconds": 60},
 }
 
 
@@ -140,7 +144,7 @@ def ids(caller: Caller, path: str) -> set[str]:
 
 
 def test_the_matrix_has_every_route() -> None:
-    assert len(ROUTES) == 49
+    assert len(ROUTES) == 50
     for _, _, rule in ROUTES:
         assert rule.body in BODIES or rule.body in (bodies.InvoiceIn, bodies.DisputeIn)
 
@@ -209,7 +213,7 @@ def test_the_owner_reaches_every_route_that_its_scope_allows(
             assert status == 403, scope
         else:
             assert status not in (401, 405, 500), scope
-            assert (status == 403) == ((method, path) in REFUSED), scope
+            assert (status == 403) == ((method, path, scope) in REFUSED), scope
             assert status != 404 or "key_id" in path, scope
 
 

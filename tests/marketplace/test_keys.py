@@ -1,6 +1,6 @@
 """API keys: their form, what is stored, who may issue which, and that they end."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.db import IntegrityError, connection
@@ -9,7 +9,9 @@ from django.utils import timezone
 
 from escrow.errors import InvalidInput
 from marketplace import keys
-from marketplace.models import ApiKey, Scope
+from marketplace.api.endpoint import rules_of
+from marketplace.api.urls import endpoints
+from marketplace.models import ApiKey, IdempotencyRecord, Scope
 from tests.marketplace.client import Caller
 from tests.marketplace.conftest import World
 
@@ -93,9 +95,144 @@ def test_a_payer_issues_session_keys_and_read_only_keys_but_no_full_key(world: W
     assert world.a.by_payer.post("/v1/keys", {"session_id": str(world.b.session.pk)}).status == 404
 
 
-def test_a_provider_rotates_its_own_key(world: World) -> None:
+def test_a_provider_issues_its_own_key(world: World) -> None:
     issued = world.one.by_provider.post("/v1/keys", {"name": "next"}).json
     assert Caller(issued["api_key"]).get("/v1/me").json["provider_id"] == str(world.one.provider.pk)
+
+
+def test_a_lost_answer_is_asked_for_again_with_its_idempotency_key(world: World) -> None:
+    body = {"session_id": str(world.a.session.pk), "name": "agent 7"}
+    count = ApiKey.objects.count()
+    first = world.a.by_payer.post("/v1/keys", body, idempotency_key="key-1")
+    again = world.a.by_payer.post("/v1/keys", body, idempotency_key="key-1")
+    assert (first.status, again.status, again.raw) == (201, 201, first.raw)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert ApiKey.objects.count() == count + 1
+    other = world.a.by_payer.post("/v1/keys", {**body, "name": "agent 8"}, idempotency_key="key-1")
+    assert (other.status, other.json["code"]) == (409, "idempotency_conflict")
+    assert "outcome" not in other.json
+    stored = IdempotencyRecord.objects.get(key="key-1").body
+    assert first.json["api_key"] not in stored
+    without = [world.a.by_payer.post("/v1/keys", body, idempotency_key=None).json["api_key"] for _ in range(2)]
+    assert len({first.json["api_key"], *without}) == 3
+    assert all(Caller(text).get("/v1/me").status == 200 for text in without)
+
+
+# --- Rotation --------------------------------------------------------------------------------------------------------
+def test_a_rotated_key_has_a_successor_of_the_same_kind_and_ends_after_the_overlap(world: World) -> None:
+    end = timezone.now() + timedelta(days=30)
+    old, old_text = keys.issue(
+        scope=Scope.SESSION, session=world.a.session, read_only=True, name="agent 7", expires_at=end, now=timezone.now()
+    )
+    before = timezone.now()
+    answer = world.a.by_payer.post(f"/v1/keys/{old.pk}/rotate", {"overlap_seconds": 600})
+    assert (answer.status, answer.json["rotated_from"], answer.json["scope"]) == (201, str(old.pk), "session")
+    assert (answer.json["session_id"], answer.json["read_only"], answer.json["name"]) == (
+        str(world.a.session.pk), True, "agent 7",
+    )  # fmt: skip
+    assert datetime.fromisoformat(answer.json["expires_at"]) == end
+    old.refresh_from_db()
+    assert timedelta(seconds=600) <= old.expires_at - before < timedelta(seconds=660)
+    for text in (old_text, answer.json["api_key"]):
+        assert Caller(text).get("/v1/me").json["session_id"] == str(world.a.session.pk)
+    with pytest.raises(keys.Unauthenticated, match="expired"):
+        keys.authenticate(token=old_text, now=old.expires_at)
+
+
+def test_the_overlap_is_an_hour_unless_said_otherwise_and_no_longer_than_the_old_key(world: World) -> None:
+    now = timezone.now()
+    old, _ = keys.issue(scope=Scope.PROVIDER, provider=world.one.provider, now=now)
+    keys.rotate(key=old, now=now)
+    old.refresh_from_db()
+    assert old.expires_at == now + timedelta(hours=1)
+    short, _ = keys.issue(
+        scope=Scope.PROVIDER, provider=world.one.provider, now=now, expires_at=now + timedelta(minutes=5)
+    )
+    made, _ = keys.rotate(key=short, now=now, overlap=timedelta(days=7))
+    short.refresh_from_db()
+    assert short.expires_at == made.expires_at == now + timedelta(minutes=5)
+
+
+def test_without_an_overlap_the_old_key_ends_at_once(world: World) -> None:
+    issued = world.one.by_provider.post("/v1/keys").json
+    own = Caller(issued["api_key"])
+    made = own.post(f"/v1/keys/{issued['id']}/rotate", {"overlap_seconds": 0})
+    assert own.get("/v1/me").status == 401
+    assert Caller(made.json["api_key"]).get("/v1/me").status == 200
+
+
+@pytest.mark.parametrize("overlap", [-1, 604_801, "60", 1.5, True, None])
+def test_an_overlap_is_a_number_of_seconds_up_to_a_week(world: World, overlap: object) -> None:
+    issued = world.one.by_provider.post("/v1/keys").json
+    answer = world.one.by_provider.post(f"/v1/keys/{issued['id']}/rotate", {"overlap_seconds": overlap})
+    assert (answer.status, answer.json["errors"][0]["field"]) == (400, "overlap_seconds")
+    assert ApiKey.objects.filter(rotated_from_id=issued["id"]).count() == 0
+
+
+def test_a_key_that_has_ended_or_has_a_successor_is_not_rotated(world: World) -> None:
+    now = timezone.now()
+    revoked, expired, rotated = (keys.issue(scope=Scope.SESSION, session=world.a.session, now=now)[0] for _ in range(3))
+    keys.revoke(key=revoked, now=now)
+    ApiKey.objects.filter(pk=expired.pk).update(expires_at=now)
+    keys.rotate(key=rotated, now=now)
+    count = ApiKey.objects.count()
+    for key, state in ((revoked, "revoked"), (expired, "expired"), (rotated, "rotated")):
+        answer = world.a.by_payer.post(f"/v1/keys/{key.pk}/rotate")
+        assert (answer.status, answer.json["code"], answer.json["state"]) == (409, "conflict", state)
+    assert ApiKey.objects.count() == count
+
+
+def test_of_a_line_of_keys_two_are_live_at_most(world: World) -> None:
+    texts = []
+    key, text = keys.issue(scope=Scope.SESSION, session=world.a.session, now=timezone.now())
+    texts.append(text)
+    for _ in range(3):
+        made = world.a.by_payer.post(f"/v1/keys/{key.pk}/rotate").json
+        texts.append(made["api_key"])
+        key = ApiKey.objects.get(pk=made["id"])
+    assert [Caller(text).get("/v1/me").status for text in texts] == [401, 401, 200, 200]
+
+
+def test_a_payers_full_key_is_rotated_by_an_admin_only(world: World) -> None:
+    full = ApiKey.objects.get(payer=world.a.payer, scope="payer")
+    answer = world.a.by_payer.post(f"/v1/keys/{full.pk}/rotate")
+    assert (answer.status, answer.json["code"]) == (403, "forbidden")
+    made, text = keys.rotate(key=full, now=timezone.now())
+    assert (made.rotated_from_id, Caller(text).post("/v1/keys", {"scope": "payer"}).status) == (full.pk, 403)
+    reader = world.a.by_payer.post("/v1/keys", {"scope": "payer", "read_only": True}).json
+    assert world.a.by_payer.post(f"/v1/keys/{reader['id']}/rotate").json["read_only"] is True
+
+
+def test_an_answer_to_a_rotation_that_was_lost_is_asked_for_again(world: World) -> None:
+    issued = world.one.by_provider.post("/v1/keys").json
+    path = f"/v1/keys/{issued['id']}/rotate"
+    first = world.one.by_provider.post(path, {"overlap_seconds": 60}, idempotency_key="rotate-1")
+    again = world.one.by_provider.post(path, {"overlap_seconds": 60}, idempotency_key="rotate-1")
+    assert (again.status, again.raw) == (201, first.raw)
+    assert world.one.by_provider.post(path, {"overlap_seconds": 60}).json["state"] == "rotated"
+
+
+# --- What an agent's own key may change ------------------------------------------------------------------------------
+def test_what_a_session_key_may_change_is_this_list(world: World) -> None:
+    may = {
+        (method, str(pattern.pattern))
+        for pattern in endpoints
+        for method, rule in rules_of(pattern.callback.cls)  # type: ignore[union-attr]
+        if method != "GET" and Scope.SESSION in rule.scopes
+    }
+    assert may == {
+        ("POST", "v1/payments"),
+        ("POST", "v1/tasks"),
+        ("POST", "v1/tasks/<uuid:task_id>/assign"),
+        ("POST", "v1/tasks/<uuid:task_id>/accept"),
+        ("POST", "v1/tasks/<uuid:task_id>/reject"),
+        ("POST", "v1/tasks/<uuid:task_id>/cancel"),
+        ("POST", "v1/invoices/<uuid:invoice_id>/approve"),
+        ("POST", "v1/invoices/<uuid:invoice_id>/reject"),
+        ("POST", "v1/disputes"),
+    }, (
+        "an agent's key spends and reviews; it changes no policy, key, webhook or freeze: is the new operation one of these?"
+    )
 
 
 def test_a_session_key_neither_makes_nor_sees_keys(world: World) -> None:

@@ -64,7 +64,8 @@ def test_an_operation_says_who_what_and_how_it_fails(path: str, method: str, ope
     named = {
         place: [at["name"] for at in operation["parameters"] if at["in"] == place] for place in ("header", "query")
     }
-    assert named["header"] == (["Idempotency-Key"] if rule.money else [])
+    assert named["header"] == (["Idempotency-Key"] if rule.money or rule.reveals else [])
+    assert all(at["required"] == rule.money for at in operation["parameters"] if at["in"] == "header")
     assert set(named["query"]) == set(rule.query.model_fields)
     assert operation["security"] == ([{"apiKey": []}] if rule.scopes else [])
     assert ("401" in operation["responses"]) == bool(rule.scopes)
