@@ -66,7 +66,10 @@ class InsufficientFunds(EscrowError):
 
 
 class PolicyDenied(EscrowError):
-    """The session's policy refuses. ``rule`` names the policy key, ``would_allow`` what passes it."""
+    """The session's policy refuses. ``rule`` names the policy key, ``would_allow`` what passes it.
+
+    ``available_at`` is when the same call can pass, where that is known (RFC 3339).
+    """
 
     code = "policy_denied"
 
@@ -78,13 +81,16 @@ class PolicyDenied(EscrowError):
         limit: object,
         would_allow: object,
         spent: str | None = None,
+        available_at: str | None = None,
         retryable: bool = False,
     ) -> None:
         facts: dict[str, object] = {"rule": rule, "limit": limit, "would_allow": would_allow}
         if spent is not None:
             facts["spent"] = spent
+        if available_at is not None:
+            facts["available_at"] = available_at
         super().__init__(detail, facts)
-        self.retryable = retryable  # a limit over a sliding time makes room again by itself
+        self.retryable = retryable  # a limit over a sliding time makes room by itself, and windows open
 
 
 class StateConflict(EscrowError):

@@ -22,8 +22,8 @@ BUSY: Final = "busy"
 """An account is locked by somebody else, or the same key is being decided: ask again."""
 STALE: Final = "stale"
 MAX_KNOWN: Final = 100_000
-"""Policies and patterns in them that a process keeps, some 25 MB. What was learnt first goes first, and is learnt again by
-its next payment."""
+"""Policies, and names and windows in them, that a process keeps, some 25 MB. What was learnt first goes first, and is learnt
+again by its next payment."""
 
 
 @dataclass(slots=True)
@@ -70,14 +70,14 @@ class Rulebook:
         self._known: OrderedDict[UUID | str, tuple[int, Policy]] = OrderedDict()
         self._weight = 0
 
-    def opinion(self, session_id: UUID | str, *, to: str, now: datetime) -> Opinion:
+    def opinion(self, session_id: UUID | str, *, to: str, capability: str | None = None, now: datetime) -> Opinion:
         """Return what the pure rules say now; of a session whose policy is not known, that it is not."""
         found = self._known.get(session_id)
         if found is None:
             return UNKNOWN
         version, limits = found
         try:
-            policy.check(limits, to=to, now=now)
+            policy.check(limits, to=to, capability=capability, now=now)
         except PolicyDenied as denial:
             return Opinion(version, *policy.valid(limits, now), denial)
         return Opinion(version, *policy.valid(limits, now), None)
@@ -99,7 +99,8 @@ class Rulebook:
 
 
 def _weight(limits: Policy) -> int:
-    return 1 + len(limits.allowed_recipients) + len(limits.denied_recipients)
+    names = len(limits.allowed_recipients) + len(limits.denied_recipients) + len(limits.allowed_capabilities)
+    return 1 + names + len(limits.windows)
 
 
 def refusal(verdict: Verdict, *, amount_micros: int, denial: PolicyDenied | None, key: str = "") -> EscrowError:

@@ -17,14 +17,13 @@ from eth_hash.auto import keccak
 
 from escrow.errors import InvalidInput, NotFound, StateConflict
 from escrow.models import Account, Batch, BatchRecord, Dispute, Party, Reason, Transfer
-from escrow.policy import host_of
+from escrow.recipients import CAPABILITY, host_of
 from marketplace.models import Agent, Offering, Payer, Provider, Terms
 
 MAX_CAPABILITIES: Final = 50
 """More than that is a catalogue, not an agent."""
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
-_CAPABILITY: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 def register_payer(*, name: str, email: str = "") -> Payer:
@@ -144,7 +143,7 @@ def check_uri(uri: str, *, field: str = "uri") -> None:
 
 def check_capability(capability: str) -> None:
     """Return when a text can name a capability. Raises InvalidInput."""
-    if not _CAPABILITY.fullmatch(capability):
+    if not CAPABILITY.fullmatch(capability):
         raise InvalidInput(
             "capability", "must be 1 to 64 of a-z 0-9 . _ - and begin with a letter or digit", '"code.lint"'
         )

@@ -17,7 +17,7 @@ from django.db.models import Q, QuerySet
 from escrow import events, holds, invoices, lifecycle, money, sessions
 from escrow.errors import EscrowError, InvalidInput, NotFound, PolicyDenied, StateConflict
 from escrow.models import Hold, Invoice, Session
-from escrow.policy import matches
+from escrow.recipients import matches
 from marketplace import agents
 from marketplace.models import Agent, Payer, Provider, Task
 

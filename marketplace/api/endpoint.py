@@ -208,6 +208,7 @@ def _field_error(found: Mapping[str, Any], known: str) -> dict[str, str]:
         rule, would_pass = "is not a field here", f"one of: {known}"
     elif found["type"] == "wrong":
         rule, would_pass = str(context["rule"]), str(context["would_pass"])
+        field += f".{context['within']}" if context["within"] else ""
     elif found["type"] in _RULES:
         rule, would_pass = _RULES[found["type"]]
     else:

@@ -29,7 +29,18 @@ RETRY_AFTER_SECONDS: Final = 1
 
 CONTENT_TYPE: Final = "application/problem+json"
 
-FACTS: Final = ("rule", "limit", "spent", "remaining", "required", "would_allow", "subject", "state", "settles_by")
+FACTS: Final = (
+    "rule",
+    "limit",
+    "spent",
+    "remaining",
+    "required",
+    "would_allow",
+    "available_at",
+    "subject",
+    "state",
+    "settles_by",
+)
 """The facts of a refusal that become members of the problem."""
 
 

@@ -21,9 +21,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from escrow import money
+from escrow import ap2, money
 from escrow.errors import InvalidInput
-from escrow.policy import AMOUNTS, MAX_COUNT, MAX_PATTERNS, Policy
+from escrow.limits import AMOUNTS, LISTS, MAX_CHECKPOINTS, MAX_COUNT, Policy
+from escrow.recipients import MAX_PATTERNS
+from escrow.windows import DAYS, MAX_WINDOWS
 from marketplace import agents
 
 AMOUNT_PATTERN: Final = r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,6})?$"
@@ -32,11 +34,30 @@ HASH_PATTERN: Final = r"^[0-9a-f]{64}$"
 AGENT_EXAMPLE: Final = "agent://lint.acme.dev"
 
 _AMOUNT_SCHEMA: Final[dict[str, Any]] = {"type": "string", "pattern": AMOUNT_PATTERN, "examples": ["0.008"]}
-_PATTERNS_SCHEMA: Final[dict[str, Any]] = {
+_NAMES_SCHEMA: Final[dict[str, Any]] = {
     "type": "array",
     "items": {"type": "string"},
     "minItems": 1,
     "maxItems": MAX_PATTERNS,
+}
+_MOMENT_SCHEMA: Final[dict[str, Any]] = {"type": "string", "format": "date-time"}
+_WINDOW_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "Hours of days of the week, on the clock of an IANA time zone; `to` is not inside, and may be 24:00.",
+    "additionalProperties": False,
+    "required": ["days", "from", "to", "zone"],
+    "properties": {
+        "days": {"type": "array", "items": {"enum": list(DAYS)}, "minItems": 1, "uniqueItems": True},
+        "from": {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$"},
+        "to": {"type": "string", "pattern": "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"},
+        "zone": {"type": "string", "examples": ["Europe/Berlin"]},
+    },
+}
+_MOST_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["max", "currency"],
+    "properties": {"max": _AMOUNT_SCHEMA, "currency": {"const": ap2.CURRENCY}},
 }
 POLICY_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -46,12 +67,47 @@ POLICY_SCHEMA: Final[dict[str, Any]] = {
     "properties": {
         **dict.fromkeys(AMOUNTS, _AMOUNT_SCHEMA),
         "max_tx_per_minute": {"type": "integer", "minimum": 1, "maximum": MAX_COUNT},
-        "allowed_recipients": _PATTERNS_SCHEMA,
-        "denied_recipients": _PATTERNS_SCHEMA,
-        "expires_at": {"type": "string", "format": "date-time"},
+        **dict.fromkeys(LISTS, _NAMES_SCHEMA),
+        "windows": {"type": "array", "items": _WINDOW_SCHEMA, "minItems": 1, "maxItems": MAX_WINDOWS},
+        "checkpoint_at": {
+            "type": "array",
+            "description": "Fractions of the budget, ascending, at which spending is told of.",
+            "items": {"type": "string", "pattern": r"^0\.[0-9]{1,4}$"},
+            "minItems": 1,
+            "maxItems": MAX_CHECKPOINTS,
+            "uniqueItems": True,
+        },
+        "expires_at": _MOMENT_SCHEMA,
     },
     "examples": [{"max_per_tx": "0.50", "allowed_recipients": ["*.acme.dev"]}],
 }
+POLICY_IN_SCHEMA: Final[dict[str, Any]] = POLICY_SCHEMA | {
+    "properties": POLICY_SCHEMA["properties"]
+    | {
+        "payment.amount_range": _MOST_SCHEMA,
+        "payment.budget": _MOST_SCHEMA,
+        "payment.allowed_payees": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["allowed"],
+            "properties": {"allowed": _NAMES_SCHEMA},
+        },
+        "payment.execution_date": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["not_after"],
+            "properties": {"not_after": _MOMENT_SCHEMA},
+        },
+        ap2.LIST: {
+            "type": "array",
+            "description": "The same, as the Agent Payments Protocol lists them.",
+            "items": {"type": "object", "required": ["type"], "properties": {"type": {"enum": list(ap2.ALIASES)}}},
+            "minItems": 1,
+            "maxItems": ap2.MAX_CONSTRAINTS,
+        },
+    },
+}
+"""What is read: the policy's own keys, and the names that a mandate of the Agent Payments Protocol has for them."""
 
 _UUID: Final = re.compile(UUID_PATTERN.replace("$", r"\Z"))
 _MOMENT: Final = re.compile(
@@ -65,9 +121,9 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def wrong(rule: str, would_pass: str) -> PydanticCustomError:
-    """Return the error of a field that breaks a rule, for a reader to raise."""
-    return PydanticCustomError("wrong", "{rule}", {"rule": rule, "would_pass": would_pass})
+def wrong(rule: str, would_pass: str, within: str = "") -> PydanticCustomError:
+    """Return the error of a field that breaks a rule, or of a member within it, for a reader to raise."""
+    return PydanticCustomError("wrong", "{rule}", {"rule": rule, "would_pass": would_pass, "within": within})
 
 
 def _refused_as_wrong(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -75,7 +131,9 @@ def _refused_as_wrong(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
         try:
             return read(value)
         except InvalidInput as refusal:
-            raise wrong(str(refusal.facts["rule"]), str(refusal.facts["would_pass"])) from None
+            facts = refusal.facts
+            within = str(facts["field"]).partition(".")[2]  # the reader does not know the field's own name
+            raise wrong(str(facts["rule"]), str(facts["would_pass"]), within) from None
 
     return reader
 
@@ -149,7 +207,7 @@ AgentIn = Annotated[
         {"type": "string", "maxLength": 261, "pattern": r"^agent://[a-z0-9.-]+$", "examples": [AGENT_EXAMPLE]}
     ),
 ]
-PolicyIn = Annotated[Policy, BeforeValidator(_refused_as_wrong(_read_policy)), WithJsonSchema(POLICY_SCHEMA)]
+PolicyIn = Annotated[Policy, BeforeValidator(_refused_as_wrong(_read_policy)), WithJsonSchema(POLICY_IN_SCHEMA)]
 CapabilityIn = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64),

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from marketplace.api.fields import Shape
+from marketplace.api.fields import JsonObject, Shape
 from marketplace.api.shapes import Action
 
 
@@ -161,11 +161,12 @@ class ProblemDocument(Shape):
     code: str
     errors: list[FieldError] | None = None
     rule: str | None = None
-    limit: str | int | list[str] | None = None
+    limit: str | int | list[str] | list[JsonObject] | None = None
     spent: str | None = None
     remaining: str | None = None
     required: str | None = None
     would_allow: str | list[str] | None = None
+    available_at: str | None = None
     subject: str | None = None
     state: str | None = None
     settles_by: str | None = None

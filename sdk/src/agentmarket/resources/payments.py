@@ -90,7 +90,7 @@ class Payments(Resource[S_co]):
         return self._move(Session, "/v1/sessions", body, key=key)
 
 
-_AMOUNTS = ("max_per_tx", "max_total", "max_per_hour", "max_per_day")
+_AMOUNTS = ("max_per_tx", "max_total", "max_per_hour", "max_per_day", "approval_above", "new_recipient_max")
 
 
 def policy_document(policy: Mapping[str, Any]) -> dict[str, Any]:
