@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -22,12 +23,14 @@ def spend(url: str, key: str, to: str, amount: str, payments: int, rounds: int) 
     """Return how long each round of payments took, in milliseconds."""
     taken = []
     with SyncClient(key, base_url=url, retries=0) as client:
-        for _ in range(WARM_UP):
-            client.payment.send(to=to, amount=amount)
-        for _ in range(rounds):
+        # Equal calls are one payment: each of these says which one it is.
+        run = uuid.uuid4().hex
+        for number in range(WARM_UP):
+            client.payment.send(to=to, amount=amount, metadata={"run": run, "warm_up": number})
+        for turn in range(rounds):
             begun = time.perf_counter()
-            for _ in range(payments):
-                client.payment.send(to=to, amount=amount)
+            for number in range(payments):
+                client.payment.send(to=to, amount=amount, metadata={"run": run, "turn": turn, "number": number})
             taken.append((time.perf_counter() - begun) * 1_000)
     return taken
 

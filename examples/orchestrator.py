@@ -6,6 +6,7 @@ taken is in `files`; what the result holds is in `report`.
 
 import argparse
 import asyncio
+import hashlib
 import json
 import sys
 import tempfile
@@ -152,8 +153,10 @@ class _Run:
 
     async def _call(self, check: str, file: SourceFile) -> None:
         agent, price = self.agents[check], SPECIALISTS[check].price
+        # Equal payments are one payment, so it says what it buys: a file that changed is another one.
+        bought = {"file": file.filename, "sha256": hashlib.sha256(file.source.encode()).hexdigest()}
         async with self._till:
-            sent = await self.client.payment.send(to=agent, amount=price, metadata={"file": file.filename})
+            sent = await self.client.payment.send(to=agent, amount=price, metadata=bought)
         try:
             called = await self.client.call(
                 agent, path="/check", json=file.to_json(), amount=price, payment=sent.payment

@@ -59,7 +59,7 @@ class Market:
     #: the receipt of a payment, by its id
     prove: Callable[[str], JSON] | None = None
     redeemed: dict[str, str] = field(default_factory=dict)
-    answered: dict[str, tuple[bytes, int, JSON]] = field(default_factory=dict)
+    answered: dict[Any, tuple[bytes, int, JSON]] = field(default_factory=dict)
     #: what is answered to every POST whose path has this in it
     stuck: dict[str, tuple[int, JSON]] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -214,8 +214,9 @@ class Market:
                 raise Refused(401, "unauthenticated", "This key is not known.")
             if seen.method != "POST" or not _moves_money(seen.path):
                 return *self._route(seen, bearer), False
-            key = seen.headers.get("idempotency-key")
-            if key is None:
+            given = seen.headers.get("idempotency-key")
+            key = (seen.body.get("session_id") or _key_session(bearer), given)
+            if given is None:
                 raise Refused(400, "idempotency_key_required", "Send an Idempotency-Key.")
             body = json.dumps(seen.body, sort_keys=True).encode()
             if key in self.answered:

@@ -81,7 +81,7 @@ class TestNothingShowsTheKey:
 
 class TestLists:
     def test_every_page_is_fetched(self, market: Market, buyer: SyncClient) -> None:
-        sent = [buyer.payment.send(to="agent://a.acme.dev", amount="0.01").id for _ in range(7)]
+        sent = [buyer.payment.send(to="agent://a.acme.dev", amount="0.01", metadata={"n": n}).id for n in range(7)]
         assert [payment.id for payment in buyer.payment.list()] == sent
         assert [payment.id for payment in buyer.payment.list(limit=2)] == sent
         assert [*buyer.payment.list(status="refunded")] == []
@@ -94,8 +94,8 @@ class TestLists:
         assert asyncio.run(scenario()) == sent
 
     def test_a_page_is_fetched_when_it_is_needed(self, market: Market, buyer: SyncClient) -> None:
-        for _ in range(4):
-            buyer.payment.send(to="agent://a.acme.dev", amount="0.01")
+        for number in range(4):
+            buyer.payment.send(to="agent://a.acme.dev", amount="0.01", metadata={"n": number})
         market.seen.clear()
         found = iter(buyer.payment.list(limit=2))
         assert market.seen == []

@@ -73,8 +73,8 @@ def test_every_block_of_the_sdk_page_runs(
 
     asyncio.run(scenario())
     stop()
-    assert sorted(market.charges) == ["0.008", "0.008", "0.012", "2.40"]
-    assert market.counts() == {"payable": 3, "refunded": 1}
+    assert sorted(market.charges) == ["0.008", "0.008", "0.008", "0.012", "2.40"]
+    assert market.counts() == {"payable": 4, "refunded": 1}
     assert "F401" in capsys.readouterr().out
 
 

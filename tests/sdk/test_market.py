@@ -191,7 +191,7 @@ def test_every_other_answer_is_read(world: World) -> None:
         client(world.a.by_session) as buyer,
         client(world.one.by_provider) as seller,
     ):
-        sent = [buyer.payment.send(to=LINT, amount="0.01").id for _ in range(5)]
+        sent = [buyer.payment.send(to=LINT, amount="0.01", metadata={"n": n}).id for n in range(5)]
         assert sorted(payment.id for payment in buyer.payment.list(limit=2)) == sorted(sent)
         assert [line.amount for line in buyer.sessions.ledger(str(world.a.session.pk), limit=2)].count("-0.01") == 5
         positions = [event.position for event in payer.events(limit=2)]

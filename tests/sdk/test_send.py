@@ -61,7 +61,7 @@ def test_the_promised_shape(market: Market, monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_sync_client_is_the_same_without_await(market: Market, buyer: SyncClient) -> None:
     result = buyer.payment.send(to="agent://a.acme.dev", amount=Decimal("0.0080000"), on_success=lambda: 42)
     session = buyer.payment.create_session(budget="1.00", policy={"max_per_tx": Decimal("0.5")})
-    assert (result.value, result.amount, session.policy) == (42, "0.008000", {"max_per_tx": "0.5"})
+    assert (result.value, result.amount, session.policy) == (42, "0.008", {"max_per_tx": "0.5"})
     assert session.client().payment.send(to="agent://a.acme.dev", amount="0.4").remaining == "0.60"
 
 
@@ -318,7 +318,7 @@ def test_fifty_at_once_through_one_client(market: Market) -> None:
         async with Client(PAYER_KEY, base_url=market.url, retries=patient) as client:
             market.faults.extend(["drop_after", (503, {"Retry-After": "0"})] * 10)
             sent = await asyncio.gather(
-                *(client.payment.send(to="agent://a.acme.dev", amount="0.01") for _ in range(50))
+                *(client.payment.send(to="agent://a.acme.dev", amount="0.01", metadata={"n": n}) for n in range(50))
             )
             return {one.id for one in sent}
 
@@ -371,12 +371,12 @@ def test_an_answer_that_drips_is_given_up(market: Market) -> None:
     async def scenario() -> str:
         market.faults.append("drip")
         async with Client(PAYER_KEY, base_url=market.url, timeout=0.2, retries=QUICK) as client:
-            return (await client.payment.send(to="agent://a.acme.dev", amount="0.01")).id
+            return (await client.payment.send(to="agent://a.acme.dev", amount="0.02")).id
 
     market.faults.append("drip")
     with SyncClient(PAYER_KEY, base_url=market.url, timeout=0.2, retries=QUICK) as client:
         ids = [client.payment.send(to="agent://a.acme.dev", amount="0.01").id, asyncio.run(scenario())]
-    assert (ids, market.charges) == ([*market.payments], ["0.01", "0.01"])
+    assert (ids, market.charges) == ([*market.payments], ["0.01", "0.02"])
 
 
 def test_the_bounds_of_repeating_are_the_callers(market: Market) -> None:

@@ -35,6 +35,12 @@ def micros(amount: str) -> int:
     return int(whole) * 1_000_000 + int(fraction.ljust(6, "0")[:6])
 
 
+def canonical(amount: str | Decimal, *, field: str = "amount") -> str:
+    """`to_wire`, in the one form that the market itself writes: at least two decimals, and none that carry no money."""
+    whole, _, fraction = to_wire(amount, field=field).partition(".")
+    return f"{whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
 def _as_text(amount: object, field: str) -> str:
     if isinstance(amount, str):
         return amount

@@ -7,115 +7,85 @@ import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, overload
 
 import httpx2
 
-from agentmarket.answers import OpenedSession, Sent, Session
+from agentmarket.answers import Sent
 from agentmarket.errors import InvalidRequest
 from agentmarket.market import Market
-from agentmarket.resources.payments import Amount, Payments
+from agentmarket.resources.orders import order
+from agentmarket.resources.payments import Payments
+from agentmarket.resources.policies import Amount
+from agentmarket.resources.sessions import Sessions
 from agentmarket.retries import Retries
-from agentmarket.settings import Settings, settings
+from agentmarket.settings import Settings, environment_retries, environment_timeout, settings
 from agentmarket.shells import LIMITS, HttpAsyncShell, HttpSyncShell
 
-T = TypeVar("T")
 V = TypeVar("V")
+
+Capture: TypeAlias = Literal["on_success"] | None
 
 TIMEOUT = 10.0
 RETRIES = 3
 
 
-class AsyncPayments(Payments[HttpAsyncShell]):
+class AsyncPayments(Payments[HttpAsyncShell, "Client"]):
     @overload
     async def send(
         self, *, to: str, amount: Amount, currency: str = "USDC", metadata: Mapping[str, Any] | None = None,
-        on_success: Callable[[], Awaitable[V]], session: str | None = None, key: str | None = None,
+        on_success: Callable[[], Awaitable[V]], session: str | None = None, capability: str | None = None,
+        key: str | None = None, capture: Capture = None, charge: Callable[[V], Amount] | None = None,
+        expires_in_seconds: int | None = None,
     ) -> Sent[V]: ...  # fmt: skip
     @overload
     async def send(
         self, *, to: str, amount: Amount, currency: str = "USDC", metadata: Mapping[str, Any] | None = None,
-        on_success: Callable[[], V], session: str | None = None, key: str | None = None,
+        on_success: Callable[[], V], session: str | None = None, capability: str | None = None,
+        key: str | None = None, capture: Capture = None, charge: Callable[[V], Amount] | None = None,
+        expires_in_seconds: int | None = None,
     ) -> Sent[V]: ...  # fmt: skip
     @overload
     async def send(
         self, *, to: str, amount: Amount, currency: str = "USDC", metadata: Mapping[str, Any] | None = None,
-        on_success: None = None, session: str | None = None, key: str | None = None,
+        on_success: None = None, session: str | None = None, capability: str | None = None, key: str | None = None,
     ) -> Sent[None]: ...  # fmt: skip
     async def send(self, *, to: str, amount: Amount, **rest: Any) -> Sent[Any]:
         """Pay an agent, then run `on_success` once and give back what it returned as `.value`.
 
-        `key` repeats an earlier call without paying twice; `session` names the session for a key that has several.
-        Pass `key` when you may cancel the call: with it you can finish, once, what was cancelled.
+        The same call (session, to, amount, currency, metadata, capability) is the same payment, in any process and after
+        any crash: it is charged once, and `.replayed` says that it had been made. Say what is different in `metadata`, or
+        give a `key`, to pay again.
+
+        With `capture="on_success"` the amount is held, `on_success` runs, and the hold is captured when it returns and
+        released when it raises. `charge` turns what it returned into what it costs, at most `amount`.
         """
-        return await self._shell.run(self.sending(to=to, amount=amount, **rest))
-
-    async def create_session(
-        self,
-        *,
-        budget: Amount,
-        currency: str = "USDC",
-        policy: Mapping[str, Any] | None = None,
-        pool: str | None = None,
-        name: str | None = None,
-        expires_at: str | None = None,
-        key: str | None = None,
-    ) -> "OpenedSession[Client]":
-        """Set a budget aside under a policy. It has its own key: `session.client()` spends it and nothing else."""
-        steps = self.opening_session(
-            budget=budget, currency=currency, policy=policy, pool=pool, name=name, expires_at=expires_at, key=key
-        )
-        return _opened(await self._shell.run(steps), self._connect)
-
-    def _connect(self, api_key: str) -> "Client":
-        return Client.sharing(dataclasses.replace(self._shell.config, api_key=api_key), self._shell.http)
+        return await self._shell.run(self._orders.deliver(order(to=to, amount=amount, **rest)))
 
 
-class SyncPayments(Payments[HttpSyncShell]):
+class SyncPayments(Payments[HttpSyncShell, "SyncClient"]):
+    @overload
     def send(
-        self,
-        *,
-        to: str,
-        amount: Amount,
-        currency: str = "USDC",
-        metadata: Mapping[str, Any] | None = None,
-        on_success: Callable[[], V] | None = None,
-        session: str | None = None,
-        key: str | None = None,
-    ) -> Sent[V]:
+        self, *, to: str, amount: Amount, currency: str = "USDC", metadata: Mapping[str, Any] | None = None,
+        on_success: Callable[[], V], session: str | None = None, capability: str | None = None,
+        key: str | None = None, capture: Capture = None, charge: Callable[[V], Amount] | None = None,
+        expires_in_seconds: int | None = None,
+    ) -> Sent[V]: ...  # fmt: skip
+    @overload
+    def send(
+        self, *, to: str, amount: Amount, currency: str = "USDC", metadata: Mapping[str, Any] | None = None,
+        on_success: None = None, session: str | None = None, capability: str | None = None, key: str | None = None,
+    ) -> Sent[None]: ...  # fmt: skip
+    def send(self, *, to: str, amount: Amount, **rest: Any) -> Sent[Any]:
         """Pay an agent, then run `on_success` once and give back what it returned as `.value`.
 
-        `key` repeats an earlier call without paying twice; `session` names the session for a key that has several.
-        An async `on_success` is refused before anything is paid. Pass `key` when you may cancel.
+        See the async client's; an async `on_success` is refused before anything is paid.
         """
-        if _is_async(on_success):
+        if _is_async(rest.get("on_success")):
             raise InvalidRequest(
                 "on_success is async: use the async Client, or a plain function.", outcome="not_charged"
             )
-        steps = self.sending(
-            to=to, amount=amount, currency=currency, metadata=metadata, on_success=on_success, session=session, key=key
-        )
-        return self._shell.run(steps)
-
-    def create_session(
-        self,
-        *,
-        budget: Amount,
-        currency: str = "USDC",
-        policy: Mapping[str, Any] | None = None,
-        pool: str | None = None,
-        name: str | None = None,
-        expires_at: str | None = None,
-        key: str | None = None,
-    ) -> "OpenedSession[SyncClient]":
-        """Set a budget aside under a policy. It has its own key: `session.client()` spends it and nothing else."""
-        steps = self.opening_session(
-            budget=budget, currency=currency, policy=policy, pool=pool, name=name, expires_at=expires_at, key=key
-        )
-        return _opened(self._shell.run(steps), self._connect)
-
-    def _connect(self, api_key: str) -> "SyncClient":
-        return SyncClient.sharing(dataclasses.replace(self._shell.config, api_key=api_key), self._shell.http)
+        return self._shell.run(self._orders.deliver(order(to=to, amount=amount, **rest)))
 
 
 class Client(Market[HttpAsyncShell]):
@@ -125,6 +95,7 @@ class Client(Market[HttpAsyncShell]):
     """
 
     payment: AsyncPayments
+    sessions: "Sessions[HttpAsyncShell, Client]"
 
     def __init__(
         self,
@@ -144,10 +115,23 @@ class Client(Market[HttpAsyncShell]):
         client._start(config, http, owned=False)  # noqa: SLF001 - an instance of this class
         return client
 
+    @classmethod
+    def from_env(cls) -> Self:
+        """From AGENTMARKET_API_KEY, AGENTMARKET_URL, AGENTMARKET_TIMEOUT (seconds) and AGENTMARKET_RETRIES.
+
+        Only the first has to be set. Raises Unauthenticated and InvalidRequest, naming the variable that is at fault.
+        """
+        return cls(timeout=environment_timeout(TIMEOUT), retries=environment_retries(RETRIES))
+
+    def connect(self, api_key: str) -> Self:
+        """A client for another key, over the same connections, which it does not close."""
+        return type(self).sharing(dataclasses.replace(self._config, api_key=api_key), self._http)
+
     def _start(self, config: Settings, http: httpx2.AsyncClient, *, owned: bool) -> None:
         shell = HttpAsyncShell(config, http)
         super().__init__(shell)
-        self.payment = AsyncPayments(shell)
+        self.payment = AsyncPayments(shell, self)
+        self.sessions = Sessions(shell, self)
         self._config, self._http, self._owned = config, http, owned
 
     async def aclose(self) -> None:
@@ -170,6 +154,7 @@ class SyncClient(Market[HttpSyncShell]):
     """The sync client: the same verbs, no `await`. `with SyncClient() as client`, or `client.close()` at the end."""
 
     payment: SyncPayments
+    sessions: "Sessions[HttpSyncShell, SyncClient]"
 
     def __init__(
         self,
@@ -189,10 +174,23 @@ class SyncClient(Market[HttpSyncShell]):
         client._start(config, http, owned=False)  # noqa: SLF001 - an instance of this class
         return client
 
+    @classmethod
+    def from_env(cls) -> Self:
+        """From AGENTMARKET_API_KEY, AGENTMARKET_URL, AGENTMARKET_TIMEOUT (seconds) and AGENTMARKET_RETRIES.
+
+        Only the first has to be set. Raises Unauthenticated and InvalidRequest, naming the variable that is at fault.
+        """
+        return cls(timeout=environment_timeout(TIMEOUT), retries=environment_retries(RETRIES))
+
+    def connect(self, api_key: str) -> Self:
+        """A client for another key, over the same connections, which it does not close."""
+        return type(self).sharing(dataclasses.replace(self._config, api_key=api_key), self._http)
+
     def _start(self, config: Settings, http: httpx2.Client, *, owned: bool) -> None:
         shell = HttpSyncShell(config, http)
         super().__init__(shell)
-        self.payment = SyncPayments(shell)
+        self.payment = SyncPayments(shell, self)
+        self.sessions = Sessions(shell, self)
         self._config, self._http, self._owned = config, http, owned
 
     def close(self) -> None:
@@ -213,8 +211,3 @@ class SyncClient(Market[HttpSyncShell]):
 
 def _is_async(function: object) -> bool:
     return any(map(inspect.iscoroutinefunction, (function, getattr(type(function), "__call__", None))))  # noqa: B004
-
-
-def _opened(session: Session, connect: Callable[[str], T]) -> OpenedSession[T]:
-    known = {item.name: getattr(session, item.name) for item in dataclasses.fields(session)}
-    return OpenedSession(**known, connect=connect)

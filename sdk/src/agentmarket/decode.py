@@ -109,13 +109,13 @@ def _many(reader: Reader) -> Reader:
 
 
 def _record(kind: type) -> Reader:
-    """A plain dataclass of strings (NextAction): missing fields are empty, new ones are dropped."""
-    names = tuple(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    """A plain dataclass of strings (NextAction): missing fields are empty or their default, new ones are dropped."""
+    empty = {item.name: "" if item.default is MISSING else item.default for item in fields(kind)}
 
     def read(value: object) -> object:
         if not isinstance(value, Mapping):
             raise _Unreadable(f"expected an object, got {type(value).__name__}")
-        return kind(**{name: value.get(name, "") for name in names})
+        return kind(**{name: value.get(name, missing) for name, missing in empty.items()})
 
     return read
 

@@ -5,131 +5,69 @@
         InvalidAmount           refused here, before anything was sent
       Unauthenticated           no key, a mistyped key, a revoked key
       Forbidden                 the key is good, and may not do this
-        PolicyDenied            the session's policy says no: `rule`, `limit`, `would_allow`
-      InsufficientFunds         the session (or pool) has less than that: `remaining`
+        PolicyDenied            the session's policy says no: `rule`, `limit`, `would_allow`, `available_at`
+        ApprovalRequired      * a person has to say yes first: `approval_id`, `wait()`
+      InsufficientFunds         there is less than that: `remaining`
+        BudgetExhausted       * the budget is spent: `checkpoint`; top up, then `resume()`
       NotFound
       Conflict                  the thing is in another state
         IdempotencyConflict     the same key was used with another body
+        PoolOpening             a pool is being opened; it was waited for, and is not open yet
       RateLimited               too many requests; `retry_after`
       Unavailable               the market cannot answer now
         Unreachable             the market was never reached: nothing was sent
       ServerError               the market failed
       InvalidReply              the answer is not what the API promises
-      OutcomeUnknown            money was asked to move and no answer came: repeat with `key=`
-      OnSuccessFailed           the payment was accepted; your own function raised afterwards
+      OutcomeUnknown          * money was asked to move and no answer came: `resolve()` finds out
+      OnSuccessFailed           your own function raised: after the payment, or while the money was held
+      CaptureFailed           * your function returned, and the hold was not captured: `value`, `hold`
       CallFailed                the payment was accepted; the agent did not deliver: `payment` tells if it came back
       Timeout                   you waited for a state, and it did not come in time
       …                         what goes wrong on a chain: `chain.errors`
 
+    * Resumable: `error.resume()` goes on with the very same request and key (awaited with the async client).
+
 No network and no parsing of replies here: `wire` turns a reply into one of these.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+from agentmarket.failure import AgentMarketError, Checkpoint, FieldError, NextAction, Outcome, Resumable
 
 if TYPE_CHECKING:
-    from agentmarket.answers import Payment
+    from agentmarket.answers import Hold, Payment
 
-Outcome = Literal["not_charged", "charged", "unknown"]
-
-_OUTCOMES: Mapping[str, str] = {
-    "not_charged": "Nothing was charged.",
-    "charged": "The payment was made.",
-    "unknown": "It is not known if money moved.",
-}
-
-
-@dataclass(frozen=True)
-class NextAction:
-    """A request that would help now."""
-
-    method: str
-    path: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.path} ({self.why})" if self.why else f"{self.method} {self.path}"
-
-
-@dataclass(frozen=True)
-class FieldError:
-    """What is wrong with one field of a request, and a value that would pass."""
-
-    field: str
-    rule: str
-    message: str
-    would_pass: Any = None
-
-    def __str__(self) -> str:
-        hint = "" if self.would_pass is None else f"; would pass: {self.would_pass}"
-        return f"{self.field}: {self.message or self.rule}{hint}"
-
-
-class AgentMarketError(Exception):
-    """Everything this package raises about the market. `str()` says what happened, if money moved, and what to do."""
-
-    default_code: ClassVar[str] = "error"
-
-    def __init__(
-        self,
-        detail: str,
-        *,
-        code: str | None = None,
-        status: int | None = None,
-        rule: str | None = None,
-        limit: str | int | tuple[str, ...] | None = None,
-        spent: str | None = None,
-        remaining: str | None = None,
-        required: str | None = None,
-        would_allow: str | tuple[str, ...] | None = None,
-        state: str | None = None,
-        retryable: bool = False,
-        outcome: Outcome | None = None,
-        next_actions: tuple[NextAction, ...] = (),
-        request_id: str | None = None,
-        errors: tuple[FieldError, ...] = (),
-        retry_after: float | None = None,
-        key: str | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.code = code or self.default_code
-        self.status = status
-        self.rule = rule
-        self.limit = limit
-        self.spent = spent
-        self.remaining = remaining
-        self.required = required
-        self.would_allow = would_allow
-        self.state = state
-        self.retryable = retryable
-        self.outcome = outcome
-        self.next_actions = next_actions
-        self.request_id = request_id
-        self.errors = errors
-        self.retry_after = retry_after
-        self.key = key
-
-    def __str__(self) -> str:
-        parts = [self.detail.rstrip(), f"[{', '.join(self._facts())}]"]
-        parts += [f"{error}." for error in self.errors]
-        if self.outcome is not None:
-            parts.append(_OUTCOMES[self.outcome])
-        if self.next_actions:
-            parts.append("Next: " + "; ".join(map(str, self.next_actions)) + ".")
-        if self.request_id:
-            parts.append(f"Request {self.request_id}.")
-        return " ".join(parts)
-
-    def _facts(self) -> list[str]:
-        facts = [self.code]
-        for name in ("rule", "limit", "spent", "remaining", "required", "would_allow", "state", "retry_after"):
-            value = getattr(self, name)
-            if value is not None:
-                shown = " or ".join(value) if isinstance(value, tuple) else value
-                facts.append(f"{name.replace('_', ' ')} {shown}")
-        return facts
+__all__ = [
+    "AgentMarketError",
+    "ApprovalRequired",
+    "BudgetExhausted",
+    "CallFailed",
+    "CaptureFailed",
+    "Checkpoint",
+    "Conflict",
+    "FieldError",
+    "Forbidden",
+    "IdempotencyConflict",
+    "InsufficientFunds",
+    "InvalidAmount",
+    "InvalidReply",
+    "InvalidRequest",
+    "NextAction",
+    "NotFound",
+    "OnSuccessFailed",
+    "Outcome",
+    "OutcomeUnknown",
+    "PolicyDenied",
+    "PoolOpening",
+    "RateLimited",
+    "Resumable",
+    "ServerError",
+    "Timeout",
+    "Unauthenticated",
+    "Unavailable",
+    "Unreachable",
+]
 
 
 class InvalidRequest(AgentMarketError):
@@ -157,8 +95,34 @@ class PolicyDenied(Forbidden):
     default_code = "policy_denied"
 
 
+class ApprovalRequired(Forbidden, Resumable):
+    """Over the policy's `approval_above`: nothing was charged, and a person was asked (`approval_id`).
+
+    `wait()` until they said yes, then `resume()`: the same request, with the same key.
+    """
+
+    default_code = "approval_required"
+    _wait: Callable[[float], Any] | None = None
+
+    def waits(self, wait: Callable[[float], Any]) -> Self:
+        self._wait = wait
+        return self
+
+    def wait(self, *, timeout: float = 300.0) -> Any:
+        """The Approval, once a person approved. Raises PolicyDenied when they refused, and Timeout."""
+        steps = self._wait
+        return self._perform(None if steps is None else lambda: steps(timeout))
+
+
 class InsufficientFunds(AgentMarketError):
     default_code = "insufficient_funds"
+
+
+class BudgetExhausted(InsufficientFunds, Resumable):
+    """The budget has less than this needs: nothing was charged. `checkpoint` says where it stands.
+
+    After a top-up `resume()` goes on with the very same request; an `on_success` that had not run runs then.
+    """
 
 
 class NotFound(AgentMarketError):
@@ -171,6 +135,13 @@ class Conflict(AgentMarketError):
 
 class IdempotencyConflict(Conflict):
     default_code = "idempotency_conflict"
+
+
+class PoolOpening(Conflict):
+    """The account's pool is being opened on the chain. The request is repeated by itself while it is; this is the end
+    of that patience: send it again later, with the same key."""
+
+    default_code = "pool_opening"
 
 
 class RateLimited(AgentMarketError):
@@ -195,20 +166,54 @@ class InvalidReply(AgentMarketError):
     default_code = "invalid_reply"
 
 
-class OutcomeUnknown(AgentMarketError):
+class OutcomeUnknown(Resumable):
     """Money was asked to move and every attempt ended without an answer.
 
-    Repeat the same call with `key=error.key`: if the first one was charged you get its answer, not a second charge.
+    `resolve()` looks whether it did; `resume()` sends the same request again, which is charged once however often.
     """
 
     default_code = "outcome_unknown"
+    _find: Callable[[], Any] | None = None
+
+    def is_found_by(self, find: Callable[[], Any]) -> Self:
+        """Say which steps look the payment up."""
+        self._find = find
+        return self
+
+    def resolve(self) -> Any:
+        """The Payment when it was charged, None when it was not. Moves nothing.
+
+        Raises InvalidRequest for a verb whose effect is no payment: `resume()` settles those.
+        """
+        if self._find is None and self._again is not None:
+            raise InvalidRequest(
+                "This call makes no payment that could be looked up: resume() settles it.", key=self.key
+            )
+        return self._perform(self._find)
 
 
 class OnSuccessFailed(AgentMarketError):
-    """The payment was accepted, then `on_success` raised (see `__cause__`). Call your function again, do not send."""
+    """`on_success` raised (see `__cause__`).
+
+    After a plain `send` it is paid (`outcome` charged): call your function again, do not send. With
+    `capture="on_success"` nothing was charged; `released` says whether the hold was given back already.
+    """
 
     default_code = "on_success_failed"
-    payment: "Payment"
+    payment: "Payment | None" = None
+    hold: "Hold | None" = None
+    released: bool | None = None
+
+
+class CaptureFailed(Resumable):
+    """`on_success` returned, and the hold was not captured (see `__cause__`). What it returned is `value`.
+
+    `resume()` tries the capture again, and nothing else.
+    """
+
+    default_code = "capture_failed"
+    hold: "Hold"
+    value: Any
 
 
 class CallFailed(AgentMarketError):

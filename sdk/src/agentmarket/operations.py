@@ -8,7 +8,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast, overload
 
 from agentmarket import wire
 from agentmarket.decode import Answer, decode
@@ -63,6 +63,37 @@ class SyncShell(Shell, ABC):
 
 
 S_co = TypeVar("S_co", bound=Shell, covariant=True)
+O_co = TypeVar("O_co", covariant=True)
+
+
+class HasShell(Protocol[S_co]):
+    """What has verbs: it knows what performs them."""
+
+    @property
+    def shell(self) -> S_co: ...
+
+
+class HasOwner(Protocol[O_co]):
+    """What has verbs because a client answered it: `OpenedSession`."""
+
+    @property
+    def owner(self) -> O_co: ...
+
+
+class Owner(Protocol):
+    """A client, as far as an answer with verbs of its own needs one."""
+
+    @property
+    def shell(self) -> Shell: ...
+
+    def connect(self, api_key: str) -> Self: ...
+
+
+C = TypeVar("C", bound=Owner)
+
+
+IsAsync: TypeAlias = HasShell[AsyncShell] | HasOwner[HasShell[AsyncShell]]
+IsSync: TypeAlias = HasShell[SyncShell] | HasOwner[HasShell[SyncShell]]
 
 
 class Resource(Generic[S_co]):
@@ -97,10 +128,16 @@ class operation(Generic[P, T]):  # noqa: N801 - a decorator
         self._build = build
         functools.update_wrapper(cast("Callable[..., Any]", self), build)
 
+    def steps(self, resource: object, *args: P.args, **kwargs: P.kwargs) -> Steps[T]:
+        """The verb's steps, for another verb to take."""
+        return self._build(resource, *args, **kwargs)
+
     @overload
-    def __get__(self, resource: Resource[AsyncShell], owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(self, resource: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, resource: Resource[SyncShell], owner: type) -> Callable[P, T]: ...
+    def __get__(self, resource: IsAsync, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __get__(self, resource: IsSync, owner: type) -> Callable[P, T]: ...
     def __get__(self, resource: Any, owner: type) -> Any:
         if resource is None:
             return self
@@ -119,10 +156,16 @@ class listing(Generic[P, A]):  # noqa: N801 - a decorator
         self._build = build
         functools.update_wrapper(cast("Callable[..., Any]", self), build)
 
+    def starts(self, resource: object, *args: P.args, **kwargs: P.kwargs) -> Listing[A]:
+        """Where the list starts, for another verb to take."""
+        return self._build(resource, *args, **kwargs)
+
     @overload
-    def __get__(self, resource: Resource[AsyncShell], owner: type) -> Callable[P, AsyncIterator[A]]: ...
+    def __get__(self, resource: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, resource: Resource[SyncShell], owner: type) -> Callable[P, Iterator[A]]: ...
+    def __get__(self, resource: IsAsync, owner: type) -> Callable[P, AsyncIterator[A]]: ...
+    @overload
+    def __get__(self, resource: IsSync, owner: type) -> Callable[P, Iterator[A]]: ...
     def __get__(self, resource: Any, owner: type) -> Any:
         if resource is None:
             return self

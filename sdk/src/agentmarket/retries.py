@@ -8,6 +8,10 @@ from agentmarket.wire import Reply, Request, Silence, problem
 TRANSIENT = frozenset({429, 502, 503, 504})
 
 
+#: an answer that asks for no wait at all is not asked again for ever
+MOST_OPENING = 60
+
+
 @dataclass(frozen=True)
 class Retries:
     """Bounds on repeating. `attempts` counts the first one too."""
@@ -17,6 +21,8 @@ class Retries:
     longest_delay: float = 5.0
     #: an answer that asks for a longer wait than this is given to the caller instead
     longest_wait: float = 30.0
+    #: seconds to wait in all for a pool that is being opened on the chain; those attempts count for nothing else
+    longest_opening: float = 30.0
 
     def delay(self, attempt: int, *, asked: float | None, chance: float) -> float | None:
         """Seconds to wait after attempt number `attempt` (from 1), or None to stop.
@@ -29,6 +35,11 @@ class Retries:
         if asked is None:
             return backoff * (0.5 + chance / 2)
         return asked + backoff * chance / 2
+
+    def opening_delay(self, attempt: int, *, waited: float, asked: float | None) -> float | None:
+        """Seconds to wait for a pool that is being opened, the `attempt`th time, or None to stop."""
+        delay = 1.0 if asked is None else asked
+        return None if waited + delay > self.longest_opening or attempt > MOST_OPENING else delay
 
 
 def may_repeat(request: Request, outcome: Reply | Silence) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import httpx2
 
 from agentmarket.decode import Answer
+from agentmarket.errors import Resumable
 from agentmarket.operations import AsyncShell, Listing, SyncShell, page
 from agentmarket.settings import Settings
 from agentmarket.steps import Effect, Fulfil, Pause, Resolve, Steps, Transmit
@@ -48,7 +49,7 @@ class HttpAsyncShell(AsyncShell):
         except StopIteration as end:
             return cast("T", end.value)
         except BaseException as ended:
-            _note(ended, key)
+            _prepare(ended, self.run, key)
             raise
         finally:
             steps.close()
@@ -111,7 +112,7 @@ class HttpSyncShell(SyncShell):
         except StopIteration as end:
             return cast("T", end.value)
         except BaseException as ended:
-            _note(ended, key)
+            _prepare(ended, self.run, key)
             raise
         finally:
             steps.close()
@@ -188,9 +189,11 @@ def _key_of(effect: Effect) -> str | None:
     return effect.request.key if isinstance(effect, Transmit) else None
 
 
-def _note(ended: BaseException, key: str | None) -> None:
-    """Give what interrupts a request that moves money (a cancellation, Ctrl-C) the key that finishes it."""
-    if key is not None and not isinstance(ended, Exception):
+def _prepare(ended: BaseException, run: Callable[[Any], Any], key: str | None) -> None:
+    """Let a halted call go on here, and give what interrupts a request that moves money the key that finishes it."""
+    if isinstance(ended, Resumable):
+        ended.performed_by(run)
+    elif key is not None and not isinstance(ended, Exception):
         ended.add_note(f'Money may have moved: make the same call with key="{key}", and it is charged once.')
 
 

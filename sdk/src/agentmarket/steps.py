@@ -7,7 +7,7 @@ import random
 import uuid
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from agentmarket import errors, wire
 from agentmarket.retries import Retries, may_repeat
@@ -73,7 +73,7 @@ def exchange(request: Request, retries: Retries) -> Steps[Reply]:
     Returns a success, raises the error of a refusal. When money may have moved unseen, the error is OutcomeUnknown.
     """
     doubt = False
-    attempt = 0
+    attempt, opening, waited = 0, 0, 0.0
     while True:
         attempt += 1
         outcome: Reply | Silence = yield Transmit(request)
@@ -81,19 +81,45 @@ def exchange(request: Request, retries: Retries) -> Steps[Reply]:
             return outcome
         error = _failure(request, outcome)
         delay = None
-        if may_repeat(request, outcome):
-            delay = retries.delay(attempt, asked=error.retry_after, chance=random.random())  # noqa: S311 - no secret
+        if isinstance(error, errors.PoolOpening):
+            opening += 1
+            delay = retries.opening_delay(opening, waited=waited, asked=error.retry_after)
+            waited += delay or 0.0
+        elif may_repeat(request, outcome):
+            chance = random.random()  # noqa: S311 - no secret
+            delay = retries.delay(attempt - opening, asked=error.retry_after, chance=chance)
         if delay is None:
             raise _verdict(request, error, attempt, doubt=doubt)
         doubt = doubt or _may_have_worked(outcome, error)
         yield Pause(delay)
 
 
+@dataclass(frozen=True)
+class Answered(Generic[T]):
+    """An accepted request: its answer, and whether the market had given it before for the same key."""
+
+    answer: T
+    replayed: bool
+
+
 def fetch(request: Request, retries: Retries, read: Callable[[Any], T]) -> Steps[T]:
-    """The answer, read. When an accepted request has an unreadable answer, the error has its key: repeat with it."""
-    reply = yield from exchange(request, retries)
+    """The answer, read. See `answered`."""
+    return (yield from answered(request, retries, read)).answer
+
+
+def answered(request: Request, retries: Retries, read: Callable[[Any], T]) -> Steps[Answered[T]]:
+    """The answer, read, and whether it is a repetition. A halted request with a key can go on: `Resumable`.
+
+    When an accepted request has an unreadable answer, the error has its key: repeat with it.
+    """
     try:
-        return read(wire.read(reply))
+        reply = yield from exchange(request, retries)
+    except errors.Resumable as halted:
+        if request.key is not None:
+            halted.goes_on(lambda: fetch(request, retries, read))
+        raise
+    try:
+        return Answered(read(wire.read(reply)), reply.replayed)
     except errors.InvalidReply as unreadable:
         unreadable.key = request.key
         unreadable.outcome = "unknown" if request.key else None
@@ -144,7 +170,8 @@ def _verdict(
         return error
     unknown = errors.OutcomeUnknown(
         f"{request.method} {request.url}: no certain answer in {attempts} attempts (last: {error.detail.rstrip('.')}). "
-        f'Make the same call with key="{request.key}": it is charged once, however often it is repeated.',
+        f'resolve() looks if it was charged. resume(), or the same call with key="{request.key}", sends it again: '
+        "it is charged once, however often.",
         status=error.status,
         retryable=True,
         outcome="unknown",

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,6 +18,7 @@ from agentmarket import errors
 
 PAYMENT_HEADER = "Agent-Payment"
 KEY_HEADER = "Idempotency-Key"
+REPLAYED_HEADER = "idempotent-replayed"
 JSON_TYPE = "application/json"
 
 
@@ -57,6 +58,11 @@ class Reply:
     def ok(self) -> bool:
         return 200 <= self.status < 300
 
+    @property
+    def replayed(self) -> bool:
+        """Whether the market had done this before, for the same key."""
+        return self.headers.get(REPLAYED_HEADER, "").lower() == "true"
+
 
 @dataclass(frozen=True)
 class Silence:
@@ -90,6 +96,12 @@ def encode(value: object) -> bytes:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise errors.InvalidRequest(f"This cannot be written as JSON: {error}.", outcome="not_charged") from None
+
+
+def canonical(value: object) -> bytes:
+    """JSON bytes that do not depend on the order in which an object was written. Refuses what `encode` refuses."""
+    plain = json.loads(encode(value))
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
 
 def request_hash(agent: str, method: str, target: str, body: bytes) -> str:
@@ -132,6 +144,10 @@ def refusal(reply: Reply, *, key: str | None = None) -> errors.AgentMarketError:
         status=reply.status,
         **{name: _text(document.get(name)) for name in ("rule", "spent", "remaining", "required", "state")},
         limit=_texts(document.get("limit")),
+        policy_version=_whole(document.get("policy_version")),
+        approval_id=_text(document.get("approval_id")),
+        available_at=_moment(document.get("available_at")),
+        checkpoint=_checkpoint(document),
         would_allow=_texts(document.get("would_allow")),
         retryable=document.get("retryable") is True,
         outcome=_outcome(document.get("outcome")),
@@ -175,6 +191,27 @@ def _texts(value: object) -> str | tuple[str, ...] | None:
     return tuple(map(str, value)) or None if isinstance(value, list) else _text(value)
 
 
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _checkpoint(document: Mapping[str, Any]) -> errors.Checkpoint | None:
+    """Where the budget stands; an answer that only names what is left is one too."""
+    stated = document.get("checkpoint")
+    facts = stated if isinstance(stated, dict) else document
+    names = ("budget", "spent", "remaining")
+    if stated is None and document.get("code") != "insufficient_funds":
+        return None
+    return errors.Checkpoint(**{name: _text(facts.get(name)) for name in names})
+
+
 def _outcome(value: object) -> errors.Outcome | None:
     return value if value in ("not_charged", "charged", "unknown") else None
 
@@ -182,7 +219,9 @@ def _outcome(value: object) -> errors.Outcome | None:
 def _next_actions(value: object) -> tuple[errors.NextAction, ...]:
     items = value if isinstance(value, list) else []
     return tuple(
-        errors.NextAction(*(str(item.get(name, "")) for name in ("method", "path", "why")))
+        errors.NextAction(
+            **{name: str(item.get(name, "")) for name in ("method", "path", "why")}, body=item.get("body")
+        )
         for item in items
         if isinstance(item, dict)
     )
@@ -202,21 +241,30 @@ def _field_errors(value: object) -> tuple[errors.FieldError, ...]:
     )
 
 
+#: every code of the API; a test holds this against the market's own list
 _CODES: Mapping[str, type[errors.AgentMarketError]] = {
-    kind.default_code: kind
-    for kind in (
-        errors.InvalidRequest,
-        errors.Unauthenticated,
-        errors.Forbidden,
-        errors.PolicyDenied,
-        errors.InsufficientFunds,
-        errors.NotFound,
-        errors.Conflict,
-        errors.IdempotencyConflict,
-        errors.RateLimited,
-        errors.Unavailable,
-        errors.ServerError,
-    )
+    "invalid_request": errors.InvalidRequest,
+    "invalid_json": errors.InvalidRequest,
+    "idempotency_key_required": errors.InvalidRequest,
+    "method_not_allowed": errors.InvalidRequest,
+    "not_acceptable": errors.InvalidRequest,
+    "payload_too_large": errors.InvalidRequest,
+    "unsupported_media_type": errors.InvalidRequest,
+    "unauthenticated": errors.Unauthenticated,
+    "forbidden": errors.Forbidden,
+    "policy_denied": errors.PolicyDenied,
+    "approval_required": errors.ApprovalRequired,
+    "insufficient_funds": errors.BudgetExhausted,
+    "not_found": errors.NotFound,
+    "conflict": errors.Conflict,
+    "already_redeemed": errors.Conflict,
+    "duplicate_invoice": errors.Conflict,
+    "not_settled_yet": errors.Conflict,
+    "idempotency_conflict": errors.IdempotencyConflict,
+    "pool_opening": errors.PoolOpening,
+    "rate_limited": errors.RateLimited,
+    "unavailable": errors.Unavailable,
+    "internal": errors.ServerError,
 }
 _STATUSES: Mapping[int, type[errors.AgentMarketError]] = {
     401: errors.Unauthenticated,

@@ -1,41 +1,14 @@
-"""The nouns around payments: sessions, pools, agents, keys. Each verb is one request."""
+"""The nouns around payments: pools, agents, keys. Each verb is one request."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentmarket import errors, wire
-from agentmarket.amounts import to_wire
-from agentmarket.answers import Agent, Key, Offering, Pool, Session, Transfer
+from agentmarket.amounts import canonical, to_wire
+from agentmarket.answers import Agent, Key, Offering, Pool
 from agentmarket.operations import Listing, Resource, S_co, listing, operation
-from agentmarket.resources.payments import Amount
+from agentmarket.resources.policies import Amount
 from agentmarket.steps import Steps, wait_for
-
-
-class Sessions(Resource[S_co]):
-    """Open one with `client.payment.create_session`."""
-
-    @operation
-    def get(self, session_id: str) -> Steps[Session]:
-        return self._get(Session, f"/v1/sessions/{wire.segment(session_id)}")
-
-    @listing
-    def list(self, *, status: str | None = None, limit: int | None = None) -> Listing[Session]:
-        return Listing(wire.get("/v1/sessions", status=status, limit=limit), Session)
-
-    @operation
-    def close(self, session_id: str, *, key: str | None = None) -> Steps[Session]:
-        """What is left goes back to the pool."""
-        return self._move(Session, f"/v1/sessions/{wire.segment(session_id)}/close", key=key)
-
-    @operation
-    def top_up(self, session_id: str, *, amount: Amount, key: str | None = None) -> Steps[Session]:
-        body = {"amount": to_wire(amount)}
-        return self._move(Session, f"/v1/sessions/{wire.segment(session_id)}/top-up", body, key=key)
-
-    @listing
-    def ledger(self, session_id: str, *, limit: int | None = None) -> Listing[Transfer]:
-        """Every transfer in and out; the amounts are signed as the session sees them."""
-        return Listing(wire.get(f"/v1/sessions/{wire.segment(session_id)}/ledger", limit=limit), Transfer)
 
 
 class Pools(Resource[S_co]):
@@ -139,13 +112,27 @@ class Keys(Resource[S_co]):
         *,
         scope: str | None = None,
         session: str | None = None,
+        ceiling: Amount | None = None,
         read_only: bool | None = None,
         name: str | None = None,
         expires_at: str | None = None,
     ) -> Steps[Key]:
-        """A new key; its `api_key` is shown once."""
-        body = {"scope": scope, "session_id": session, "read_only": read_only, "name": name, "expires_at": expires_at}
-        return self._post(Key, "/v1/keys", body)
+        """A new key; its `api_key` is shown once. With a `ceiling` it spends that much of the session and no more."""
+        body = {
+            "scope": scope,
+            "session_id": session,
+            "ceiling": None if ceiling is None else canonical(ceiling, field="ceiling"),
+            "read_only": read_only,
+            "name": name,
+            "expires_at": expires_at,
+        }
+        return self._move(Key, "/v1/keys", body, key=None)
+
+    @operation
+    def rotate(self, key_id: str, *, overlap_seconds: int | None = None) -> Steps[Key]:
+        """A new key in the place of one, which still works for `overlap_seconds`. Its `api_key` is shown once."""
+        body = {"overlap_seconds": overlap_seconds}
+        return self._move(Key, f"/v1/keys/{wire.segment(key_id)}/rotate", body, key=None)
 
     @listing
     def list(self, *, limit: int | None = None) -> Listing[Key]:

@@ -7,7 +7,7 @@ from agentmarket import wire
 from agentmarket.amounts import to_wire
 from agentmarket.answers import Dispute, Invoice, Task
 from agentmarket.operations import Listing, Resource, S_co, listing, operation
-from agentmarket.resources.payments import Amount
+from agentmarket.resources.policies import Amount
 from agentmarket.steps import Steps, wait_for
 
 #: the states a task does not leave by itself or by its provider
