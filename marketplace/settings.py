@@ -239,6 +239,18 @@ CLOSE_DELAY = env_int("CLOSE_DELAY", 3_600)  # seconds between the request to cl
 API_MAX_BODY_BYTES = 256 * 1024  # a deliverable fits; a flood of megabytes does not
 API_BODY_SECONDS = 10  # to send a body in; a caller who takes longer is left
 API_MAX_JSON_DEPTH = 32  # deeper documents are attacks on the parser
+# How often: in each process of the web, unless a storage is named (docs/decisions/rate-limits-in-process.md).
+RATE_LIMIT_CALLS = env("RATE_LIMIT_CALLS", "6000/minute")  # of one key: an eager program; a loop gone wild is stopped
+RATE_LIMIT_PAYMENTS = env("RATE_LIMIT_PAYMENTS", "600000/minute")  # of one key: above what one server does
+RATE_LIMIT_REFUSALS = env(
+    "RATE_LIMIT_REFUSALS", "6000/minute"
+)  # of one key: each refused payment is kept as a decision
+RATE_LIMIT_UNAUTHENTICATED = env(
+    "RATE_LIMIT_UNAUTHENTICATED", "600/minute"
+)  # bad keys of one address: each asks the database
+RATE_LIMIT_STORAGE = env(
+    "RATE_LIMIT_STORAGE"
+)  # redis://host/1: RATE_LIMIT_CALLS over all processes; payments never ask it
 API_PAGE_DEFAULT = 50
 API_PAGE_MAX = 200  # keeps a page under a megabyte
 API_PAGE_MAX_BATCHES = 20  # so does this: a batch of 200 records, with its calldata, is shown in 50 KB

@@ -12,6 +12,7 @@ import pytest
 from django.db import connections
 from django.db.backends.postgresql.operations import DatabaseOperations
 
+from marketplace.api import rates
 from marketplace.celery import app as celery_app
 from marketplace.management.stack import anvil, postgres, valkey
 from marketplace.management.stack.home import Home
@@ -58,6 +59,12 @@ def django_db_modify_db_settings(
     """Point Django at this run's PostgreSQL before pytest-django makes the tests' database."""
     place = dj_database_url.parse(database_url)
     connections.settings["default"].update({key: place[key] for key in ("NAME", "USER", "PASSWORD", "HOST", "PORT")})
+
+
+@pytest.fixture(autouse=True)
+def _no_quota_is_used() -> None:
+    """Let every test begin with whole quotas: they are counted in this process, by address too."""
+    rates.forget()
 
 
 @pytest.fixture(scope="session", autouse=True)

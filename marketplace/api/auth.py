@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from rest_framework.request import Request
 
 from marketplace import keys
+from marketplace.api import rates
 from marketplace.api.errors import Problem
 from marketplace.models import ApiKey, Provider, Scope
 
@@ -66,4 +67,18 @@ def actor_of(request: HttpRequest | Request, now: datetime) -> Actor:
         raise Problem("unauthenticated", "Send an API key: Authorization: Bearer am_test_...")
     if scheme.lower() != "bearer":
         raise Problem("unauthenticated", "The Authorization header must be: Bearer and an API key.")
-    return Actor(keys.authenticate(token=token.strip(), now=now))
+    return Actor(_authenticate(token.strip(), rates.address_of(request.META), now))
+
+
+def _authenticate(token: str, address: str, now: datetime) -> ApiKey:
+    """Return the key; who comes with too many that open nothing is refused before the database is asked."""
+    try:
+        _, secret_hash = keys.parse(token)
+        if not rates.is_live(secret_hash):
+            rates.UNAUTHENTICATED.standing(address).require()
+        key = keys.authenticate(token=token, now=now)
+    except keys.Unauthenticated:
+        rates.UNAUTHENTICATED.hit(address).require()
+        raise
+    rates.note_live(secret_hash)
+    return key

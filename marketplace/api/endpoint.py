@@ -17,8 +17,9 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from escrow.errors import EscrowError
 from marketplace import keys
-from marketplace.api import auth, idempotency, parsing
+from marketplace.api import auth, idempotency, parsing, rates
 from marketplace.api.auth import Actor
 from marketplace.api.bodies import NoQuery, Nothing
 from marketplace.api.errors import About, Problem
@@ -52,6 +53,8 @@ class Rule:
     money: bool
     keeps_key: bool
     """Whether the domain call keeps the Idempotency-Key itself, as payments do."""
+    pays: bool
+    """Whether it is counted as a payment, of which a key may make many more than other calls."""
     reveals: bool
     """Whether the answer shows an API key, derived from the idempotency record. Where no money moves that header is
     optional: whoever sends it can ask again for an answer that was lost."""
@@ -107,6 +110,7 @@ def serves(
     status: int = 200,
     money: bool = False,
     keeps_key: bool = False,
+    pays: bool = False,
     reveals: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare a method of an `Endpoint`: it gets a `Call` and the path's parts, and returns a shape or a `Reply`."""
@@ -120,6 +124,7 @@ def serves(
         status=status,
         money=money,
         keeps_key=keeps_key,
+        pays=pays,
         reveals=reveals,
     )
 
@@ -158,16 +163,21 @@ def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: M
             request_hash=request_hash,
             record_id=record_id,
         )
-        return _answer(rule, handler(view, call, **path))
+        try:
+            return _answer(rule, handler(view, call, **path))
+        except EscrowError as refusal:
+            if rule.pays and actor and refusal.code in rates.STORED_REFUSALS:
+                rates.REFUSALS.hit(actor.key.key_id)
+            raise
 
     if not key or rule.keeps_key:
         if not rule.reveals:
-            return _respond(effect())
+            return _respond(effect(), about)
         seed = uuid4()  # kept nowhere: this answer is the only one with the key
-        return _respond(_reveal(effect(seed), seed))
+        return _respond(_reveal(effect(seed), seed), about)
     owner = cast("Actor", actor).owner_id
     answer, record_id = idempotency.once(owner_id=owner, key=key, request_hash=request_hash, effect=effect)
-    return _respond(_reveal(answer, record_id) if rule.reveals else answer)
+    return _respond(_reveal(answer, record_id) if rule.reveals else answer, about)
 
 
 def _idempotency_key(rule: Rule, request: Request) -> str:
@@ -182,6 +192,9 @@ def _admit(rule: Rule, request: Request, now: datetime, about: About) -> Actor |
     actor = auth.actor_of(request, now)
     about.scope = actor.scope
     about.session_id = str(actor.key.session_id) if actor.key.session_id else None
+    standing = rates.count(actor.key.key_id, pays=rule.pays)
+    about.quota = standing.headers
+    standing.require()
     if actor.scope not in rule.scopes:
         wanted = " or ".join(sorted(rule.scopes))
         raise Problem("forbidden", f"This needs a key of scope {wanted}; yours is of scope {actor.scope}.")
@@ -240,9 +253,9 @@ def _reveal(answer: idempotency.Answer, record_id: UUID) -> idempotency.Answer:
     return replace(answer, body=f'{answer.body[:-1]},"api_key":"{text}"}}')
 
 
-def _respond(answer: idempotency.Answer) -> HttpResponse:
-    response = HttpResponse(answer.body, status=answer.status, content_type="application/json")
-    response["Cache-Control"] = "no-store"
+def _respond(answer: idempotency.Answer, about: About) -> HttpResponse:
+    headers = {"Cache-Control": "no-store", **about.quota}
+    response = HttpResponse(answer.body, status=answer.status, content_type="application/json", headers=headers)
     if answer.replayed:
         response["Idempotent-Replayed"] = "true"
     return response

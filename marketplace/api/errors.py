@@ -30,16 +30,18 @@ RETRY_AFTER_SECONDS: Final = 1
 CONTENT_TYPE: Final = "application/problem+json"
 
 FACTS: Final = (
-    "rule",
-    "limit",
-    "spent",
-    "remaining",
-    "required",
-    "would_allow",
-    "available_at",
-    "subject",
-    "state",
-    "settles_by",
+    *(
+        "rule",
+        "limit",
+        "spent",
+        "remaining",
+        "required",
+        "would_allow",
+        "policy_version",
+        "approval_id",
+        "available_at",
+    ),
+    *("checkpoint", "subject", "state", "settles_by"),
 )
 """The facts of a refusal that become members of the problem."""
 
@@ -77,6 +79,8 @@ class About:
     scope: str = ""
     session_id: str | None = None
     facts: dict[str, object] = field(default_factory=dict)
+    quota: dict[str, str] = field(default_factory=dict)
+    """The headers that say what the key has left of its quota."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def render(exc: Exception, asked: Asked) -> tuple[int, dict[str, str], str]:
         document["outcome"] = "unknown" if kind.status >= 500 and not problem.untouched else "not_charged"
     document["next_actions"] = next_actions(problem, asked)
     document["request_id"] = asked.request_id
-    headers = dict(problem.headers)
+    headers = {**asked.about.quota, **problem.headers}
     if kind.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="agent market"'
     return kind.status, headers, json.dumps(document, separators=(",", ":"))

@@ -13,7 +13,7 @@ from marketplace.api.pages import page
 class Payments(Endpoint):
     """Payments: an amount from a session to an agent, one call at a time."""
 
-    @serves(auth.BUYER, body=PaymentIn, answer=shapes.Payment, status=201, money=True, keeps_key=True)
+    @serves(auth.BUYER, body=PaymentIn, answer=shapes.Payment, status=201, money=True, keeps_key=True, pays=True)
     def post(self, call: Call) -> Reply:
         """Pay an agent from a session.
 

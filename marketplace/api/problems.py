@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from marketplace.api.fields import JsonObject, Shape
+from marketplace.api.fields import Amount, Id, JsonObject, Moment, Shape
 from marketplace.api.shapes import Action
 
 
@@ -62,6 +62,14 @@ KINDS: Final[dict[str, Kind]] = {
         "This key may not do that",
         "The key is live, but its scope does not reach this operation, or it is read-only.",
         "Use a key of the scope that `detail` names.",
+    ),
+    "approval_required": Kind(
+        403,
+        "A person has to approve this",
+        "The amount is over the policy's `approval_above`, so a person of the payer's is asked: `approval_id` names what "
+        "they see. Nothing was charged.",
+        "Wait until it is approved, then send the same request with the same Idempotency-Key. A smaller amount needs no "
+        "approval.",
     ),
     "policy_denied": Kind(
         403,
@@ -117,6 +125,12 @@ KINDS: Final[dict[str, Kind]] = {
         "The key has had an answer for another method, path or body. The first effect stands; this did nothing.",
         "Send the first request again to get its answer, or use a new key for a new effect.",
     ),
+    "pool_opening": Kind(
+        409,
+        "The pool is being opened",
+        "A pool is opened on chain for this account, which takes some seconds. Nothing was charged.",
+        "Wait for `Retry-After` seconds and send the same request with the same Idempotency-Key.",
+    ),
     "payload_too_large": Kind(
         413,
         "The body is too large",
@@ -128,6 +142,14 @@ KINDS: Final[dict[str, Kind]] = {
         "The body must be JSON",
         "The `Content-Type` is not application/json in UTF-8.",
         "Send `Content-Type: application/json`.",
+    ),
+    "rate_limited": Kind(
+        429,
+        "Too many requests",
+        "The key, or for keys that open nothing the address, has used up its quota: `rule` names it, `limit` is how many "
+        "it is, `available_at` when the next one passes. The headers `RateLimit` and `RateLimit-Policy` of every answer "
+        "say what is left. Nothing was charged.",
+        "Wait for `Retry-After` seconds and send the same request with the same Idempotency-Key.",
     ),
     "internal": Kind(
         500,
@@ -151,6 +173,12 @@ class FieldError(Shape):
     would_pass: str
 
 
+class Checkpoint(Shape):
+    budget: Amount
+    spent: Amount
+    remaining: Amount
+
+
 class ProblemDocument(Shape):
     """A refusal, as RFC 9457 wants it."""
 
@@ -166,7 +194,10 @@ class ProblemDocument(Shape):
     remaining: str | None = None
     required: str | None = None
     would_allow: str | list[str] | None = None
-    available_at: str | None = None
+    policy_version: Annotated[int | None, Field(description="Which version of the session's policy decided.")] = None
+    approval_id: Annotated[Id | None, Field(description="What a person is asked to approve.")] = None
+    available_at: Annotated[Moment | None, Field(description="When the same request can pass.")] = None
+    checkpoint: Annotated[Checkpoint | None, Field(description="Where the session's budget stands.")] = None
     subject: str | None = None
     state: str | None = None
     settles_by: str | None = None

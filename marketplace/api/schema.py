@@ -33,6 +33,21 @@ _REPLAYED: Final[dict[str, Any]] = {
         "schema": {"type": "string", "const": "true"},
     }
 }
+_QUOTA: Final[dict[str, Any]] = {
+    "RateLimit-Policy": {
+        "description": "The quota that this call counts towards (draft-ietf-httpapi-ratelimit-headers).",
+        "schema": {"type": "string"},
+        "example": '"calls";q=6000;w=60',
+    },
+    "RateLimit": {
+        "description": "What is left of it, and in how many seconds it begins again.",
+        "schema": {"type": "string"},
+        "example": '"calls";r=5999;t=42',
+    },
+}
+_RETRY_AFTER: Final[dict[str, Any]] = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+}
 _PATH: Final[dict[str, dict[str, Any]]] = {
     "name": {
         "description": "The agent's name without agent://",
@@ -72,7 +87,8 @@ class Schema(AutoSchema):  # type: ignore[misc,unused-ignore]
         return operation
 
     def _responses(self, rule: Rule, path: str, method: str) -> dict[str, Any]:
-        headers = {**_REQUEST_ID, **(_REPLAYED if rule.money or rule.reveals else {})}
+        common = {**_REQUEST_ID, **(_QUOTA if rule.scopes else {})}
+        headers = {**common, **(_REPLAYED if rule.money or rule.reveals else {})}
         content = {"application/json": {"schema": self._schema(rule.answer, "serialization")}}
         responses: dict[str, Any] = {str(rule.status): {"description": "Done.", "headers": headers, "content": content}}
         if path == "/readyz":
@@ -87,7 +103,7 @@ class Schema(AutoSchema):  # type: ignore[misc,unused-ignore]
                 str(status),
                 {
                     "description": " · ".join(f"`{code}`: {KINDS[code].title}" for code in codes),
-                    "headers": _REQUEST_ID,
+                    "headers": {**common, **(_RETRY_AFTER if status in (429, 503) else {})},
                     "content": {"application/problem+json": {"schema": problem, "examples": self._examples(codes)}},
                 },
             )
@@ -113,13 +129,14 @@ class Schema(AutoSchema):  # type: ignore[misc,unused-ignore]
 def _problems(rule: Rule, path: str, method: str) -> dict[int, list[str]]:
     codes = ["invalid_request", "not_acceptable", "internal", "unavailable"]
     if rule.scopes:
-        codes += ["unauthenticated", "forbidden"]
+        codes += ["unauthenticated", "forbidden", "rate_limited"]
     if "{" in path or method == "POST":
         codes.append("not_found")
     if method == "POST":
         codes += ["invalid_json", "conflict", "payload_too_large", "unsupported_media_type"]
     if rule.money:
         codes += ["idempotency_key_required", "idempotency_conflict", "insufficient_funds", "policy_denied"]
+        codes += ["approval_required", "pool_opening"]
     elif rule.reveals:
         codes.append("idempotency_conflict")
     if path.endswith("/receipt"):

@@ -21,6 +21,8 @@ from marketplace import keys
 from marketplace.api import endpoint, errors, idempotency, parsing, show_sent
 from marketplace.api.bodies import PaymentIn
 from marketplace.api.errors import About, Asked, Problem
+from marketplace.api.rates import Standing
+from marketplace.lane import quotas
 from marketplace.lane.batches import OUTAGES, TIMEOUTS, Batches, Full, GivenUp
 from marketplace.lane.statement import Decision, Order
 
@@ -106,7 +108,8 @@ class Door:
         if body is None:  # the caller is gone
             return
         try:
-            answer = await self._answer(self._order(headers, body))
+            order = self._order(headers, body)
+            answer = await self._answer(order, quotas.before(order, scope))
         except NotForTheLane:
             await self._hand_on(scope, _replayed(body, receive), send)
             return
@@ -138,24 +141,28 @@ class Door:
             request_hash=idempotency.hash_of("POST", PATH, raw),
         )
 
-    async def _answer(self, order: Order) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    async def _answer(self, order: Order, standing: Standing | None) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        if standing is not None and not standing.is_within:
+            return _problem(standing.refusal(), About(moves_money=True))
         try:
             decision, opinion = await self._batches.decide(order)
         except Exception as fault:  # noqa: BLE001 - every fault is an answer; what it is not sure of, it says so
-            return _problem(_of_fault(fault), About(moves_money=True))
+            return _problem(_of_fault(fault), About(moves_money=True, quota=standing.headers if standing else {}))
         if not decision.admitted:
             raise NotForTheLane
+        standing = standing or quotas.admitted(order)
         if decision.key_session_id is not None:
             if len(self._sessions) >= MAX_KNOWN:
                 self._sessions.clear()  # each is learnt again by its next payment
             self._sessions[order.key_id] = decision.key_session_id
         verdict = decision.verdict
         if verdict.outcome in (verdicts.ALLOWED, verdicts.REPLAYED):
-            return _sent(order, decision)
+            return _sent(order, decision, standing)
         refusal = verdicts.refusal(
             verdict, amount_micros=order.amount_micros, denial=opinion.denial, key=order.idempotency_key
         )
-        about = About(moves_money=True, scope=decision.scope, session_id=decision.session_id)
+        quotas.refused(order, refusal)
+        about = About(moves_money=True, scope=decision.scope, session_id=decision.session_id, quota=standing.headers)
         return _problem(refusal, about)
 
 
@@ -206,7 +213,7 @@ def _is_host_allowed(host: bytes) -> bool:
     return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
 
-def _sent(order: Order, decision: Decision) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def _sent(order: Order, decision: Decision, standing: Standing) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     verdict = decision.verdict
     shown = show_sent.sent_json(
         id=cast("str", verdict.payment_id),
@@ -218,7 +225,11 @@ def _sent(order: Order, decision: Decision) -> tuple[int, list[tuple[bytes, byte
         created_at=cast("datetime", verdict.at),
         remaining_micros=verdict.remaining_micros,
     )
-    headers = [(b"content-type", b"application/json"), (b"x-request-id", str(uuid4()).encode())]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"x-request-id", str(uuid4()).encode()),
+        *quotas.headers(standing),
+    ]
     if verdict.outcome == verdicts.REPLAYED:
         headers.append((b"idempotent-replayed", b"true"))
     return 201, headers, shown.encode()

@@ -32,7 +32,7 @@ def without(answer: Answer, names: set[str]) -> dict[str, Any]:
 
 def headers(answer: Answer) -> dict[str, str]:
     """Return an answer's headers but those that are another in each answer, and the methods that a path has."""
-    names = set(answer.headers) - {"X-Request-Id", "Content-Length", "Allow"}
+    names = set(answer.headers) - {"X-Request-Id", "Content-Length", "Allow", "Ratelimit"}
     return {name: answer.headers[name] for name in names}
 
 
