@@ -23,7 +23,6 @@ ALIASES: Final = {
 _REFUSED: Final = {
     "payment.agent_recurrence": "max_tx_per_minute, max_per_hour, max_per_day or windows",
     "payment.reference": "the metadata of each payment",
-    "payment.payment_reference": "the metadata of each payment",
     "payment.allowed_payment_instruments": "nothing: a session pays from its own pool",
     "payment.allowed_pisps": "nothing: no other service starts a payment",
     "checkout.line_items": "allowed_capabilities",
@@ -32,18 +31,23 @@ _REFUSED: Final = {
 """What does instead of a constraint that is the protocol's and no limit here."""
 
 
-def canonical(document: Mapping[str, object]) -> dict[str, object]:
-    """Return the document in our own keys. Raises InvalidPolicy for a constraint that is not read, or said twice."""
-    asked = {key: value for key, value in document.items() if key != LIST and not _is_constraint(key)}
-    said: dict[str, str] = {}
+Asked = dict[str, tuple[str, object]]
+"""What each limit is asked to be, under our own key: the field that says so, and its value."""
+
+
+def canonical(document: Mapping[str, object]) -> Asked:
+    """Return a document by our own keys. Raises InvalidPolicy for a constraint that is not read, or says a limit again."""
+    asked: Asked = {
+        key: (f"policy.{key}", value) for key, value in document.items() if key != LIST and not _is_constraint(key)
+    }
+    said = {key: key for key in asked}
     for name, value, field in _constraints(document):
         if name not in ALIASES:
             instead = _REFUSED.get(name, "one of " + ", ".join(ALIASES))
-            raise InvalidPolicy(field, "is no constraint that is checked here", instead)
+            raise InvalidPolicy(field, f"names {name}, a constraint that is not checked here", instead)
         limit = ALIASES[name]
-        if limit in asked:
-            twice = said.get(limit, limit)
-            raise InvalidPolicy(field, f"says the same as {twice}", "one of the two")
+        if limit in said:
+            raise InvalidPolicy(field, f"says the same as {said[limit]}", "one of the two")
         said[limit] = name
         asked[limit] = _READERS[name](_members(value, field), field)
     return asked
@@ -77,8 +81,7 @@ def _members(value: object, field: str) -> dict[str, object]:
     return value
 
 
-def _amount(members: dict[str, object], field: str) -> object:
-    """Return the decimal string of ``{"max", "currency"}``."""
+def _amount(members: dict[str, object], field: str) -> tuple[str, object]:
     if "min" in members:
         rule = "is not checked: a limit here is a most, and nobody is made to pay a least"
         raise InvalidPolicy(f"{field}.min", rule, "max alone")
@@ -88,24 +91,24 @@ def _amount(members: dict[str, object], field: str) -> object:
     if not isinstance(members["max"], str):
         rule = "must be a decimal string: a number of the protocol is cents in one place and whole units in another"
         raise InvalidPolicy(f"{field}.max", rule, '"10.00"')
-    return members["max"]
+    return f"{field}.max", members["max"]
 
 
-def _payees(members: dict[str, object], field: str) -> object:
+def _payees(members: dict[str, object], field: str) -> tuple[str, object]:
     example = '{"allowed": ["*.acme.dev"]}'
     _require(members, ("allowed",), field, example)
     listed = members["allowed"]
     if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
         raise InvalidPolicy(f"{field}.allowed", "must be a list of agents' names or patterns", example)
-    return listed
+    return f"{field}.allowed", listed
 
 
-def _end(members: dict[str, object], field: str) -> object:
+def _end(members: dict[str, object], field: str) -> tuple[str, object]:
     if "not_before" in members:
         rule = "is not checked: a session pays from its opening on"
         raise InvalidPolicy(f"{field}.not_before", rule, "not_after alone, or windows")
     _require(members, ("not_after",), field, '{"not_after": "2030-01-01T00:00:00Z"}')
-    return members["not_after"]
+    return f"{field}.not_after", members["not_after"]
 
 
 def _require(members: dict[str, object], names: tuple[str, ...], field: str, example: str) -> None:
@@ -117,7 +120,7 @@ def _require(members: dict[str, object], names: tuple[str, ...], field: str, exa
             raise InvalidPolicy(f"{field}.{name}", "is missing", example)
 
 
-_READERS: Final[dict[str, Callable[[dict[str, object], str], object]]] = {
+_READERS: Final[dict[str, Callable[[dict[str, object], str], tuple[str, object]]]] = {
     "payment.amount_range": _amount,
     "payment.budget": _amount,
     "payment.allowed_payees": _payees,

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final, Self
 
 from escrow import ap2, money, recipients, windows
+from escrow.ap2 import Asked
 from escrow.errors import InvalidAmount, InvalidPolicy
 from escrow.windows import Window
 
@@ -69,7 +70,7 @@ class Policy:
             allowed_recipients=_patterns(asked, "allowed_recipients"),
             denied_recipients=_patterns(asked, "denied_recipients"),
             allowed_capabilities=_capabilities(asked, "allowed_capabilities"),
-            windows=windows.read(asked["windows"], field="policy.windows") if "windows" in asked else (),
+            windows=_windows(asked, "windows"),
             approval_above=_amount(asked, "approval_above"),
             new_recipient_max=_amount(asked, "new_recipient_max"),
             checkpoint_at=_fractions(asked, "checkpoint_at"),
@@ -103,37 +104,51 @@ def fraction(basis_points: int) -> str:
     return f"0.{basis_points:04d}".rstrip("0")
 
 
-def _amount(document: Mapping[str, object], key: str) -> int | None:
-    if key not in document:
+def _amount(asked: Asked, key: str) -> int | None:
+    if key not in asked:
         return None
+    field, value = asked[key]
     try:
-        return money.parse(document[key], field=f"policy.{key}")
+        return money.parse(value, field=field)
     except InvalidAmount as error:
         facts = error.facts
         raise InvalidPolicy(str(facts["field"]), str(facts["rule"]), str(facts["would_pass"])) from None
 
 
-def _count(document: Mapping[str, object], key: str) -> int | None:
-    if key not in document:
+def _count(asked: Asked, key: str) -> int | None:
+    if key not in asked:
         return None
-    value = document[key]
+    field, value = asked[key]
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_COUNT:
-        raise InvalidPolicy(f"policy.{key}", f"must be an integer from 1 to {MAX_COUNT}", "60")
+        raise InvalidPolicy(field, f"must be an integer from 1 to {MAX_COUNT}", "60")
     return value
 
 
-def _patterns(document: Mapping[str, object], key: str) -> tuple[str, ...]:
-    return recipients.patterns(document[key], field=f"policy.{key}") if key in document else ()
-
-
-def _capabilities(document: Mapping[str, object], key: str) -> tuple[str, ...]:
-    return recipients.capabilities(document[key], field=f"policy.{key}") if key in document else ()
-
-
-def _fractions(document: Mapping[str, object], key: str) -> tuple[int, ...]:
-    if key not in document:
+def _patterns(asked: Asked, key: str) -> tuple[str, ...]:
+    if key not in asked:
         return ()
-    field, listed = f"policy.{key}", document[key]
+    field, value = asked[key]
+    return recipients.patterns(value, field=field)
+
+
+def _capabilities(asked: Asked, key: str) -> tuple[str, ...]:
+    if key not in asked:
+        return ()
+    field, value = asked[key]
+    return recipients.capabilities(value, field=field)
+
+
+def _windows(asked: Asked, key: str) -> tuple[Window, ...]:
+    if key not in asked:
+        return ()
+    field, value = asked[key]
+    return windows.read(value, field=field)
+
+
+def _fractions(asked: Asked, key: str) -> tuple[int, ...]:
+    if key not in asked:
+        return ()
+    field, listed = asked[key]
     if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_CHECKPOINTS:
         raise InvalidPolicy(field, f"must be a list of 1 to {MAX_CHECKPOINTS} fractions", '["0.5", "0.8", "0.95"]')
     points = tuple(_basis_points(item, field) for item in listed)
@@ -151,14 +166,14 @@ def _basis_points(item: object, field: str) -> int:
     return int(digits.ljust(4, "0"))
 
 
-def _moment(document: Mapping[str, object], key: str) -> datetime | None:
-    if key not in document:
+def _moment(asked: Asked, key: str) -> datetime | None:
+    if key not in asked:
         return None
-    value = document[key]
+    field, value = asked[key]
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) and value.isascii() else None
         if moment is not None and moment.tzinfo is not None:
             return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    raise InvalidPolicy(f"policy.{key}", "must be a time with its zone (RFC 3339)", '"2030-01-01T00:00:00Z"')
+    raise InvalidPolicy(field, "must be a time with its zone (RFC 3339)", '"2030-01-01T00:00:00Z"')

@@ -1,14 +1,18 @@
 """`escrow.policy`: what a document may say, whom a pattern means, and the facts of each refusal."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from escrow import limits, policy
 from escrow.errors import InvalidPolicy, PolicyDenied
 from escrow.policy import Policy
 from escrow.windows import Window
+from tests.escrow import drawn
 from tests.escrow.books import LINT, NOW
 
 
@@ -209,3 +213,38 @@ def test_checkpoints_are_written_in_one_form() -> None:
     read = Policy.from_document({"checkpoint_at": ["0.0001", "0.50", "0.9000"]})
     assert read.checkpoint_at == (1, 5000, 9000)
     assert read.to_document() == {"checkpoint_at": ["0.0001", "0.5", "0.9"]}
+
+
+@given(limits=drawn.policies())
+def test_every_policy_is_read_as_it_was_written(limits: Policy) -> None:
+    document = limits.to_document()
+    assert Policy.from_document(document) == limits
+    assert Policy.from_document(json.loads(json.dumps(document))) == limits
+    assert Policy.from_document(document).to_document() == document
+
+
+@settings(max_examples=100, deadline=None)
+@given(limits=drawn.policies(), to=drawn.agents, capability=st.none() | drawn.capabilities, now=drawn.moments)
+def test_the_answer_is_the_same_all_the_time_that_it_is_said_to_hold(
+    limits: Policy, to: str, capability: str | None, now: datetime
+) -> None:
+    since, until = policy.valid(limits, now)
+    assert since is None or since <= now
+    assert until is None or now < until
+
+    def answer(at: datetime) -> object:
+        try:
+            policy.check(limits, to=to, capability=capability, now=at)
+        except PolicyDenied as denial:
+            return denial.facts, denial.detail, denial.retryable
+        return None
+
+    first = since or now - timedelta(days=1)
+    last = until - timedelta(microseconds=1) if until else now + timedelta(days=1)
+    assert answer(first) == answer(first + (last - first) / 2) == answer(last) == answer(now)
+
+
+@pytest.mark.parametrize("value", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_an_end_outside_of_the_calendar_is_refused(value: str) -> None:
+    with pytest.raises(InvalidPolicy, match="must be a time with its zone"):
+        Policy.from_document({"expires_at": value})
