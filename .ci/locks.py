@@ -20,7 +20,9 @@ for name, requirements in wanted.items():
         if version is None or not requirement.specifier.contains(version):
             wrong.append(f"{name}: {requirement} is {'missing' if version is None else f'pinned at {version}'}")
     # A package may be pinned more than once, for one Python each.
-    unhashed = len(re.findall(r"(?m)^[\w.-]+==", text)) - len(re.findall(r"(?m)^[\w.-]+==[^\n]*\\\n\s+--hash=sha256:", text))
+    unhashed = len(re.findall(r"(?m)^[\w.-]+==", text)) - len(
+        re.findall(r"(?m)^[\w.-]+==[^\n]*\\\n\s+--hash=sha256:", text)
+    )
     if unhashed:
         wrong.append(f"{name}: {unhashed} packages have no hash")
 sys.exit("\n".join([*wrong, "Run: make lock"]) if wrong else 0)

@@ -251,6 +251,7 @@ RATE_LIMIT_UNAUTHENTICATED = env(
 RATE_LIMIT_STORAGE = env(
     "RATE_LIMIT_STORAGE"
 )  # redis://host/1: RATE_LIMIT_CALLS over all processes; payments never ask it
+CSV_AT_ONCE = max(1, WEB_THREADS // 2)  # whoever reads one slowly holds a thread: the others stay for everybody else
 API_PAGE_DEFAULT = 50
 API_PAGE_MAX = 200  # keeps a page under a megabyte
 API_PAGE_MAX_BATCHES = 20  # so does this: a batch of 200 records, with its calldata, is shown in 50 KB

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from uuid import UUID, uuid4
 
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 from django.utils import timezone
 from pydantic import BaseModel, ValidationError
 from rest_framework.permissions import SAFE_METHODS
@@ -22,6 +23,7 @@ from marketplace import keys
 from marketplace.api import auth, idempotency, parsing, rates
 from marketplace.api.auth import Actor
 from marketplace.api.bodies import NoQuery, Nothing
+from marketplace.api.downloads import Download
 from marketplace.api.errors import About, Problem
 from marketplace.api.fields import Shape
 from marketplace.models import Scope
@@ -55,6 +57,8 @@ class Rule:
     """Whether the domain call keeps the Idempotency-Key itself, as payments do."""
     pays: bool
     """Whether it is counted as a payment, of which a key may make many more than other calls."""
+    csv: bool
+    """Whether it answers in CSV too, to those who ask for that."""
     reveals: bool
     """Whether the answer shows an API key, derived from the idempotency record. Where no money moves that header is
     optional: whoever sends it can ask again for an answer that was lost."""
@@ -72,6 +76,8 @@ class Call:
     idempotency_key: str = ""
     request_hash: bytes = b""
     record_id: UUID | None = None
+    media_type: str = "application/json"
+    """What the caller has asked for, of what the operation answers in."""
 
     @property
     def actor(self) -> Actor:
@@ -111,6 +117,7 @@ def serves(
     money: bool = False,
     keeps_key: bool = False,
     pays: bool = False,
+    csv: bool = False,
     reveals: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Declare a method of an `Endpoint`: it gets a `Call` and the path's parts, and returns a shape or a `Reply`."""
@@ -125,11 +132,12 @@ def serves(
         money=money,
         keeps_key=keeps_key,
         pays=pays,
+        csv=csv,
         reveals=reveals,
     )
 
     def declare(handler: Handler) -> Handler:
-        def run(view: Endpoint, request: Request, **path: Any) -> HttpResponse:
+        def run(view: Endpoint, request: Request, **path: Any) -> HttpResponseBase:
             return _run(rule, handler, view, request, path)
 
         run.rule = rule  # type: ignore[attr-defined]
@@ -140,7 +148,7 @@ def serves(
     return declare
 
 
-def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: Mapping[str, Any]) -> HttpResponse:
+def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: Mapping[str, Any]) -> HttpResponseBase:
     now = timezone.now()
     about = About(moves_money=rule.money)
     request.about = about  # type: ignore[attr-defined]
@@ -152,7 +160,7 @@ def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: M
     body = read(rule.body, raw)
     request_hash = idempotency.hash_of(str(request.method), request.path, raw) if key else b""
 
-    def effect(record_id: UUID | None = None) -> idempotency.Answer:
+    def handle(record_id: UUID | None = None) -> Any:
         call = Call(
             caller=actor,
             body=body,
@@ -162,17 +170,22 @@ def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: M
             idempotency_key=key,
             request_hash=request_hash,
             record_id=record_id,
+            media_type=request.accepted_renderer.media_type,
         )
         try:
-            return _answer(rule, handler(view, call, **path))
+            return handler(view, call, **path)
         except EscrowError as refusal:
             if rule.pays and actor and refusal.code in rates.STORED_REFUSALS:
                 rates.REFUSALS.hit(actor.key.key_id)
             raise
 
+    def effect(record_id: UUID | None = None) -> idempotency.Answer:
+        return _answer(rule, handle(record_id))
+
     if not key or rule.keeps_key:
         if not rule.reveals:
-            return _respond(effect(), about)
+            result = handle()
+            return _stream(result, about) if isinstance(result, Download) else _respond(_answer(rule, result), about)
         seed = uuid4()  # kept nowhere: this answer is the only one with the key
         return _respond(_reveal(effect(seed), seed), about)
     owner = cast("Actor", actor).owner_id
@@ -251,6 +264,10 @@ def _reveal(answer: idempotency.Answer, record_id: UUID) -> idempotency.Answer:
     """Add the API key to the answer that shows it. It is not in the stored one; the record's id gives it again."""
     text = keys.text_of(*keys.derive(record_id))
     return replace(answer, body=f'{answer.body[:-1]},"api_key":"{text}"}}')
+
+
+def _stream(download: Download, about: About) -> HttpResponseBase:
+    return download.response({"Cache-Control": "no-store", **about.quota})
 
 
 def _respond(answer: idempotency.Answer, about: About) -> HttpResponse:

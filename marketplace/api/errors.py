@@ -125,8 +125,9 @@ def _of_framework(exc: Exception) -> Problem:
             return Problem("not_found", "There is nothing at this address, or nothing that this key may see.")
         case exceptions.MethodNotAllowed():
             return Problem("method_not_allowed", str(exc.detail))
-        case exceptions.NotAcceptable():
-            return Problem("not_acceptable", "Answers are application/json; the Accept header leaves that out.")
+        case exceptions.NotAcceptable(available_renderers=offered):
+            kinds = " or ".join(str(renderer.media_type) for renderer in offered or ())
+            return Problem("not_acceptable", f"Answers here are {kinds}; the Accept header leaves that out.")
         case exceptions.UnsupportedMediaType():
             return Problem("unsupported_media_type", "The body must be application/json in UTF-8.")
         case PermissionDenied() | exceptions.PermissionDenied():

@@ -91,8 +91,9 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "not_acceptable": Kind(
         406,
-        "Only JSON is spoken here",
-        "The `Accept` header leaves out application/json.",
+        "JSON is spoken here",
+        "The `Accept` header leaves out application/json, and what else the operation answers in: a session's ledger in "
+        "text/csv.",
         "Send `Accept: application/json` or none.",
     ),
     "conflict": Kind(

@@ -90,6 +90,8 @@ class Schema(AutoSchema):  # type: ignore[misc,unused-ignore]
         common = {**_REQUEST_ID, **(_QUOTA if rule.scopes else {})}
         headers = {**common, **(_REPLAYED if rule.money or rule.reveals else {})}
         content = {"application/json": {"schema": self._schema(rule.answer, "serialization")}}
+        if rule.csv:
+            content["text/csv"] = {"schema": {"type": "string", "description": "Every line, after one with the names."}}
         responses: dict[str, Any] = {str(rule.status): {"description": "Done.", "headers": headers, "content": content}}
         if path == "/readyz":
             responses["503"] = {

@@ -1,13 +1,20 @@
 """/v1/sessions. Lives here: HTTP only; `escrow.sessions` and `marketplace.keys` decide."""
 
+from collections.abc import Iterator
+from typing import Any
 from uuid import UUID
 
+from rest_framework.renderers import JSONRenderer
+
 from escrow import ledger, sessions
+from escrow.models import Session
 from escrow.policy import Policy
 from marketplace import keys
 from marketplace.api import auth, scope, shapes, show
 from marketplace.api.bodies import AmountBody, PageQuery, SessionIn, SessionQuery
+from marketplace.api.downloads import CSV, PAGE, CsvRenderer, Download
 from marketplace.api.endpoint import Call, Endpoint, serves
+from marketplace.api.errors import invalid
 from marketplace.api.pages import page
 
 
@@ -80,15 +87,38 @@ class TopUp(Endpoint):
 class Ledger(Endpoint):
     """The transfers of a session."""
 
-    @serves(auth.BUYER, query=PageQuery, answer=shapes.LedgerPage)
-    def get(self, call: Call, session_id: UUID) -> shapes.LedgerPage:
-        """List every transfer from and to a session."""
+    renderer_classes = (JSONRenderer, CsvRenderer)
+
+    @serves(auth.BUYER, query=PageQuery, answer=shapes.LedgerPage, csv=True)
+    def get(self, call: Call, session_id: UUID) -> shapes.LedgerPage | Download:
+        """List every transfer from and to a session.
+
+        With `Accept: text/csv` all of them come in one document, without `limit` and `cursor`. A text that a spreadsheet would
+        take for a formula has a `'` before it; amounts keep their sign.
+        """
         found = scope.one(scope.sessions(call.actor), session_id)
-        members = page(
-            ledger.sent_by(found.account),
-            call.query,
-            lambda lines: show.ledger_lines(lines, found),
-            by=("created_at", "id"),
-            beside=ledger.received_by(found.account),
-        )
-        return shapes.LedgerPage(**members)
+        if call.media_type != CSV:
+            return shapes.LedgerPage(**_transfers(found, call.query))
+        for name in call.query.model_fields_set:
+            raise invalid(name, "does not go with text/csv, which has every line", "no parameters")
+        return Download(f"session-{session_id}", tuple(shapes.LedgerLine.model_fields), _all_lines(found))
+
+
+def _transfers(session: Session, query: PageQuery) -> dict[str, Any]:
+    return page(
+        ledger.sent_by(session.account),
+        query,
+        lambda lines: show.ledger_lines(lines, session),
+        by=("created_at", "id"),
+        beside=ledger.received_by(session.account),
+    )
+
+
+def _all_lines(session: Session) -> Iterator[Iterator[list[str]]]:
+    cursor = None
+    while True:
+        found = _transfers(session, PageQuery.model_construct(limit=PAGE, cursor=cursor))
+        yield (show.ledger_cells(line) for line in found["items"])
+        cursor = found["next"]
+        if cursor is None:
+            return

@@ -12,7 +12,7 @@ from escrow import receipts
 from escrow import sessions as escrow_sessions
 from escrow.models import ChainAction, Dispute, Event, Invoice, Party, Payment, Pool, Session, Transfer
 from marketplace import offerings, tasks
-from marketplace.api import actions, shapes, show_chain
+from marketplace.api import actions, downloads, shapes, show_chain
 from marketplace.api.auth import Actor
 from marketplace.models import Agent, ApiKey, Offering, Task
 
@@ -87,6 +87,12 @@ def ledger_lines(rows: Iterable[Transfer], of: Session) -> list[shapes.LedgerLin
             )
         )
     return lines
+
+
+def ledger_cells(line: shapes.LedgerLine) -> list[str]:
+    """Show a line as a spreadsheet's cells, in the order of the shape's members. An amount is a number: it keeps its sign."""
+    shown = line.model_dump(mode="json")
+    return [str(value) if name == "amount" else downloads.text(str(value)) for name, value in shown.items()]
 
 
 def pool(row: Pool, actor: Actor) -> shapes.Pool:
