@@ -51,9 +51,19 @@ class Market:
     charges: list[str] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     payments: dict[str, JSON] = field(default_factory=dict)
+    #: the idempotency key of a payment, by its id
+    keys: dict[str, str] = field(default_factory=dict)
     sessions: dict[str, JSON] = field(default_factory=dict)
     tasks: dict[str, JSON] = field(default_factory=dict)
     disputes: dict[str, JSON] = field(default_factory=dict)
+    holds: dict[str, JSON] = field(default_factory=dict)
+    refunds: dict[str, JSON] = field(default_factory=dict)
+    approvals: dict[str, JSON] = field(default_factory=dict)
+    decisions: list[JSON] = field(default_factory=list)
+    policies: dict[str, list[JSON]] = field(default_factory=dict)
+    frozen: bool = False
+    #: how often a session is answered with `pool_opening` before it opens
+    opening: int = 0
     agents: dict[str, JSON] = field(default_factory=dict)
     events: list[JSON] = field(default_factory=list)
     #: the receipt of a payment, by its id
@@ -84,10 +94,30 @@ class Market:
 
     # the verbs
 
-    def send(self, body: JSON, key: str) -> tuple[int, JSON]:
-        session = self.sessions.get(_key_session(key) or body.get("session_id", ""))
+    def spend(self, seen: Seen, bearer: str, kind: str) -> tuple[JSON | None, Decimal]:
+        """Take an amount out of a session, or refuse; the session, and what is left."""
+        body = seen.body
+        session = self.sessions.get(_key_session(bearer) or body.get("session_id", ""))
         amount = Decimal(body["amount"])
-        limit = (session or {}).get("policy", {}).get("max_per_tx")
+        try:
+            self.judge(seen, session, amount, kind)
+        except Refused as refused:
+            if session:
+                rule = refused.document.get("rule")
+                self.decide(session, body, kind, "denied", refused.document["code"], rule)
+            raise
+        if session:
+            self.decide(session, body, kind, "allowed", None, None)
+        left = (Decimal(session["remaining"]) if session else self.funds) - amount
+        self.put(session, left)
+        return session, left
+
+    def judge(self, seen: Seen, session: JSON | None, amount: Decimal, kind: str) -> None:
+        if session and session["status"] != "open":
+            state = session["status"]
+            raise Refused(409, "conflict", f"The session is {state}.", state=state, outcome="not_charged")
+        policy = (session or {}).get("policy", {})
+        limit = policy.get("max_per_tx")
         if limit is not None and amount > Decimal(limit):
             way_on = {
                 "method": "GET",
@@ -96,30 +126,149 @@ class Market:
             }
             raise Refused(
                 403, "policy_denied", f"One payment may be {limit} at most.", rule="max_per_tx", limit=limit,
-                would_allow=limit, outcome="not_charged", next_actions=[way_on],
+                would_allow=limit, outcome="not_charged", next_actions=[way_on], policy_version=1,
             )  # fmt: skip
-        left = (Decimal(session["remaining"]) if session else self.funds) - amount
-        if left < 0:
+        above = policy.get("approval_above")
+        if session and above is not None and amount > Decimal(above):
+            self.require_approval(session, seen, above, kind)
+        left = Decimal(session["remaining"]) if session else self.funds
+        if amount > left:
+            stands = {name: session[name] for name in ("budget", "spent", "remaining")} if session else None
+            top_up = {
+                "method": "POST", "path": f"/v1/sessions/{session['id'] if session else ''}/top-up",
+                "why": "top up", "body": {"amount": str(amount - left)},
+            }  # fmt: skip
             raise Refused(
-                402,
-                "insufficient_funds",
-                "The session has less than that.",
-                remaining=str(left + amount),
-                outcome="not_charged",
+                402, "insufficient_funds", "The session has less than that.", remaining=str(left),
+                outcome="not_charged", checkpoint=stands, next_actions=[top_up],
+            )  # fmt: skip
+
+    def require_approval(self, session: JSON, seen: Seen, above: str, kind: str) -> None:
+        """Pass what a person approved, and ask a person of everything else."""
+        key, body = seen.headers.get("idempotency-key"), seen.body
+        found = next((one for one in self.approvals.values() if one["asked_with"] == key), None)
+        if found is None:
+            found = {
+                "id": str(uuid.uuid4()), "session_id": session["id"], "kind": kind, "to": body["to"],
+                "amount": body["amount"], "metadata": body.get("metadata", {}), "status": "waiting", "asked_with": key,
+                "created_at": "2026-01-01T00:00:00Z", "decided_at": None, "reason": None,
+            }  # fmt: skip
+            self.approvals[found["id"]] = found
+        if found["status"] == "refused":
+            raise Refused(
+                403, "policy_denied", "A person refused it.", rule="approval_above", limit=above, outcome="not_charged"
             )
+        if found["status"] != "approved":
+            raise Refused(
+                403, "approval_required", f"More than {above} needs a person.", rule="approval_above", limit=above,
+                approval_id=found["id"], retryable=True, outcome="not_charged",
+            )  # fmt: skip
+
+    def decide(self, session: JSON, body: JSON, kind: str, outcome: str, code: str | None, rule: str | None) -> None:
+        self.decisions.append(
+            {
+                "id": str(uuid.uuid4()), "session_id": session["id"], "kind": kind, "outcome": outcome, "code": code,
+                "rule": rule, "policy_version": 1, "to": body["to"], "amount": body["amount"], "capability": None,
+                "facts": {}, "created_at": "2026-01-01T00:00:00Z", "status": outcome,
+            }
+        )  # fmt: skip
+
+    def put(self, session: JSON | None, left: Decimal) -> None:
         if session:
             session["remaining"] = str(left)
+            session["spent"] = str(Decimal(session["budget"]) - left)
         else:
             self.funds = left
+
+    def send(self, seen: Seen, bearer: str) -> tuple[int, JSON]:
+        session, left = self.spend(seen, bearer, "payment")
+        return 201, self.pay(seen.body, session, left, seen.headers["idempotency-key"])
+
+    def pay(self, body: JSON, session: JSON | None, left: Decimal, key: str) -> JSON:
         payment = {
             "id": str(uuid.uuid4()), "to": body["to"], "amount": body["amount"], "currency": "USDC", "kind": "call",
             "status": "payable", "metadata": body.get("metadata", {}), "remaining": str(left), "next_actions": [],
             "session_id": session["id"] if session else None, "created_at": "2026-01-01T00:00:00Z", "colour": "new",
+            "capability": body.get("capability"), "refunded": "0.00", "policy_version": 1 if session else None,
         }  # fmt: skip
         self.payments[payment["id"]] = payment
+        self.keys[payment["id"]] = key
         self.charges.append(body["amount"])
         self.emit("payment.created", payment["id"])
-        return 201, payment
+        return payment
+
+    def hold(self, seen: Seen, bearer: str) -> tuple[int, JSON]:
+        session, left = self.spend(seen, bearer, "hold")
+        hold = {
+            **seen.body, "id": str(uuid.uuid4()), "status": "held", "captured": "0.00", "payment_id": None,
+            "session_id": session["id"] if session else None, "metadata": seen.body.get("metadata", {}),
+            "remaining": str(left), "expires_at": "2026-01-01T00:15:00Z", "created_at": "2026-01-01T00:00:00Z",
+        }  # fmt: skip
+        hold.pop("expires_in_seconds", None)
+        self.holds[hold["id"]] = hold
+        return 201, hold
+
+    def end_hold(self, hold_id: str, verb: str, seen: Seen) -> tuple[int, JSON]:
+        hold = self.holds[hold_id]
+        if hold["status"] != "held":
+            state = hold["status"]
+            outcome = "charged" if state == "captured" else "not_charged"
+            raise Refused(409, "conflict", f"The hold is {state}.", state=state, outcome=outcome)
+        session = self.sessions.get(hold["session_id"] or "")
+        amount = Decimal(seen.body.get("amount") or hold["amount"]) if verb == "capture" else Decimal(0)
+        left = (Decimal(session["remaining"]) if session else self.funds) + Decimal(hold["amount"]) - amount
+        self.put(session, left)
+        if verb == "release":
+            hold["status"] = "released"
+            return 200, hold
+        paid = self.pay({**hold, "amount": str(amount)}, session, left, seen.headers["idempotency-key"])
+        hold.update(status="captured", captured=str(amount), payment_id=paid["id"])
+        return 201, paid
+
+    def decide_approval(self, approval_id: str, verb: str, body: JSON) -> tuple[int, JSON]:
+        approval = self.approvals[approval_id]
+        approval.update(status="approved" if verb == "approve" else "refused", reason=body.get("reason"))
+        return 200, approval
+
+    def ask_refund(self, body: JSON) -> tuple[int, JSON]:
+        payment = self._payment(body["payment_id"])
+        asked = {
+            **body, "id": str(uuid.uuid4()), "amount": body.get("amount") or payment["amount"], "status": "requested",
+            "answer": None,
+        }  # fmt: skip
+        self.refunds[asked["id"]] = asked
+        return 201, asked
+
+    def answer_refund(self, refund_id: str, verb: str, body: JSON) -> tuple[int, JSON]:
+        asked = self.refunds[refund_id]
+        if verb == "grant":
+            self.refund(asked["payment_id"], asked)
+        asked.update(status="paid" if verb == "grant" else "declined", answer=body.get("reason"))
+        return 200, asked
+
+    def check(self, body: JSON) -> tuple[int, JSON]:
+        policy = body.get("policy") or self.sessions[body["session_id"]]["policy"]
+        limit = policy.get("max_per_tx")
+        allowed = limit is None or Decimal(body["amount"]) <= Decimal(limit)
+        if allowed:
+            return 200, {"allowed": True, "remaining": "1.00", "policy_version": 1}
+        return 200, {
+            "allowed": False, "code": "policy_denied", "rule": "max_per_tx", "limit": limit, "would_allow": limit,
+            "detail": "Too much.", "available_at": None, "policy_version": 1,
+        }  # fmt: skip
+
+    def backtest(self, body: JSON) -> tuple[int, JSON]:
+        limit = Decimal(body["policy"]["max_per_tx"])
+        over = [one["amount"] for one in self.decisions if Decimal(one["amount"]) > limit]
+        refused = {"count": len(over), "amount": str(sum(map(Decimal, over)))}
+        return 200, {
+            "days": body.get("days", 30), "decisions": len(self.decisions), "refused": refused,
+            "by_rule": [{"rule": "max_per_tx", **refused}], "examples": [], "still_refused": 0, "newly_allowed": 0,
+        }  # fmt: skip
+
+    def freeze(self, frozen: bool) -> tuple[int, JSON]:
+        self.frozen = frozen
+        return 200, {"frozen": frozen, "pools": 1, "sessions": len(self.sessions)}
 
     def redeem(self, payment_id: str, body: JSON) -> tuple[int, JSON]:
         payment = self._payment(payment_id)
@@ -136,34 +285,65 @@ class Market:
         payment = self._payment(payment_id)
         if payment["status"] != "payable":
             raise Refused(409, "conflict", f"The payment is {payment['status']}.", outcome="charged")
-        payment.update(status="refunded")
-        self.charges.remove(payment["amount"])
+        amount = Decimal(body.get("amount") or payment["amount"])
+        payment["refunded"] = str(Decimal(payment["refunded"]) + amount)
+        if Decimal(payment["refunded"]) == Decimal(payment["amount"]):
+            payment["status"] = "refunded"
+            self.charges.remove(payment["amount"])
         session = self.sessions.get(payment["session_id"] or "")
-        if session:
-            session["remaining"] = str(Decimal(session["remaining"]) + Decimal(payment["amount"]))
+        self.put(session, (Decimal(session["remaining"]) if session else self.funds) + amount)
         return 200, payment
 
     def open_session(self, body: JSON) -> tuple[int, JSON]:
+        if self.opening:
+            self.opening -= 1
+            raise Refused(
+                409, "pool_opening", "The pool is being opened.", retryable=True, outcome="not_charged", retry_after="0"
+            )
         budget = Decimal(body["budget"])
         if budget > self.funds:
             raise Refused(
                 402, "insufficient_funds", "The pool has less.", remaining=str(self.funds), outcome="not_charged"
             )
         self.funds -= budget
-        name = f"sess{len(self.sessions):08d}".translate(str.maketrans("01", "ab"))
+        return 201, self.start_session(body)
+
+    def open_child(self, session_id: str, body: JSON) -> tuple[int, JSON]:
+        parent, budget = self.sessions[session_id], Decimal(body["budget"])
+        if budget > Decimal(parent["remaining"]):
+            stands = {name: parent[name] for name in ("budget", "spent", "remaining")}
+            raise Refused(
+                402, "insufficient_funds", "The parent has less.", remaining=parent["remaining"], checkpoint=stands,
+                outcome="not_charged",
+            )  # fmt: skip
+        parent["remaining"] = str(Decimal(parent["remaining"]) - budget)
+        parent["delegated"] = body["budget"]
+        return 201, self.start_session(body, parent_id=session_id)
+
+    def start_session(self, body: JSON, parent_id: str | None = None) -> JSON:
+        name = f"sess{len(self.sessions):08d}".translate(str.maketrans("0123456789", "abcdefghij"))
         session = {
             "id": name, "status": "open", "budget": body["budget"], "spent": "0.00", "held": "0.00", "currency": "USDC",
             "remaining": body["budget"], "policy": body.get("policy", {}), "policy_version": 1, "pool_id": "pool",
+            "parent_id": parent_id, "delegated": "0.00", "checkpoints": ["0.5", "0.8", "0.95"],
         }  # fmt: skip
         self.sessions[name] = session
-        return 201, {**session, "api_key": f"am_test_{name}_{SECRET}"}
+        self.policies[name] = [{"version": 1, "policy": session["policy"], "created_at": "2026-01-01T00:00:00Z"}]
+        return {**session, "api_key": f"am_test_{name}_{SECRET}"}
 
     def change_session(self, session_id: str, verb: str, body: JSON) -> tuple[int, JSON]:
         session = self.sessions[session_id]
         if verb == "close":
             session.update(status="closed", remaining="0.00")
+        elif verb in ("pause", "resume"):
+            session["status"] = "paused" if verb == "pause" else "open"
+        elif verb == "policy":
+            versions = self.policies[session_id]
+            versions.append({**versions[-1], "version": len(versions) + 1, "policy": body["policy"]})
+            session.update(policy=body["policy"], policy_version=len(versions))
         else:
-            session["remaining"] = str(Decimal(session["remaining"]) + Decimal(body["amount"]))
+            for name in ("budget", "remaining"):
+                session[name] = str(Decimal(session[name]) + Decimal(body["amount"]))
         return 200, session
 
     def post_task(self, body: JSON) -> tuple[int, JSON]:
@@ -239,8 +419,11 @@ class Market:
 
     def listed(self, items: list[JSON], seen: Seen) -> tuple[int, JSON]:
         start, size = int(seen.query.get("cursor", 0)), int(seen.query.get("limit", self.page))
-        wanted = seen.query.get("status")
-        items = [item for item in items if wanted in (None, item["status"])]
+        for name in ("status", "session_id", "outcome"):
+            wanted = seen.query.get(name)
+            items = [item for item in items if wanted in (None, item.get(name))]
+        key = seen.query.get("idempotency_key")
+        items = [item for item in items if key in (None, self.keys.get(item.get("id", "")))]
         return 200, {
             "items": items[start : start + size],
             "next": str(start + size) if start + size < len(items) else None,
@@ -256,7 +439,7 @@ class Market:
         return 200, {"scope": scope, "key_id": bearer.split("_")[2], "chain_id": 31337, "read_only": False}
 
     _ROUTES: ClassVar[list[tuple[str, str, Callable[..., tuple[int, JSON]]]]] = [
-        ("POST", "/v1/payments", lambda m, s, k: m.send(s.body, k)),
+        ("POST", "/v1/payments", lambda m, s, k: m.send(s, k)),
         ("GET", "/v1/payments", lambda m, s, k: m.listed([*m.payments.values()], s)),
         ("GET", "/v1/payments/([^/]+)", lambda m, s, k, i: (200, m._payment(i))),
         ("GET", "/v1/payments/([^/]+)/receipt", lambda m, s, k, i: (200, m.prove(i))),
@@ -264,7 +447,35 @@ class Market:
         ("POST", "/v1/payments/([^/]+)/refund", lambda m, s, k, i: m.refund(i, s.body)),
         ("POST", "/v1/sessions", lambda m, s, k: m.open_session(s.body)),
         ("GET", "/v1/sessions/([^/]+)", lambda m, s, k, i: (200, m.sessions[i])),
-        ("POST", "/v1/sessions/([^/]+)/(close|top-up)", lambda m, s, k, i, v: m.change_session(i, v, s.body)),
+        (
+            "POST",
+            "/v1/sessions/([^/]+)/(close|top-up|pause|resume|policy)",
+            lambda m, s, k, i, v: m.change_session(i, v, s.body),
+        ),
+        ("POST", "/v1/sessions/([^/]+)/children", lambda m, s, k, i: m.open_child(i, s.body)),
+        ("GET", "/v1/sessions/([^/]+)/policies", lambda m, s, k, i: m.listed(m.policies[i], s)),
+        ("POST", "/v1/holds", lambda m, s, k: m.hold(s, k)),
+        ("GET", "/v1/holds", lambda m, s, k: m.listed([*m.holds.values()], s)),
+        ("GET", "/v1/holds/([^/]+)", lambda m, s, k, i: (200, m.holds[i])),
+        ("POST", "/v1/holds/([^/]+)/(capture|release)", lambda m, s, k, i, v: m.end_hold(i, v, s)),
+        ("POST", "/v1/refunds", lambda m, s, k: m.ask_refund(s.body)),
+        ("GET", "/v1/refunds", lambda m, s, k: m.listed([*m.refunds.values()], s)),
+        ("GET", "/v1/refunds/([^/]+)", lambda m, s, k, i: (200, m.refunds[i])),
+        ("POST", "/v1/refunds/([^/]+)/(grant|decline)", lambda m, s, k, i, v: m.answer_refund(i, v, s.body)),
+        ("GET", "/v1/approvals", lambda m, s, k: m.listed([*m.approvals.values()], s)),
+        ("GET", "/v1/approvals/([^/]+)", lambda m, s, k, i: (200, m.approvals[i])),
+        ("POST", "/v1/approvals/([^/]+)/(approve|refuse)", lambda m, s, k, i, v: m.decide_approval(i, v, s.body)),
+        ("GET", "/v1/decisions", lambda m, s, k: m.listed(m.decisions, s)),
+        ("POST", "/v1/policy/check", lambda m, s, k: m.check(s.body)),
+        ("POST", "/v1/policy/backtest", lambda m, s, k: m.backtest(s.body)),
+        ("POST", "/v1/freeze", lambda m, s, k: m.freeze(True)),
+        ("POST", "/v1/unfreeze", lambda m, s, k: m.freeze(False)),
+        (
+            "POST",
+            "/v1/keys/([^/]+)/rotate",
+            lambda m, s, k, i: (201, {"id": i, "api_key": f"am_test_rotated_{SECRET}"}),
+        ),
+        ("POST", "/v1/keys", lambda m, s, k: (201, {"id": "k", "api_key": f"am_test_issued_{SECRET}", **s.body})),
         ("POST", "/v1/tasks", lambda m, s, k: m.post_task(s.body)),
         ("GET", "/v1/tasks", lambda m, s, k: m.listed([*m.tasks.values()], s)),
         ("GET", "/v1/tasks/([^/]+)", lambda m, s, k, i: (200, m.tasks[i])),
@@ -279,7 +490,7 @@ class Market:
 
 
 def _moves_money(path: str) -> bool:
-    return not path.endswith(("/redeem", "/answer", "/agents"))
+    return not path.endswith(("/redeem", "/answer", "/agents", "/check", "/backtest"))
 
 
 def _key_session(bearer: str) -> str | None:
@@ -310,7 +521,10 @@ class _Door(BaseHTTPRequestHandler):
         try:
             status, document, replayed = self.market.ask(seen)
         except Refused as refused:
-            self._say(refused.status, json.dumps(refused.document).encode(), {"X-Request-Id": "req-1"})
+            headers = {"X-Request-Id": "req-1"}
+            if "retry_after" in refused.document:
+                headers["Retry-After"] = refused.document.pop("retry_after")
+            self._say(refused.status, json.dumps(refused.document).encode(), headers)
             return
         except KeyError:
             self._say(404, json.dumps(Refused(404, "not_found", "No such thing.").document).encode(), {})

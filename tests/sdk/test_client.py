@@ -2,23 +2,27 @@
 
 import asyncio
 import inspect
+import json
 import logging
 import os
 import pickle
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import agentmarket
-from agentmarket import Client, Retries, Seller, SyncClient
+from agentmarket import Client, Retries, Seller, SyncClient, wire
 from agentmarket.answers import Payment
 from agentmarket.decode import decode
 from agentmarket.retries import may_repeat
 from agentmarket.steps import Pause, Transmit, exchange
 from agentmarket.wire import Reply, Silence, get, post, refusal, retry_after
+from marketplace.api.problems import KINDS
 
 from .conftest import async_buyer
 from .stub import PAYER_KEY, SECRET, Market
@@ -46,6 +50,42 @@ class TestSettings:
     def test_an_address_that_is_none_is_refused_at_once(self) -> None:
         with pytest.raises(agentmarket.InvalidRequest, match=r"looks like http://127\.0\.0\.1:8000"):
             Client("key", base_url="localhost:8000")
+
+    @pytest.mark.parametrize("kind", [Client, SyncClient])
+    def test_from_env(self, kind: type[Client | SyncClient], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AGENTMARKET_API_KEY", PAYER_KEY)
+        for name in ("AGENTMARKET_URL", "AGENTMARKET_TIMEOUT", "AGENTMARKET_RETRIES"):
+            monkeypatch.delenv(name, raising=False)
+        found = kind.from_env()._config
+        assert (found.base_url, found.timeout, found.retries.attempts) == ("http://127.0.0.1:8000", 10.0, 4)
+        monkeypatch.setenv("AGENTMARKET_URL", "https://market.acme.dev/")
+        monkeypatch.setenv("AGENTMARKET_TIMEOUT", "2.5")
+        monkeypatch.setenv("AGENTMARKET_RETRIES", "0")
+        found = kind.from_env()._config
+        assert (found.base_url, found.timeout, found.retries.attempts) == ("https://market.acme.dev", 2.5, 1)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "kind", "says"),
+        [
+            ("AGENTMARKET_API_KEY", "", agentmarket.Unauthenticated, "is missing"),
+            ("AGENTMARKET_API_KEY", "two words", agentmarket.Unauthenticated, "has spaces"),
+            ("AGENTMARKET_URL", "market.acme.dev", agentmarket.InvalidRequest, "AGENTMARKET_URL: 'market"),
+            ("AGENTMARKET_URL", "http://[", agentmarket.InvalidRequest, "AGENTMARKET_URL"),
+            ("AGENTMARKET_URL", "http://a:99999", agentmarket.InvalidRequest, "AGENTMARKET_URL"),
+            ("AGENTMARKET_TIMEOUT", "soon", agentmarket.InvalidRequest, "AGENTMARKET_TIMEOUT is 'soon'"),
+            ("AGENTMARKET_TIMEOUT", "0", agentmarket.InvalidRequest, "seconds above zero"),
+            ("AGENTMARKET_TIMEOUT", "nan", agentmarket.InvalidRequest, "seconds above zero"),
+            ("AGENTMARKET_RETRIES", "-1", agentmarket.InvalidRequest, "a whole number from 0 to 99"),
+            ("AGENTMARKET_RETRIES", "1.5", agentmarket.InvalidRequest, "a whole number from 0 to 99"),
+        ],
+    )
+    def test_from_env_names_the_variable_that_is_at_fault(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, value: str, kind: type[Exception], says: str
+    ) -> None:
+        monkeypatch.setenv("AGENTMARKET_API_KEY", PAYER_KEY)
+        monkeypatch.setenv(name, value)
+        with pytest.raises(kind, match=re.escape(says)):
+            SyncClient.from_env()
 
     def test_a_key_the_market_does_not_know(self, market: Market) -> None:
         client = SyncClient("am_test_wrong", base_url=market.url)
@@ -181,6 +221,35 @@ class TestErrors:
     def test_retry_after(self, headers: dict[str, str], seconds: float | None) -> None:
         assert retry_after(reply(503, **headers)) == seconds
 
+    def test_every_code_of_the_market_has_its_class(self) -> None:
+        """A code that this package does not know is mapped by its status, so a new one is no reason to fail, here only."""
+        assert KINDS.keys() - wire._CODES.keys() == set()
+        statuses = {code: refusal(reply(kind.status)) for code, kind in KINDS.items()}
+        assert all(
+            isinstance(refusal(reply(kind.status, f'{{"code":"{code}"}}'.encode())), type(statuses[code]))
+            for code, kind in KINDS.items()
+        )
+
+    def test_what_a_problem_says_is_on_the_error(self) -> None:
+        document = {
+            "code": "insufficient_funds",
+            "detail": "Dry.",
+            "policy_version": 3,
+            "available_at": "2026-01-01T00:00:00Z",
+            "checkpoint": {"budget": "1.00", "spent": "0.90", "remaining": "0.10", "colour": "new"},
+            "next_actions": [{"method": "POST", "path": "/v1/x", "why": "top up", "body": {"amount": "1.00"}}],
+        }
+        error = refusal(reply(402, json.dumps(document).encode()), key="k")
+        assert isinstance(error, agentmarket.BudgetExhausted)
+        assert error.checkpoint == agentmarket.Checkpoint("1.00", "0.90", "0.10")
+        assert (error.policy_version, error.available_at, error.next_actions[0].body) == (
+            3,
+            datetime(2026, 1, 1, tzinfo=UTC),
+            {"amount": "1.00"},
+        )
+        waiting = refusal(reply(403, b'{"code":"approval_required","approval_id":"a","available_at":7}'))
+        assert (type(waiting), waiting.approval_id, waiting.available_at) == (agentmarket.ApprovalRequired, "a", None)
+
 
 class TestSteps:
     """The protocol with no network at all: what it asks for is data."""
@@ -202,6 +271,28 @@ class TestSteps:
         bounds = Retries(attempts=9)
         delays = [bounds.delay(attempt, asked=None, chance=1.0) for attempt in range(1, 10)]
         assert delays == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, None]
+
+    def test_a_pool_that_is_being_opened_is_waited_for_within_its_own_bound(self) -> None:
+        steps = exchange(post("/v1/sessions", {}, key="k"), Retries(attempts=2))
+        opening = reply(409, b'{"code":"pool_opening","retryable":true,"outcome":"not_charged"}', retry_after="4")
+        next(steps)
+        for _ in range(7):
+            assert steps.send(opening) == Pause(4.0)
+            steps.send(None)
+        with pytest.raises(agentmarket.PoolOpening) as caught:
+            steps.send(opening)
+        assert caught.value.outcome == "not_charged"
+
+    def test_those_attempts_count_for_nothing_else(self) -> None:
+        steps = exchange(post("/v1/sessions", {}, key="k"), Retries(attempts=2, first_delay=0.1))
+        next(steps)
+        for _ in range(5):
+            assert steps.send(reply(409, b'{"code":"pool_opening"}', retry_after="0")) == Pause(0.0)
+            steps.send(None)
+        assert isinstance(steps.send(reply(503)), Pause)
+        steps.send(None)
+        with pytest.raises(agentmarket.OutcomeUnknown):
+            steps.send(reply(503))
 
     def test_only_what_can_be_repeated_without_harm_is(self) -> None:
         lost, unsent = Silence("reset", sent=True), Silence("refused", sent=False)

@@ -17,7 +17,7 @@ from agentmarket.resources.orders import Order, Orders, order
 from agentmarket.resources.oversight import Approvals, Refunds
 from agentmarket.resources.policies import Amount, Decisions, Policies
 from agentmarket.resources.work import Disputes, Invoices, Tasks
-from agentmarket.steps import Steps
+from agentmarket.steps import Steps, stating
 
 #: seconds an agent has to answer a paid call
 CALL_TIMEOUT = 30.0
@@ -91,7 +91,7 @@ class Market(Resource[S_co]):
         url = calling.url_of(agent, (yield from self._endpoint(agent)), path)
         yield from calling.require_outside(agent, url, market=self._shell.base_url)
         if payment is not None:
-            paid = payment if isinstance(payment, Payment) else (yield from self._payment(payment))
+            paid = payment if isinstance(payment, Payment) else (yield from self._given(payment))
             return (yield from self._ask(paid, url, body, timeout))
         bought = order(
             to=agent, amount=amount, currency=currency, metadata=metadata, session=session, capability=capability, key=key,
@@ -120,11 +120,15 @@ class Market(Resource[S_co]):
 
     def _endpoint(self, agent: str) -> Steps[str | None]:
         if agent not in self._endpoints:
-            self._endpoints[agent] = (yield from self._get(Agent, agent_path(agent))).endpoint
+            found = yield from stating("not_charged", self._get(Agent, agent_path(agent)))
+            self._endpoints[agent] = found.endpoint
         return self._endpoints[agent]
 
     def _payment(self, payment_id: str) -> Steps[Payment]:
         return self._get(Payment, f"/v1/payments/{wire.segment(payment_id)}")
+
+    def _given(self, payment_id: str) -> Steps[Payment]:
+        return stating("not_charged", self._payment(payment_id))
 
     def _payment_now(self, paid: Payment) -> Steps[Payment]:
         """The payment as the market has it, or as we last saw it when the market cannot say."""

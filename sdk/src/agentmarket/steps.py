@@ -126,6 +126,15 @@ def answered(request: Request, retries: Retries, read: Callable[[Any], T]) -> St
         raise
 
 
+def stating(outcome: errors.Outcome, steps: Steps[T]) -> Steps[T]:
+    """The same steps, whose errors say what is known of the money: reading does not change it."""
+    try:
+        return (yield from steps)
+    except errors.AgentMarketError as error:
+        error.outcome = error.outcome or outcome
+        raise
+
+
 def wait_for(
     ask: Callable[[], Steps[T]], *, done: Callable[[T], bool], what: str, timeout: float, pause: float = 0.1
 ) -> Steps[T]:
@@ -166,7 +175,10 @@ def _verdict(
     request: Request, error: errors.AgentMarketError, attempts: int, *, doubt: bool
 ) -> errors.AgentMarketError:
     """The error to raise: what is known about the money decides."""
-    if request.key is None or not _in_doubt(error, earlier=doubt):
+    if request.key is None:
+        return error
+    if not _in_doubt(error, earlier=doubt):
+        error.outcome = error.outcome or "not_charged"
         return error
     unknown = errors.OutcomeUnknown(
         f"{request.method} {request.url}: no certain answer in {attempts} attempts (last: {error.detail.rstrip('.')}). "

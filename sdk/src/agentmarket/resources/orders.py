@@ -15,7 +15,7 @@ from agentmarket.decode import decode
 from agentmarket.operations import Listing, Resource, Shell, page
 from agentmarket.resources.holds import Holds, awaits
 from agentmarket.resources.policies import Amount
-from agentmarket.steps import Answered, Fulfil, ReadClock, Steps, answered, one_key
+from agentmarket.steps import Answered, Fulfil, ReadClock, Steps, answered, one_key, stating
 
 P = TypeVar("P", bound=Payment | Hold)
 
@@ -137,10 +137,11 @@ class Orders(Resource[Shell]):
 
     def _now(self, made: P, path: str, key: str) -> Steps[P]:
         """What became of something that was made before: a repeated answer only tells how it was made."""
+        outcome: errors.Outcome = "unknown" if isinstance(made, Hold) else "charged"
         try:
-            return (yield from self._get(type(made), f"{path}/{wire.segment(made.id)}"))
+            return (yield from stating(outcome, self._get(type(made), f"{path}/{wire.segment(made.id)}")))
         except errors.AgentMarketError as error:
-            error.key, error.outcome = key, "unknown" if isinstance(made, Hold) else "charged"
+            error.key = key
             raise
 
     def _find(self, order: Order, key: str) -> Steps[Payment | None]:
@@ -151,7 +152,8 @@ class Orders(Resource[Shell]):
     def _fulfil_held(self, order: Order, held: Answered[Hold], key: str, elapsed: float) -> Steps[Sent[Any]]:
         hold = held.answer
         if hold.payment_id is not None:
-            paid = yield from self._get(Payment, f"/v1/payments/{wire.segment(hold.payment_id)}")
+            reading = self._get(Payment, f"/v1/payments/{wire.segment(hold.payment_id)}")
+            paid = yield from stating("charged", reading)
             value = yield from _fulfil_paid(cast("Callable[[], object]", order.on_success), paid, key)
             return Sent(payment=paid, value=value, key=key, elapsed=elapsed, replayed=True)
         value, amount = yield from self._work(order, hold)

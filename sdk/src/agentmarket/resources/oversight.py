@@ -5,7 +5,7 @@ from agentmarket.amounts import canonical
 from agentmarket.answers import Approval, Refund
 from agentmarket.operations import Listing, Resource, S_co, listing, operation
 from agentmarket.resources.policies import Amount
-from agentmarket.steps import Steps, wait_for
+from agentmarket.steps import Steps, stating, wait_for
 
 
 class Approvals(Resource[S_co]):
@@ -36,12 +36,13 @@ class Approvals(Resource[S_co]):
         return self.waiting(approval_id, timeout)
 
     def waiting(self, approval_id: str, timeout: float) -> Steps[Approval]:
-        approval = yield from wait_for(
+        waited = wait_for(
             lambda: self._read(approval_id),
             done=lambda approval: approval.status != "waiting",
             what=f"approval {approval_id}",
             timeout=timeout,
         )
+        approval = yield from stating("not_charged", waited)
         if approval.status == "refused":
             raise errors.PolicyDenied(
                 f"The payment of {approval.amount} to {approval.to} was refused: {approval.reason or 'no reason was given'}.",
