@@ -78,11 +78,11 @@ FAULTS: Final = {
         SELECT count(*) FROM (
             SELECT pool_id, sum(received_micros - sent_micros) AS s FROM escrow_account WHERE kind = 'payable' GROUP BY 1
         ) AS held FULL JOIN (
-            SELECT pool_id, sum(amount_micros) AS s FROM escrow_payment WHERE status = 'payable' GROUP BY 1
+            SELECT pool_id, sum(amount_micros - deducted_micros) AS s FROM escrow_payment WHERE status = 'payable' GROUP BY 1
         ) AS owed USING (pool_id) WHERE coalesce(held.s, 0) <> coalesce(owed.s, 0)""",
     "batch records that are not the sum of their payments": """
         SELECT count(*) FROM escrow_batchrecord AS record
-        LEFT JOIN (SELECT record_id, sum(amount_micros) AS s FROM escrow_payment GROUP BY 1) AS paid
+        LEFT JOIN (SELECT record_id, sum(amount_micros - deducted_micros) AS s FROM escrow_payment GROUP BY 1) AS paid
             ON paid.record_id = record.id WHERE coalesce(paid.s, 0) <> record.amount_micros""",
     "payments without their transfer": """
         SELECT (SELECT count(*) FROM escrow_payment)

@@ -22,6 +22,7 @@ from escrow.models import (
     ChainAction,
     ChainCursor,
     ChainLog,
+    Deduction,
     Dispute,
     Event,
     Hold,
@@ -30,6 +31,7 @@ from escrow.models import (
     Payment,
     Pool,
     PoolProvider,
+    Refund,
     Session,
     SignerNonce,
     Transfer,
@@ -146,10 +148,41 @@ class SessionAdmin(Money):
 class PaymentAdmin(Money):
     """Debts to parties."""
 
-    list_display = ("id", "created_at", "status", "kind", "usdc", "to", "party")
+    list_display = ("id", "created_at", "status", "kind", "usdc", "refunded", "due", "to", "party")
     list_filter = ("status", "kind")
     list_select_related = ("party",)
     search_fields = ("id", "to", "session__id", "idempotency_key")
+
+    @admin.display(description="USDC given back")
+    def refunded(self, obj: Payment) -> str:
+        """What of it has gone back."""
+        return money.render(obj.refunded_micros)
+
+    @admin.display(description="USDC due")
+    def due(self, obj: Payment) -> str:
+        """What of it is to land, or has landed."""
+        return money.render(obj.due_micros)
+
+
+class DeductionInline(ReadOnly, Inline):
+    """The debts that paid for a refund."""
+
+    model = Deduction
+    fields = ("payment", "amount_micros")
+    readonly_fields = fields
+    raw_id_fields = ("payment",)
+    extra = 0
+
+
+@admin.register(Refund)
+class RefundAdmin(Money):
+    """Payments, or parts of them, that went back or are asked for."""
+
+    list_display = ("id", "created_at", "status", "usdc", "payment", "party", "answer_by", "answered_at")
+    list_filter = ("status",)
+    list_select_related = ("payment", "party")
+    search_fields = ("id", "payment__id", "session__id", "reason")
+    inlines = (DeductionInline,)
 
 
 @admin.register(Hold)

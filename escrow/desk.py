@@ -126,6 +126,7 @@ def _lines(dispute: Dispute) -> "QuerySet[Transfer]":
     about = Q(sender__in=accounts) | Q(receiver__in=accounts) & ~Q(reason=Reason.PAYMENT)
     if dispute.payment is not None:
         about |= Q(ref=str(dispute.payment.pk))
+        about |= Q(ref__in=[str(refund.pk) for refund in dispute.payment.refunds.all()])
     return Transfer.objects.filter(about).select_related("sender", "receiver").order_by("pk")
 
 

@@ -40,10 +40,11 @@ def open_for_invoice(*, invoice: Invoice, reason: str, now: datetime) -> Dispute
 
 
 @transaction.atomic
-def open_for_payment(*, payment: Payment, amount_micros: int, reason: str, now: datetime) -> Dispute:
+def open_for_payment(*, payment: Payment, reason: str, now: datetime, amount_micros: int | None = None) -> Dispute:
     """Dispute a payment: at once while it is payable, on chain while it is settled and in the contract's hold window.
 
-    A payable payment is disputed as a whole. Raises InvalidInput, or StateConflict while a batch is on its way.
+    Without an amount it is all that can be; of a payable payment, nothing less can be. Raises InvalidInput, or StateConflict
+    while a batch is on its way.
     """
     _require_text("reason", reason)
     payable = ledger.payable(payment.pool, payment.party)
@@ -56,15 +57,15 @@ def open_for_payment(*, payment: Payment, amount_micros: int, reason: str, now: 
         return _open_on_chain(payment, amount_micros, reason, now)
     if payment.status != Payment.Status.PAYABLE or payment.pool.status == Pool.Status.CLOSED:
         raise StateConflict("payment", payment.status, f"The payment is {payment.status}; it cannot be disputed now.")
-    if amount_micros != payment.amount_micros:
-        whole = money.render(payment.amount_micros)
-        raise InvalidInput("amount", "must be the whole payment until it is settled", f'"{whole}"')
+    if amount_micros not in (None, payment.due_micros):
+        whole = money.render(payment.due_micros)
+        raise InvalidInput("amount", "must be all that is left of the payment until it is settled", f'"{whole}"')
     dispute_id = uuid4()
     account = ledger.open_account(Kind.DISPUTE, pool=payment.pool, subject=dispute_id, party=payment.party)
     lifecycle.move(payment, Payment.Status.DISPUTED, reason=reason)
-    ledger.post([Move(payable, account, payment.amount_micros, Reason.DISPUTE, str(dispute_id))])
+    ledger.post([Move(payable, account, payment.due_micros, Reason.DISPUTE, str(dispute_id))])
     return _create(
-        id=dispute_id, account=account, now=now, reason=reason, amount_micros=payment.amount_micros, payment=payment,
+        id=dispute_id, account=account, now=now, reason=reason, amount_micros=payment.due_micros, payment=payment,
         session=payment.session, party=payment.party, status=Status.OPEN, on_chain=False,
     )  # fmt: skip
 
@@ -172,12 +173,16 @@ def resolved(
     _tell(dispute, "dispute.ruled", to_provider=money.render(to_provider))
 
 
-def _open_on_chain(payment: Payment, amount_micros: int, reason: str, now: datetime) -> Dispute:
+def _open_on_chain(payment: Payment, amount_micros: int | None, reason: str, now: datetime) -> Dispute:
     earlier = Dispute.objects.filter(payment=payment).exclude(status=Status.FAILED)
-    left = payment.amount_micros - (earlier.aggregate(total=Sum("amount_micros"))["total"] or 0)
+    # What has gone back is not given back a second time, and the contract holds no more of the payment than has landed.
+    most = min(payment.due_micros, payment.unrefunded_micros)
+    left = most - (earlier.aggregate(total=Sum("amount_micros"))["total"] or 0)
+    amount_micros = left if amount_micros is None else amount_micros
     if not 0 < amount_micros <= left:
-        limit = money.render(left)
-        raise InvalidInput("amount", f"must be at most the {limit} not yet disputed", f'"{limit}" or less')
+        limit = money.render(max(left, 0))
+        rule = f"must be at most the {limit} that was neither given back nor disputed yet"
+        raise InvalidInput("amount", rule, f'"{limit}" or less')
     _require_unmatured(payment, now)
     dispute_id = uuid4()
     account = ledger.open_account(Kind.CONTESTED, pool=payment.pool, subject=reference(dispute_id), party=payment.party)
@@ -240,7 +245,6 @@ def _locked(dispute: Dispute) -> Dispute:
 
 
 def locked_with_accounts(dispute: Dispute) -> Dispute:
-    """Return a dispute as it is now, locked, and before it the accounts that its ruling moves."""
     """Return a dispute as it is now, locked after the accounts that a ruling moves money between."""
     session = dispute.session
     payable = ledger.payable(session.pool, dispute.party)

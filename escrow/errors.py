@@ -9,6 +9,7 @@
     |-- StateConflict           conflict
     |   |-- AlreadyRedeemed     already_redeemed
     |   |-- DuplicateInvoice    duplicate_invoice
+    |   |-- NotRefundable       conflict
     |   `-- NotSettledYet       not_settled_yet
     |-- IdempotencyConflict     idempotency_conflict
     |-- NotFound                not_found
@@ -112,6 +113,18 @@ class DuplicateInvoice(StateConflict):
     """An invoice number that this provider has used in this session already."""
 
     code = "duplicate_invoice"
+
+
+class NotRefundable(StateConflict):
+    """A refund for which too little is owed to its provider right now. ``would_allow`` is what could go back."""
+
+    def __init__(self, state: str, would_allow: str) -> None:
+        detail = (
+            f"{would_allow} USDC can go back now: a refund is paid out of what the pool owes the provider and has not "
+            "settled. Refund that much, wait until more is owed, or let the buyer open a dispute."
+        )
+        super().__init__("payment", state, detail)
+        self.facts["would_allow"] = would_allow
 
 
 class NotSettledYet(StateConflict):

@@ -1,4 +1,4 @@
-"""Payments. Lives here: `send`, the one door through which a session's money becomes a debt; redeeming and refunding it.
+"""Payments. Lives here: `send`, the one door through which a session's money becomes a debt; and redeeming it.
 
 Nothing here waits for the chain, and nothing is queued: a payment is done when its database transaction commits.
 """
@@ -12,10 +12,10 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from escrow import events, ledger, lifecycle, money, sessions, verdicts
+from escrow import events, ledger, money, sessions, verdicts
 from escrow.errors import AlreadyRedeemed, InvalidInput, NotFound, StateConflict
 from escrow.ledger import Move
-from escrow.models import Account, Dispute, Party, Payment, Pool, Reason, Session
+from escrow.models import Account, Dispute, Party, Payment, Reason, Session
 from escrow.verdicts import Opinion
 
 MAX_PAYMENT_MICROS = 2**40 - 1
@@ -101,7 +101,7 @@ def owe(
         remaining_micros=remaining_micros,
     )
     ledger.post([Move(source, payable, amount_micros, reason, str(payment.pk))])
-    _tell(payment, "payment.created")
+    tell(payment, "payment.created")
     return payment
 
 
@@ -112,13 +112,15 @@ def redeem(*, payment: Payment, party_id: UUID, request_hash: str, now: datetime
     Raises NotFound for another party's payment, AlreadyRedeemed for another request, and StateConflict for a payment that
     was refunded, or that is for finished work and so has bought its worth already.
     """
-    payment = _locked(payment)
+    payment = locked(payment)
     if payment.party_id != party_id:
         raise NotFound("There is no such payment to this provider.")
     if payment.kind != Payment.Kind.CALL:
         raise StateConflict("payment", payment.status, "The payment is for finished work; it buys no call.")
     if payment.status in (Payment.Status.REFUNDED, Payment.Status.DISPUTED):
         raise StateConflict("payment", payment.status, f"The payment is {payment.status}; it buys nothing any more.")
+    if not payment.unrefunded_micros:
+        raise StateConflict("payment", "refunded", "The payment has gone back as a whole; it buys nothing any more.")
     if payment.redeemed_hash == request_hash:
         return payment
     if payment.redeemed_hash:
@@ -134,31 +136,6 @@ def redeem(*, payment: Payment, party_id: UUID, request_hash: str, now: datetime
     return payment
 
 
-@transaction.atomic
-def refund(*, payment: Payment, reason: str, now: datetime) -> Payment:
-    """Give a payment that is not yet in a batch back to its session, or to the pool when the session is closed.
-
-    A payment that was refunded before stays as it is. Raises StateConflict once it is being settled or disputed.
-    """
-    source = ledger.payable(payment.pool, payment.party)
-    back = [payment.session.account, ledger.free(payment.pool)]
-    locked = ledger.lock([source, *back])
-    payment = _locked(payment)
-    if payment.status == Payment.Status.REFUNDED:
-        return payment
-    if payment.status != Payment.Status.PAYABLE:
-        detail = f"The payment is {payment.status}; only a payable one can be refunded. A settled one can be disputed."
-        raise StateConflict("payment", payment.status, detail)
-    if payment.pool.status == Pool.Status.CLOSED:
-        detail = "The pool is closed; what it still owed left it with the rest."
-        raise StateConflict("pool", payment.pool.status, detail)
-    target = sessions.return_account(sessions.reread(payment.session_id))
-    lifecycle.move(payment, Payment.Status.REFUNDED, reason=reason)
-    ledger.post([Move(locked[source.pk], target, payment.amount_micros, Reason.REFUND, str(payment.pk))])
-    _tell(payment, "payment.refunded", reason=reason)
-    return payment
-
-
 def require_payable_amount(amount_micros: int) -> None:
     """Return when an amount fits into one record of a batch. Raises InvalidInput."""
     if amount_micros > MAX_PAYMENT_MICROS:
@@ -166,12 +143,14 @@ def require_payable_amount(amount_micros: int) -> None:
         raise InvalidInput("amount", f"must be at most {limit}", f'"{limit}" or less')
 
 
-def _locked(payment: Payment) -> Payment:
+def locked(payment: Payment) -> Payment:
+    """Return a payment as it is now, locked until the database transaction ends."""
     related = Payment.objects.select_related("session__pool", "session__account", "party", "pool")
     return related.select_for_update(no_key=True, of=("self",)).get(pk=payment.pk)
 
 
-def _tell(payment: Payment, type: str, **more: object) -> None:
+def tell(payment: Payment, type: str, **more: object) -> None:
+    """Record an event of a payment for its payer and its party."""
     payload = {
         "session_id": str(payment.session_id),
         "to": payment.to,

@@ -21,7 +21,7 @@ from escrow import money
 from escrow.chain import contract
 from escrow.chain.merkle import Leaf, MerkleTree
 from escrow.errors import EscrowError, NotSettledYet, StateConflict
-from escrow.models import Batch, ChainLog, Payment, Pool, Reason, Transfer
+from escrow.models import DUE, Batch, ChainLog, Payment, Pool, Reason, Transfer
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def prove(*, payment: Payment, now: datetime) -> Receipt:
         seq=payment.record.seq,
         payment_id=payment.pk,
         address=payment.party.address,
-        amount_micros=payment.amount_micros,
+        amount_micros=payment.due_micros,
         metadata=payment.metadata,
     )
     try:
@@ -80,7 +80,10 @@ def prove(*, payment: Payment, now: datetime) -> Receipt:
 def leaf(
     *, pool_key: bytes, seq: int, payment_id: UUID, address: str, amount_micros: int, metadata: Mapping[str, object]
 ) -> Leaf:
-    """Return the leaf of a debt. Its id is left-aligned in 32 bytes; ``task_hash`` is keccak-256 of its canonical metadata."""
+    """Return the leaf of a debt, for what is due of it.
+
+    Its id is left-aligned in 32 bytes; ``task_hash`` is keccak-256 of its canonical metadata.
+    """
     canonical = json.dumps(metadata, sort_keys=True, separators=(",", ":")).encode()
     return Leaf(pool_key, seq, payment_id.bytes.ljust(32, b"\0"), address, amount_micros, keccak(canonical))
 
@@ -127,7 +130,7 @@ def _tree(batch_id: UUID, pool_key: bytes, root: str) -> MerkleTree:
     which the asker may see. A lock would let one payer's slow tree hold up the proofs of all others.
     """
     rows = Payment.objects.filter(record__batch=batch_id).values_list(
-        "record__seq", "pk", "party__address", "amount_micros", "metadata"
+        "record__seq", "pk", "party__address", DUE, "metadata"
     )
     leaves = [
         leaf(
@@ -135,10 +138,10 @@ def _tree(batch_id: UUID, pool_key: bytes, root: str) -> MerkleTree:
             seq=seq,
             payment_id=payment_id,
             address=address,
-            amount_micros=amount_micros,
+            amount_micros=due_micros,
             metadata=metadata,
         )
-        for seq, payment_id, address, amount_micros, metadata in rows
+        for seq, payment_id, address, due_micros, metadata in rows
     ]
     if not leaves:
         raise LookupError("there is no payment in it")

@@ -18,7 +18,18 @@ from escrow import ledger, money
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool
 from escrow.chain.errors import ChainReverted
-from escrow.models import Account, Batch, ChainAction, ChainCursor, ChainLog, Payment, Pool, SignerNonce, Transfer
+from escrow.models import (
+    DUE,
+    Account,
+    Batch,
+    ChainAction,
+    ChainCursor,
+    ChainLog,
+    Payment,
+    Pool,
+    SignerNonce,
+    Transfer,
+)
 
 Kind = Account.Kind
 STALE = timedelta(minutes=10)
@@ -137,7 +148,7 @@ def _added_up(pool_id: UUID | None) -> _Sums:
         sent[sender] += micros
         received[receiver] += micros
     open_debts = owed.filter(status__in=[Payment.Status.PAYABLE, Payment.Status.SETTLING])
-    sums = open_debts.values_list("pool", "status").annotate(owed=Sum("amount_micros"))
+    sums = open_debts.values_list("pool", "status").annotate(owed=Sum(DUE))
     return _Sums(sent, received, Counter({(pool, status): micros for pool, status, micros in sums}))
 
 

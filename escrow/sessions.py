@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 from django.db import connection, transaction
-from django.db.models import F, Sum
+from django.db.models import Case, F, Sum, When
 from django.utils import timezone
 
 from escrow import events, ledger, lifecycle, money, verdicts
@@ -190,9 +190,13 @@ def close_expired(*, now: datetime, limit: int) -> int:
 
 
 def _owed(session: Session) -> int:
-    """Return what a closed session has spent: its debts, and what is in dispute. The rest went back to the pool."""
-    gone = [Payment.Status.REFUNDED, Payment.Status.DISPUTED]
-    debts = Payment.objects.filter(session=session).exclude(status__in=gone).aggregate(s=Sum("amount_micros"))["s"] or 0
+    """Return what a closed session has spent: what did not come back of its debts, and what is in dispute."""
+    # A disputed debt is in its dispute's account and then in its ruling, but for what had paid for other refunds before.
+    kept = Case(
+        When(status=Payment.Status.DISPUTED, then=F("deducted_micros") - F("refunded_micros")),
+        default=F("amount_micros") - F("refunded_micros"),
+    )
+    debts = Payment.objects.filter(session=session).aggregate(s=Sum(kept))["s"] or 0
     waiting = Account.objects.filter(kind=Account.Kind.DISPUTE, dispute__session=session)
     return debts + (waiting.aggregate(s=Sum(F("received_micros") - F("sent_micros")))["s"] or 0)
 

@@ -49,8 +49,8 @@ class Line:
 
     @property
     def micros(self) -> int:
-        """The sum of the debts."""
-        return sum(payment.amount_micros for payment in self.payments)
+        """The sum of what is due of the debts."""
+        return sum(payment.due_micros for payment in self.payments)
 
 
 def settle_due(*, authorizer: Signer, now: datetime) -> int:
@@ -160,7 +160,7 @@ def _sign(pool: Pool, lines: Sequence[Line], authorizer: Signer, deadline: datet
             seq=first_seq + at,
             payment_id=payment.pk,
             address=line.party.address,
-            amount_micros=payment.amount_micros,
+            amount_micros=payment.due_micros,
             metadata=payment.metadata,
         )
         for at, line in enumerate(lines)
@@ -219,11 +219,11 @@ def _netted(calls: Sequence[Payment]) -> list[Line]:
     lines: list[list[Payment]] = []
     room = 0
     for payment in calls:
-        if payment.amount_micros > room or not lines:
+        if payment.due_micros > room or not lines:
             lines.append([])
             room = wire.MAX_AMOUNT
         lines[-1].append(payment)
-        room -= payment.amount_micros
+        room -= payment.due_micros
     return [Line(line[0].party, line) for line in lines]
 
 

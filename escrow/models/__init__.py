@@ -4,9 +4,11 @@ from escrow.models.chain import Attempt, Batch, BatchRecord, ChainAction, ChainC
 from escrow.models.events import Event, EventMark
 from escrow.models.ledger import Account, Reason, Transfer
 from escrow.models.pools import Party, Pool, PoolProvider, Session
-from escrow.models.spending import Dispute, Hold, Invoice, Payment
+from escrow.models.refunds import Deduction, Refund
+from escrow.models.spending import DUE, Dispute, Hold, Invoice, Payment
 
 __all__ = [
+    "DUE",
     "Account",
     "Attempt",
     "Batch",
@@ -14,6 +16,7 @@ __all__ = [
     "ChainAction",
     "ChainCursor",
     "ChainLog",
+    "Deduction",
     "Dispute",
     "Event",
     "EventMark",
@@ -24,6 +27,7 @@ __all__ = [
     "Pool",
     "PoolProvider",
     "Reason",
+    "Refund",
     "Session",
     "SignerNonce",
     "Transfer",

@@ -3,12 +3,15 @@
 from typing import ClassVar
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from escrow.models.ledger import Account
 from escrow.models.pools import Party, Pool, Session
 from escrow.models.types import Moves, UuidV7
+
+DUE = F("amount_micros") - F("deducted_micros")
+"""`Payment.due_micros` in the database, where many are added up."""
 
 
 class Payment(models.Model):
@@ -24,13 +27,16 @@ class Payment(models.Model):
         SETTLING = "settling"
         SETTLED = "settled"
         REFUNDED = "refunded"
+        OFFSET = "offset"
+        """Nothing of it will land: what was still owed for it has paid for refunds of other payments."""
         DISPUTED = "disputed"
 
     MOVES: ClassVar[Moves] = {
-        Status.PAYABLE: {Status.SETTLING, Status.REFUNDED, Status.DISPUTED},
+        Status.PAYABLE: {Status.SETTLING, Status.REFUNDED, Status.OFFSET, Status.DISPUTED},
         Status.SETTLING: {Status.SETTLED, Status.PAYABLE},
         Status.SETTLED: set(),
         Status.REFUNDED: set(),
+        Status.OFFSET: {Status.REFUNDED},
         Status.DISPUTED: set(),
     }
 
@@ -42,6 +48,13 @@ class Payment(models.Model):
     status = models.CharField(max_length=8, choices=Status, default=Status.PAYABLE)
     to = models.CharField(max_length=261)
     amount_micros = models.BigIntegerField()
+    refunded_micros = models.BigIntegerField(default=0, db_default=0)
+    """What of it has gone back to its payer's side, before or after it landed."""
+    deducted_micros = models.BigIntegerField(default=0, db_default=0)
+    """What of the debt was given back before it went into a batch, as its own refund or in place of another payment's.
+
+    A trigger keeps it as it is from then on, because the batch was signed for the rest.
+    """
     metadata = models.JSONField(default=dict)
     idempotency_key = models.CharField(max_length=255)
     request_hash = models.BinaryField(max_length=32)
@@ -71,12 +84,41 @@ class Payment(models.Model):
             models.CheckConstraint(
                 name="payment_in_batch_when_settling",
                 condition=Q(status__in=["settling", "settled"], record__isnull=False)
-                | Q(status__in=["payable", "refunded", "disputed"], record__isnull=True),
+                | Q(status__in=["payable", "refunded", "offset", "disputed"], record__isnull=True),
+            ),
+            models.CheckConstraint(
+                name="payment_refunded_at_most_once",
+                condition=Q(refunded_micros__gte=0, refunded_micros__lte=F("amount_micros")),
+            ),
+            models.CheckConstraint(
+                name="payment_used_up_when_gone",
+                condition=Q(deducted_micros__gte=0)
+                & (
+                    Q(status__in=["refunded", "offset"], deducted_micros=F("amount_micros"))
+                    | Q(
+                        status__in=["payable", "settling", "settled", "disputed"],
+                        deducted_micros__lt=F("amount_micros"),
+                    )
+                ),
+            ),
+            models.CheckConstraint(
+                name="payment_refunded_as_a_whole",
+                condition=~Q(status="refunded") | Q(refunded_micros=F("amount_micros")),
             ),
         )
 
     def __str__(self) -> str:
         return f"payment {self.id}"
+
+    @property
+    def due_micros(self) -> int:
+        """What of it is to land, or has landed, on chain."""
+        return self.amount_micros - self.deducted_micros
+
+    @property
+    def unrefunded_micros(self) -> int:
+        """What of it has not gone back."""
+        return self.amount_micros - self.refunded_micros
 
 
 class Hold(models.Model):
@@ -219,7 +261,7 @@ class Dispute(models.Model):
             models.CheckConstraint(
                 name="dispute_split_fits",
                 condition=Q(to_provider_micros__isnull=True)
-                | Q(to_provider_micros__gte=0, to_provider_micros__lte=models.F("amount_micros")),
+                | Q(to_provider_micros__gte=0, to_provider_micros__lte=F("amount_micros")),
             ),
         )
 

@@ -16,6 +16,8 @@ from marketplace.models import Scope, Task
 
 PAYMENT = Payment.Status
 INVOICE = Invoice.Status
+RETURNING = (PAYMENT.PAYABLE, PAYMENT.SETTLED, PAYMENT.OFFSET)
+"""The states of a payment in which it can be refunded."""
 
 
 def post(path: str, why: str) -> Action:
@@ -29,19 +31,23 @@ def get(path: str, why: str) -> Action:
 
 
 def of_payment(payment: Payment, actor: Actor) -> list[Action]:
-    """A buyer can dispute what is not refunded; the provider redeems and refunds. What is in a batch can be proven."""
+    """A buyer asks for it back or disputes it; the provider redeems and refunds. What is in a batch can be proven."""
     path = f"/v1/payments/{payment.pk}"
     proof = [get(f"{path}/receipt", "Prove it against the chain.")] if payment.record_id else []
     if actor.is_buyer:
         can = payment.status in (PAYMENT.PAYABLE, PAYMENT.SETTLED)
         offers = [post("/v1/disputes", "Dispute it, with its payment_id and a reason.")] if can else []
-        return _for(actor, offers + proof)
+        if payment.status in RETURNING and payment.unrefunded_micros and payment.kind != Payment.Kind.RULING:
+            offers.append(
+                post("/v1/refunds", "Ask its provider for it, or for a part, with its payment_id and a reason.")
+            )
+        return of(actor, offers + proof)
     offers = proof
-    if payment.status == PAYMENT.PAYABLE:
-        if payment.kind == Payment.Kind.CALL and not payment.redeemed_hash:
-            offers.append(post(f"{path}/redeem", "Bind it to the request that it buys."))
-        offers.append(post(f"{path}/refund", "Give it back, while it is in no batch."))
-    return _for(actor, offers)
+    if payment.status == PAYMENT.PAYABLE and payment.kind == Payment.Kind.CALL and not payment.redeemed_hash:
+        offers.append(post(f"{path}/redeem", "Bind it to the request that it buys."))
+    if payment.status in RETURNING and payment.unrefunded_micros:
+        offers.append(post(f"{path}/refund", "Give it back, or an amount of it."))
+    return of(actor, offers)
 
 
 def of_sent(payment_id: UUID) -> list[Action]:
@@ -60,7 +66,7 @@ def of_session(session: Session, actor: Actor) -> list[Action]:
         offers += [post("/v1/payments", "Pay an agent."), post("/v1/tasks", "Post a task.")]
         if actor.scope == Scope.PAYER:
             offers += [post(f"{path}/top-up", "Give it more."), post(f"{path}/close", "Take back what is left.")]
-    return _for(actor, offers)
+    return of(actor, offers)
 
 
 def of_pool(pool: Pool, actor: Actor) -> list[Action]:
@@ -75,7 +81,7 @@ def of_pool(pool: Pool, actor: Actor) -> list[Action]:
         post(f"{path}/top-up", "Deposit more."),
         post(f"{path}/close", "Settle what is owed and take back the rest."),
     ]
-    return _for(actor, offers)
+    return of(actor, offers)
 
 
 def of_task(task: Task, actor: Actor, now: datetime) -> list[Action]:
@@ -98,7 +104,7 @@ def of_task(task: Task, actor: Actor, now: datetime) -> list[Action]:
             offers = [get("/v1/disputes", "Find the dispute and answer it.")]
         case _:
             offers = []
-    return _for(actor, offers)
+    return of(actor, offers)
 
 
 def of_invoice(invoice: Invoice, actor: Actor) -> list[Action]:
@@ -113,13 +119,13 @@ def of_invoice(invoice: Invoice, actor: Actor) -> list[Action]:
             offers = [_withdraw(invoice)]
         case _:
             offers = []
-    return _for(actor, offers)
+    return of(actor, offers)
 
 
 def of_dispute(dispute: Dispute, actor: Actor) -> list[Action]:
     """The provider answers once; then an admin rules."""
     if dispute.status == Dispute.Status.OPEN and not actor.is_buyer:
-        return _for(actor, [post(f"/v1/disputes/{dispute.pk}/answer", "Say your side before answer_by.")])
+        return of(actor, [post(f"/v1/disputes/{dispute.pk}/answer", "Say your side before answer_by.")])
     if dispute.status in (Dispute.Status.RULED, Dispute.Status.FAILED):
         return []
     return [get(f"/v1/disputes/{dispute.pk}", "See whether it is ruled.")]
@@ -133,5 +139,6 @@ def _withdraw(invoice: Any) -> Action:
     return post(f"/v1/invoices/{invoice.pk}/withdraw", "Give the claim up; the money goes back.")
 
 
-def _for(actor: Actor, offers: list[Action]) -> list[Action]:
+def of(actor: Actor, offers: list[Action]) -> list[Action]:
+    """Return what a key of the actor's can send: a read-only one only reads."""
     return [offer for offer in offers if offer.method == "GET"] if actor.key.read_only else offers

@@ -198,7 +198,7 @@ BatchLimit = Annotated[
         }
     ),
 ]
-PaymentStatus = Literal["payable", "settling", "settled", "refunded", "disputed"]
+PaymentStatus = Literal["payable", "settling", "settled", "refunded", "offset", "disputed"]
 InvoiceStatus = Literal["submitted", "rejected", "disputed", "approved", "withdrawn", "ruled"]
 TaskStatus = Literal[
     "posted", "assigned", "submitted", "accepted", "rejected", "disputed", "closed", "cancelled", "expired"

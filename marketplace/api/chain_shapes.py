@@ -80,7 +80,7 @@ class Receipt(Shape):
 
     payment_id: Id
     status: Literal["settling", "settled"]
-    amount: Amount
+    amount: Annotated[Amount, Field(description="What of the payment landed: without what was given back before.")]
     amount_micros: Micros
     chain_id: int
     contract: Address

@@ -57,8 +57,7 @@ def _open(call: Call) -> Dispute:
         invoice = scope.one(scope.invoices(call.actor), body.invoice_id)
         return disputes.open_for_invoice(invoice=invoice, reason=body.reason, now=call.now)
     payment = scope.one(scope.payments(call.actor), body.payment_id)
-    amount = body.amount if body.amount is not None else payment.amount_micros
-    return disputes.open_for_payment(payment=payment, amount_micros=amount, reason=body.reason, now=call.now)
+    return disputes.open_for_payment(payment=payment, amount_micros=body.amount, reason=body.reason, now=call.now)
 
 
 def _show(call: Call, dispute_id: UUID) -> shapes.Dispute:

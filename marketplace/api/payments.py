@@ -2,12 +2,13 @@
 
 from uuid import UUID
 
-from escrow import payments, receipts
+from escrow import payments, receipts, refunds
 from marketplace import agents
 from marketplace.api import auth, chain_shapes, scope, shapes, show, show_chain, show_sent
-from marketplace.api.bodies import PaymentIn, PaymentQuery, Reason, Redemption
+from marketplace.api.bodies import PaymentIn, PaymentQuery, Redemption
 from marketplace.api.endpoint import Call, Endpoint, Reply, serves
 from marketplace.api.pages import page
+from marketplace.api.refund_shapes import RefundTerms
 
 
 class Payments(Endpoint):
@@ -100,9 +101,13 @@ class Redeem(Endpoint):
 class Refund(Endpoint):
     """Giving a payment back."""
 
-    @serves(auth.PROVIDER, body=Reason, answer=shapes.Payment, money=True)
+    @serves(auth.PROVIDER, body=RefundTerms, answer=shapes.Payment, money=True)
     def post(self, call: Call, payment_id: UUID) -> shapes.Payment:
-        """Give a payment back to its session, while it is in no batch yet."""
+        """Give a payment back to its session, all that is left of it or an amount.
+
+        Before it is in a batch it comes off what is owed for it. Once it has landed it is paid out of what the same pool
+        owes you and has not settled; when that is too little, `would_allow` says how much can go back now.
+        """
         found = scope.one(scope.payments(call.actor), payment_id)
-        refunded = payments.refund(payment=found, reason=call.body.reason, now=call.now)
-        return show.payment(refunded, call.actor)
+        refunds.pay(payment=found, amount_micros=call.body.amount, reason=call.body.reason, now=call.now)
+        return show.payment(scope.one(scope.payments(call.actor), payment_id), call.actor)

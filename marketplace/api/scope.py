@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db.models import Model, Prefetch, Q, QuerySet
 
 from escrow.errors import NotFound, StateConflict
-from escrow.models import Batch, BatchRecord, Dispute, Invoice, Payment, Pool, Session
+from escrow.models import Batch, BatchRecord, Dispute, Invoice, Payment, Pool, Refund, Session
 from marketplace.api.auth import Actor
 from marketplace.api.errors import invalid
 from marketplace.models import Agent, ApiKey, Scope, Task
@@ -74,6 +74,12 @@ def disputes(actor: Actor) -> "QuerySet[Dispute]":
     """Return the disputes of the buyer, or those with the provider."""
     rows = Dispute.objects.select_related("party__provider")
     return _either(rows, actor, payer="session__pool__payer_id", session="session_id")
+
+
+def refunds(actor: Actor) -> "QuerySet[Refund]":
+    """Return the refunds of the buyer's payments, or of the payments to the provider."""
+    related = ("payment__pool", "payment__party", "payment__session__account", "party__provider")
+    return _either(Refund.objects.select_related(*related), actor, payer="payer_id", session="session_id")
 
 
 def tasks(actor: Actor) -> "QuerySet[Task]":

@@ -37,6 +37,7 @@ class Payment(Shape):
     agent: str
     provider_id: Id
     amount: Amount
+    refunded: Annotated[Amount, Field(description="What of it has gone back.")]
     currency: USDC = "USDC"
     status: PaymentStatus
     kind: Literal["call", "invoice", "ruling"]

@@ -37,8 +37,9 @@ def _payment(row: Payment, actor: Actor, hashes: dict[UUID, str]) -> shapes.Paym
             "session_id": row.session_id,
             "to": row.to,
             "agent": row.to,
-            "provider_id": _provider_id(row.party),
+            "provider_id": provider_id(row.party),
             "amount": row.amount_micros,
+            "refunded": row.refunded_micros,
             "status": row.status,
             "kind": row.kind,
             "metadata": row.metadata,
@@ -139,7 +140,7 @@ def invoice(row: Invoice, actor: Actor) -> shapes.Invoice:
             "amount": row.amount_micros,
             "approved_amount": row.payment.amount_micros if row.payment else None,
             "session_id": row.session_id,
-            "provider_id": _provider_id(row.party),
+            "provider_id": provider_id(row.party),
             "agent": row.to,
             "task_id": of_task.pk if of_task else None,
             "memo": row.memo,
@@ -187,7 +188,7 @@ def dispute(row: Dispute, actor: Actor) -> shapes.Dispute:
             "id": row.pk,
             "status": row.status,
             "session_id": row.session_id,
-            "provider_id": _provider_id(row.party),
+            "provider_id": provider_id(row.party),
             "invoice_id": row.invoice_id,
             "payment_id": row.payment_id,
             "amount": row.amount_micros,
@@ -268,6 +269,7 @@ def event(row: Event) -> shapes.Event:
     )
 
 
-def _provider_id(party: Party) -> UUID:
+def provider_id(party: Party) -> UUID:
+    """Return the id of the provider that a party is; of a party that is none, its own."""
     seller = getattr(party, "provider", None)
     return seller.pk if seller is not None else party.pk

@@ -16,8 +16,8 @@ def receipt(row: Payment, found: Receipt) -> chain_shapes.Receipt:
         {
             "payment_id": row.pk,
             "status": "settled" if batch.status == Batch.Status.SETTLED else "settling",
-            "amount": row.amount_micros,
-            "amount_micros": str(row.amount_micros),
+            "amount": leaf.amount,
+            "amount_micros": str(leaf.amount),
             "chain_id": batch.pool.chain_id,
             "contract": batch.pool.contract_address,
             "pool_key": batch.pool.pool_key,

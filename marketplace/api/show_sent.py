@@ -28,6 +28,7 @@ def sent(
         agent=to,
         provider_id=provider_id,
         amount=amount_micros,
+        refunded=0,
         status="payable",
         kind="call",
         metadata=metadata,

@@ -14,6 +14,7 @@ from marketplace.api import (
     keys,
     payments,
     pools,
+    refunds,
     sessions,
     tasks,
 )
@@ -68,6 +69,10 @@ endpoints: Final[list[URLPattern]] = [
     path("v1/disputes", disputes.Disputes.as_view()),
     path("v1/disputes/<uuid:dispute_id>", disputes.OneDispute.as_view()),
     path("v1/disputes/<uuid:dispute_id>/answer", disputes.Reply.as_view()),
+    path("v1/refunds", refunds.Refunds.as_view()),
+    path("v1/refunds/<uuid:refund_id>", refunds.OneRefund.as_view()),
+    path("v1/refunds/<uuid:refund_id>/grant", refunds.Grant.as_view()),
+    path("v1/refunds/<uuid:refund_id>/decline", refunds.Decline.as_view()),
     path("v1/agents", agents.Agents.as_view()),
     path("v1/agents/<host:name>", agents.OneAgent.as_view()),
     path("v1/agents/<host:name>/offerings", agents.Offerings.as_view()),

@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 from django.db import transaction
 
-from escrow import disputes, events, holds, indexer, invoices, ledger, payments, pools, sessions, settlement, silence
+from escrow import disputes, events, holds, indexer, invoices, ledger, pools, refunds, sessions, settlement, silence
 from escrow.chain.signer import LocalSigner
 from escrow.errors import EscrowError
-from escrow.models import Batch, Dispute, Hold, Invoice, Party, Payment, Pool, Session, Transfer
+from escrow.models import Batch, Dispute, Hold, Invoice, Party, Payment, Pool, Refund, Session, Transfer
 from escrow.policy import Policy
 from tests.escrow import books
 from tests.escrow.books import NOW, USDC
@@ -54,7 +54,11 @@ class Market:
             "close": lambda: self.seldom(lambda: sessions.close(session=any_(Session), now=now)),
             "pay": lambda: books.pay(any_(Session), self.party(), micros),
             "pay_again": lambda: books.pay(any_(Session), self.party(), micros, key=str(self.dice.randrange(9))),
-            "refund": lambda: payments.refund(payment=any_(Payment), reason=text, now=now),
+            "refund": lambda: refunds.pay(payment=any_(Payment), reason=text, now=now),
+            "refund_part": lambda: refunds.pay(payment=any_(Payment), amount_micros=micros, reason=text, now=now),
+            "ask": lambda: refunds.ask(payment=any_(Payment), reason=text, now=now),
+            "grant": lambda: refunds.grant(refund=any_(Refund), now=now),
+            "decline": lambda: refunds.decline(refund=any_(Refund), reason=text, now=now),
             "hold": lambda: books.hold(any_(Session), self.party(), micros),
             "release": lambda: holds.release(hold=any_(Hold), now=now),
             "submit": lambda: books.invoice(any_(Hold), micros, number=str(self.dice.randrange(10**9))),
@@ -70,7 +74,9 @@ class Market:
             "void": lambda: settlement.void(batch=any_(Batch)),
             "void_expired": lambda: (indexed(self.now), settlement.void_expired(landed=books.never_landed, limit=9)),
             "silence": lambda: (
-                invoices.approve_by_silence(now=now, limit=9) + silence.rule_by_silence(now=now, limit=9)
+                invoices.approve_by_silence(now=now, limit=9)
+                + silence.rule_by_silence(now=now, limit=9)
+                + refunds.lapse_by_silence(now=now, limit=9)
             ),
             "wait": self.wait,
             "publish": events.publish,
@@ -88,9 +94,7 @@ class Market:
     def dispute_payment(self) -> Dispute:
         payment = self.any(Payment)
         assert isinstance(payment, Payment)
-        return disputes.open_for_payment(
-            payment=payment, amount_micros=payment.amount_micros, reason="because", now=self.now
-        )
+        return disputes.open_for_payment(payment=payment, reason="because", now=self.now)
 
     def rule(self) -> Dispute:
         dispute = self.any(Dispute)
@@ -134,8 +138,8 @@ def check_statuses(of: Pool) -> None:
     """Check that what the rows say is owed, held and settling is what the accounts hold."""
     at = pools.balances(of)
     debts = Payment.objects.filter(pool=of)
-    assert at.payable == sum(p.amount_micros for p in debts.filter(status="payable"))
-    assert at.settling == sum(p.amount_micros for p in debts.filter(status="settling"))
+    assert at.payable == sum(p.due_micros for p in debts.filter(status="payable"))
+    assert at.settling == sum(p.due_micros for p in debts.filter(status="settling"))
     held = Hold.objects.filter(session__pool=of, status="held").select_related("account")
     assert at.held == sum(hold.account.balance_micros for hold in held)
     contested = Dispute.objects.filter(session__pool=of, on_chain=False, status__in=["open", "answered"])

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.conf import settings
 
-from escrow import disputes, invoices, ledger, payments, sessions, silence
+from escrow import disputes, invoices, ledger, refunds, sessions, silence
 from escrow.errors import InvalidInput, StateConflict
 from escrow.models import Account, Batch, BatchRecord, ChainAction, Dispute, Invoice, Payment, Reason
 from tests.escrow import books
@@ -68,7 +68,7 @@ def test_a_disputed_debt_leaves_what_is_payable() -> None:
     assert balance(dispute.account) == 8_000
     assert balance(ledger.payable(dispute.session.pool, dispute.party)) == 0
     with unmoved(), pytest.raises(StateConflict):
-        payments.refund(payment=dispute.payment, reason="x", now=NOW)
+        refunds.pay(payment=dispute.payment, reason="x", now=NOW)
 
 
 @pytest.mark.parametrize("reason", ["", "  \n"])
@@ -108,7 +108,7 @@ def test_a_debt_is_disputed_as_a_whole(micros: int) -> None:
 def test_a_refunded_or_settling_payment_is_not_disputed() -> None:
     spending, to = books.session(), books.party()
     refunded, settling = books.pay(spending, to, 1), books.pay(spending, to, 1)
-    payments.refund(payment=refunded, reason="x", now=NOW)
+    refunds.pay(payment=refunded, reason="x", now=NOW)
     settle(spending.pool)
     for payment in (refunded, settling):
         with unmoved(), pytest.raises(StateConflict):
@@ -299,6 +299,7 @@ def test_silence_on_chain_asks_the_contract() -> None:
     dispute = disputes.open_for_payment(payment=payment, amount_micros=8_000, reason="x", now=NOW)
     reference = disputes.reference(dispute.pk)
     disputes.disputed(payment.pool, payment.party, reference=reference, amount_micros=8_000, ref="0x2:0", at=NOW)
+    Dispute.objects.filter(pk=dispute.pk).update(created_at=NOW)
     with unmoved():
         assert silence.rule_by_silence(now=NOW + timedelta(days=15), limit=9) == 1
     assert ChainAction.objects.get(kind="resolve_by_timeout").subject_id == dispute.pk

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from escrow import holds, ledger, payments, sessions
+from escrow import holds, ledger, payments, refunds, sessions
 from escrow.ledger import Move
 from escrow.models import Account, Payment, Pool, Reason, Session, Transfer
 from tests.escrow import books
@@ -216,7 +216,7 @@ def test_every_transfer_has_the_running_sums_of_its_sender() -> None:
 
     for micros in (3, 1, 4, 1, 5):
         pay(one, micros)
-        payments.refund(payment=pay(other, micros), reason="x", now=NOW)
+        refunds.pay(payment=pay(other, micros), reason="x", now=NOW)
         holds.release(hold=books.hold(one, to, micros), now=NOW)
     sessions.close(session=other, now=NOW)
     ledger.post([Move(one.account, ledger.free(of), amount, Reason.REFUND, uuid4().hex) for amount in (7, 0, 9)])

@@ -19,7 +19,7 @@ def test_every_status_has_its_moves(model: type[Payment]) -> None:
 @pytest.mark.django_db
 def test_allowed_moves_are_named_in_order() -> None:
     payment = books.pay(books.session(), books.party(), 1)
-    assert lifecycle.allowed(payment) == ["disputed", "refunded", "settling"]
+    assert lifecycle.allowed(payment) == ["disputed", "offset", "refunded", "settling"]
 
 
 @pytest.mark.django_db

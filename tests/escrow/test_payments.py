@@ -1,4 +1,4 @@
-"""`escrow.payments`: send, the one door; redeem; refund."""
+"""`escrow.payments`: send, the one door; redeem."""
 
 import threading
 from collections import Counter
@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from escrow import holds, invoices, ledger, payments, pools, sessions
+from escrow import holds, invoices, ledger, payments, pools, refunds, sessions
 from escrow.errors import (
     AlreadyRedeemed,
     EscrowError,
@@ -130,7 +130,7 @@ def test_a_refund_makes_room_under_the_total() -> None:
     spending, to = books.session(policy=Policy(max_total=10_000)), books.party()
     payment = books.pay(spending, to, 10_000)
     refused(spending, to, 1, PolicyDenied)
-    payments.refund(payment=payment, reason="x", now=NOW)
+    refunds.pay(payment=payment, reason="x", now=NOW)
     books.pay(spending, to, 10_000)
 
 
@@ -259,7 +259,7 @@ def test_another_party_s_payment_is_not_there() -> None:
 def test_a_refunded_payment_buys_nothing() -> None:
     to = books.party()
     payment = books.pay(books.session(), to, 1)
-    payments.refund(payment=payment, reason="x", now=NOW)
+    refunds.pay(payment=payment, reason="x", now=NOW)
     with unmoved(), pytest.raises(StateConflict) as caught:
         payments.redeem(payment=payment, party_id=to.pk, request_hash="a" * 64, now=NOW)
     assert caught.value.facts["state"] == "refunded"
@@ -272,51 +272,6 @@ def test_a_payment_that_bought_finished_work_buys_no_call() -> None:
     assert payment is not None
     with unmoved(), pytest.raises(StateConflict, match="buys no call"):
         payments.redeem(payment=payment, party_id=to.pk, request_hash="a" * 64, now=NOW)
-
-
-# --- refund -------------------------------------------------------------------------------------------------------
-
-
-def test_a_refund_goes_back_to_the_session_once() -> None:
-    spending, to = books.session(micros=10_000), books.party()
-    payment = books.pay(spending, to, 4_000)
-    payments.refund(payment=payment, reason="unparsable", now=NOW)
-    payment.refresh_from_db()
-    assert (payment.status, payment.reason) == ("refunded", "unparsable")
-    assert balance(spending.account) == 10_000
-    assert balance(ledger.payable(spending.pool, to)) == 0
-    with unmoved():
-        again = payments.refund(payment=payment, reason="other", now=NOW)
-    assert again.reason == "unparsable"
-
-
-def test_a_refund_to_a_closed_session_goes_to_its_pool() -> None:
-    of = books.pool(10 * USDC)
-    spending = books.session(of, USDC)
-    payment = books.pay(spending, books.party(), 4_000)
-    sessions.close(session=spending, now=NOW)
-    payments.refund(payment=payment, reason="x", now=NOW)
-    assert balance(spending.account) == 0
-    assert balance(ledger.free(of)) == 10 * USDC
-
-
-@pytest.mark.django_db(transaction=True)
-def test_refunds_at_once_move_money_once() -> None:
-    spending, to = books.session(micros=100), books.party()
-    payment = books.pay(spending, to, 40)
-    start = threading.Barrier(8)
-
-    def attempt(_: int) -> str:
-        start.wait(30)
-        try:
-            return str(payments.refund(payment=payment, reason="x", now=NOW).status)
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(8) as threads:
-        assert Counter(threads.map(attempt, range(8))) == {"refunded": 8}
-    assert Transfer.objects.filter(reason="refund").count() == 1
-    assert balance(spending.account) == 100
 
 
 def test_a_key_that_a_buyer_may_choose_never_stands_in_the_way_of_an_invoice() -> None:

@@ -7,7 +7,7 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
-from escrow import holds, invoices, ledger, payments, pools
+from escrow import holds, invoices, ledger, pools, refunds
 from escrow.errors import InvalidInput, StateConflict
 from escrow.models import ChainAction, Pool, Session
 from tests.escrow import books
@@ -69,7 +69,7 @@ def test_the_money_of_a_pool_adds_up_wherever_it_is() -> None:
     of = books.pool(100 * USDC)
     spending, to = books.session(of, 25 * USDC), books.party()
     books.pay(spending, to, 8_000)
-    payments.refund(payment=books.pay(spending, to, 9_000), reason="x", now=NOW)
+    refunds.pay(payment=books.pay(spending, to, 9_000), reason="x", now=NOW)
     books.hold(spending, to, 2 * USDC)
     invoices.approve(invoice=books.invoice(books.hold(spending, to, USDC), 400_000), now=NOW)
     at = check_pool(of)
@@ -130,7 +130,7 @@ def test_a_reclaim_past_us_sweeps_what_was_set_aside() -> None:
     assert balance(ledger.world(of)) == 0
     with unmoved():
         with pytest.raises(StateConflict):
-            payments.refund(payment=debt, reason="x", now=NOW)
+            refunds.pay(payment=debt, reason="x", now=NOW)
         with pytest.raises(StateConflict):
             books.pay(spending, to, 1)
         assert invoices.approve_by_silence(now=invoice.review_by, limit=9) == 0

@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings
 from eth_utils.crypto import keccak
 
-from escrow import disputes, payments, pools, receipts, settlement
+from escrow import disputes, pools, receipts, refunds, settlement
 from escrow.chain import contract
 from escrow.chain.merkle import verify_proof
 from escrow.chain.signer import LocalSigner
@@ -101,7 +101,7 @@ def test_a_payment_that_waits_says_until_when(spending: Session) -> None:
 
 def test_what_lands_in_no_batch_is_a_conflict(spending: Session) -> None:
     refunded, disputed, *_ = rows()
-    payments.refund(payment=refunded, reason="late", now=NOW)
+    refunds.pay(payment=refunded, reason="late", now=NOW)
     disputes.open_for_payment(payment=disputed, amount_micros=disputed.amount_micros, reason="no", now=NOW)
     ended = rows()[2]
     for payment, state in zip(rows()[:2], ("refunded", "disputed"), strict=True):

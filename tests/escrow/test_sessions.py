@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 from django.db.models import F
 
-from escrow import holds, ledger, payments, pools, sessions
+from escrow import holds, ledger, payments, pools, refunds, sessions
 from escrow.errors import InsufficientFunds, NotFound, PolicyDenied, StateConflict
 from escrow.models import Party, Pool, Session, Transfer
 from escrow.policy import Policy
@@ -185,7 +185,7 @@ def test_a_hold_counts_as_a_payment_does_and_its_release_makes_no_room(rule: str
 
 def test_a_refund_makes_no_room_in_a_span() -> None:
     spending, to = books.session(policy=Policy(max_per_hour=10)), books.party()
-    payments.refund(payment=books.pay(spending, to, 10), reason="x", now=NOW)
+    refunds.pay(payment=books.pay(spending, to, 10), reason="x", now=NOW)
     assert denied_at(spending, to, 1, NOW + TICK)["spent"] == "0.00001"
 
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from django.db import connection
 
-from escrow import money, payments, sessions
+from escrow import money, refunds, sessions
 from escrow.models import Account, Party, Payment, Session, Transfer
 from escrow.policy import Policy
 from tests.escrow import books
@@ -111,7 +111,7 @@ def change(dice: random.Random, spenders: Sequence[Spender]) -> None:
         return
     paid = Payment.objects.filter(session=one.session, status=Payment.Status.PAYABLE).first()
     if paid is not None:
-        payments.refund(payment=paid, reason="x", now=NOW)
+        refunds.pay(payment=paid, reason="x", now=NOW)
         one.balance += paid.amount_micros
 
 

@@ -78,6 +78,7 @@ ROUTES = [
     for method, rule in rules_of(pattern.callback.cls)  # type: ignore[union-attr]
     if method == "POST"
 ]
+NOTHING = "0198c5f0-7a54-7c3e-9c5e-0c7c8f3f2a10"
 PAY = {"to": "agent://lint.acme.dev", "amount": "0.01"}
 
 
@@ -91,10 +92,9 @@ def owner(world: World, rule) -> object:
 @pytest.fixture
 def paths(world: World) -> dict[str, str]:
     """Return ids for the routes: the session and the pool are there, the rest is not."""
-    nothing = "0198c5f0-7a54-7c3e-9c5e-0c7c8f3f2a10"
-    names = ("payment_id", "task_id", "invoice_id", "dispute_id", "batch_id", "key_id")
+    names = ("payment_id", "task_id", "invoice_id", "dispute_id", "refund_id", "batch_id", "key_id")
     found = {"session_id": str(world.a.session.pk), "pool_id": str(world.a.pool.pk), "name": "lint.acme.dev"}
-    return {**dict.fromkeys(names, nothing), **found}
+    return {**dict.fromkeys(names, NOTHING), **found}
 
 
 @pytest.mark.parametrize("amount", BAD_AMOUNTS, ids=lambda amount: ascii(amount)[:30])
@@ -107,7 +107,9 @@ def test_an_amount_that_is_no_amount_is_refused(world: World, unmoved, amount: s
         topped = world.a.by_payer.post(session, {"amount": amount})
         opened = world.a.by_payer.post("/v1/sessions", {"budget": amount})
         posted = world.a.by_session.post("/v1/tasks", {"title": "t", "capability": "review", "budget": amount})
-    for answer in (paid, topped, opened, posted):
+        asked = world.a.by_session.post("/v1/refunds", {"payment_id": NOTHING, "reason": "x", "amount": amount})
+        back = world.one.by_provider.post(f"/v1/payments/{NOTHING}/refund", {"reason": "x", "amount": amount})
+    for answer in (paid, topped, opened, posted, asked, back):
         assert answer.status == 400, amount
         assert answer.json["code"] in ("invalid_request", "invalid_json")
         assert answer.json["outcome"] == "not_charged"

@@ -11,7 +11,7 @@ from escrow import events, settlement
 from escrow.chain.signer import LocalSigner
 from escrow.policy import Policy
 from marketplace import keys
-from marketplace.api import bodies
+from marketplace.api import bodies, refund_shapes
 from marketplace.api.endpoint import Rule, rules_of
 from marketplace.api.urls import endpoints
 from marketplace.models import ApiKey, Scope
@@ -25,7 +25,11 @@ ROUTES: list[tuple[str, str, Rule]] = [
     for pattern in endpoints
     for method, rule in rules_of(pattern.callback.cls)  # type: ignore[union-attr]
 ]
-SUBJECTS = ("payment_id", "session_id", "pool_id", "task_id", "invoice_id", "dispute_id", "batch_id", "key_id")
+SUBJECTS = (
+    *("payment_id", "session_id", "pool_id", "task_id", "invoice_id", "dispute_id", "refund_id", "batch_id", "key_id"),
+)
+NAMING = (bodies.InvoiceIn, bodies.DisputeIn, refund_shapes.RefundIn)
+"""Bodies that name what belongs to buyer A or provider one."""
 LISTED = {
     "/v1/payments": "payment_id",
     "/v1/sessions": "session_id",
@@ -33,6 +37,7 @@ LISTED = {
     "/v1/tasks": "task_id",
     "/v1/invoices": "invoice_id",
     "/v1/disputes": "dispute_id",
+    "/v1/refunds": "refund_id",
     "/v1/batches": "batch_id",
     "/v1/keys": "key_id",
     "/v1/events": "payment_id",
@@ -65,6 +70,7 @@ def subjects(world: World) -> dict[str, str]:
     invoice = seller.post(f"/v1/tasks/{task['id']}/submit", delivery).json["invoice"]
     other = buyer.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.02"}).json
     dispute = buyer.post("/v1/disputes", {"payment_id": other["id"], "reason": "nothing came"}).json
+    refund = buyer.post("/v1/refunds", {"payment_id": payment["id"], "reason": "nothing came"}).json
     return {
         "payment_id": payment["id"],
         "session_id": str(world.a.session.pk),
@@ -72,6 +78,7 @@ def subjects(world: World) -> dict[str, str]:
         "task_id": task["id"],
         "invoice_id": invoice["id"],
         "dispute_id": dispute["id"],
+        "refund_id": refund["id"],
         "batch_id": str(batch.pk),
         "key_id": world.a.by_payer.get("/v1/keys").json["items"][0]["id"],
         "name": "lint.acme.dev",
@@ -82,6 +89,7 @@ BODIES: dict[type[bodies.Shape], dict[str, object]] = {
     bodies.Nothing: {},
     bodies.Redemption: {"request_hash": "a" * 64},
     bodies.Reason: {"reason": "x"},
+    refund_shapes.RefundTerms: {"reason": "x"},
     bodies.AmountBody: {"amount": "0.01"},
     bodies.PaymentIn: {"to": "agent://lint.acme.dev", "amount": "0.01"},
     bodies.SessionIn: {"budget": "0.01"},
@@ -103,7 +111,7 @@ def body_of(rule: Rule, subjects: dict[str, str]) -> dict[str, object]:
         return {
             "session_id": subjects["session_id"], "agent": "agent://lint.acme.dev", "amount": "0.01", "number": "INV-9",
         }  # fmt: skip
-    if rule.body is bodies.DisputeIn:
+    if rule.body in (bodies.DisputeIn, refund_shapes.RefundIn):
         return {"payment_id": subjects["payment_id"], "reason": "x"}
     return BODIES[rule.body]
 
@@ -144,9 +152,9 @@ def ids(caller: Caller, path: str) -> set[str]:
 
 
 def test_the_matrix_has_every_route() -> None:
-    assert len(ROUTES) == 50
+    assert len(ROUTES) == 55
     for _, _, rule in ROUTES:
-        assert rule.body in BODIES or rule.body in (bodies.InvoiceIn, bodies.DisputeIn)
+        assert rule.body in BODIES or rule.body in NAMING
 
 
 def test_what_belongs_to_another_is_not_found_and_not_touched(
@@ -154,7 +162,7 @@ def test_what_belongs_to_another_is_not_found_and_not_touched(
 ) -> None:
     for (method, path, rule), (role, caller) in product(ROUTES, list(callers(world))):
         target, body = fill(path, subjects), body_of(rule, subjects)
-        named = path != target or rule.body in (bodies.InvoiceIn, bodies.DisputeIn)
+        named = path != target or rule.body in NAMING
         before = money()
         with subtests.test(method=method, path=path, role=role):
             status = send(caller, method, target, body)

@@ -12,7 +12,7 @@ from django.utils import timezone
 from escrow import money, pools, reconcile
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool, Token
-from escrow.models import ChainAction, Dispute, Invoice, Payment, Pool
+from escrow.models import DUE, ChainAction, Dispute, Invoice, Payment, Pool, Refund
 from escrow.workers import chain_client
 from marketplace.management.demo.gas import Prices, transfer_gas
 from marketplace.management.demo.play import Played
@@ -46,7 +46,7 @@ def collect(played: Played, prices: Prices, brief: Path) -> dict[str, Any]:
         "three_payments_ms": round(review.three_payments_ms, 2),
         "three_calls_ms": round(review.three_calls_ms, 2),
         "invoices": [_invoice(invoice) for invoice in Invoice.objects.filter(session__pool=pool).order_by("pk")],
-        "refunds": [_refund(payment) for payment in payments.filter(status=Status.REFUNDED).order_by("pk")],
+        "refunds": [_refund(refund) for refund in _given_back(pool)],
         "disputes": [_dispute(dispute) for dispute in Dispute.objects.filter(session__pool=pool).order_by("pk")],
         "providers": providers,
         "pool": _pool(client, pool, providers),
@@ -80,7 +80,7 @@ def _provider(client: ChainClient, name: str, provider: Provider, pool: Pool) ->
         calls=Count("pk", filter=Q(kind=Kind.CALL)),
         invoices=Count("pk", filter=Q(kind=Kind.INVOICE)),
         rulings=Count("pk", filter=Q(kind=Kind.RULING)),
-        gross=Sum("amount_micros", default=0),
+        gross=Sum(DUE, default=0),
     )
     gross, net = int(sums["gross"]), Token(client, settings.USDC_ADDRESS).balance_of(provider.party.address)
     return {
@@ -128,7 +128,7 @@ def _action(action: ChainAction) -> dict[str, Any]:
     if action.kind == ChainAction.Kind.SETTLE:
         settled = Payment.objects.filter(record__batch=action.subject_id)
         sums = settled.aggregate(
-            payments=Count("pk"), records=Count("record", distinct=True), amount=Sum("amount_micros", default=0)
+            payments=Count("pk"), records=Count("record", distinct=True), amount=Sum(DUE, default=0)
         )
         document |= {**sums, "amount": money.render(sums["amount"])}
     return document
@@ -144,9 +144,14 @@ def _invoice(invoice: Invoice) -> dict[str, Any]:
     }
 
 
-def _refund(payment: Payment) -> dict[str, Any]:
-    amount = money.render(payment.amount_micros)
-    return {"payment_id": str(payment.pk), "from": payment.to, "amount": amount, "reason": payment.reason}
+def _given_back(pool: Pool) -> "QuerySet[Refund]":
+    paid = Refund.objects.filter(payment__pool=pool, status=Refund.Status.PAID)
+    return paid.select_related("payment").order_by("pk")
+
+
+def _refund(refund: Refund) -> dict[str, Any]:
+    payment, amount = refund.payment, money.render(refund.amount_micros)
+    return {"payment_id": str(payment.pk), "from": payment.to, "amount": amount, "reason": refund.reason}
 
 
 def _dispute(dispute: Dispute) -> dict[str, Any]:
