@@ -225,6 +225,10 @@ class Market:
         hold.update(status="captured", captured=str(amount), payment_id=paid["id"])
         return 201, paid
 
+    def ledger(self, session_id: str) -> list[JSON]:
+        paid = [one for one in self.payments.values() if one["session_id"] == session_id]
+        return [{"id": number, "reason": "payment", "amount": f"-{one['amount']}"} for number, one in enumerate(paid)]
+
     def decide_approval(self, approval_id: str, verb: str, body: JSON) -> tuple[int, JSON]:
         approval = self.approvals[approval_id]
         approval.update(status="approved" if verb == "approve" else "refused", reason=body.get("reason"))
@@ -453,6 +457,7 @@ class Market:
             lambda m, s, k, i, v: m.change_session(i, v, s.body),
         ),
         ("POST", "/v1/sessions/([^/]+)/children", lambda m, s, k, i: m.open_child(i, s.body)),
+        ("GET", "/v1/sessions/([^/]+)/ledger", lambda m, s, k, i: m.listed(m.ledger(i), s)),
         ("GET", "/v1/sessions/([^/]+)/policies", lambda m, s, k, i: m.listed(m.policies[i], s)),
         ("POST", "/v1/holds", lambda m, s, k: m.hold(s, k)),
         ("GET", "/v1/holds", lambda m, s, k: m.listed([*m.holds.values()], s)),

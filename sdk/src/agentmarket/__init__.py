@@ -77,7 +77,7 @@ from agentmarket.retries import Retries
 from agentmarket.seller import Seller
 from agentmarket.wire import request_hash
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Agent",

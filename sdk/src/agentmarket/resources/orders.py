@@ -4,6 +4,7 @@ An order's key follows from what it says (`derive`), unless the caller gives one
 made before. Only when that one gave all its money back is there another, with the next key.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast
@@ -61,8 +62,10 @@ def order(
     `call` is the path and the canonical body of the request that is bought, when there is one.
     """
     _check(on_success, capture, charge, expires_in_seconds)
+    # A copy, so that a halted order goes on as it was said, whatever becomes of the caller's own.
+    metadata = json.loads(wire.encode(metadata)) if metadata else None
     said: dict[str, Any] = {
-        "session": session, "to": to, "amount": canonical(amount), "currency": currency, "metadata": metadata or {},
+        "session": session, "to": to, "amount": canonical(amount), "currency": currency, "metadata": metadata,
         "capability": capability,
     }  # fmt: skip
     if key is not None:
@@ -75,7 +78,7 @@ def order(
             "to": to,
             "amount": said["amount"],
             "currency": currency,
-            "metadata": metadata or None,
+            "metadata": metadata,
             "session_id": session,
             "capability": capability,
             "expires_in_seconds": expires_in_seconds,
