@@ -1,18 +1,17 @@
 """The hours in which a session pays. Lives here: a Window on a zone's clock, and when the answer to "is it open?" changes.
 
 A window is what a clock on the wall says: a time that a zone skips never comes, an hour that it repeats counts both times.
-Zone rules come from the pinned `tzdata` package and never from the host, so that two machines never differ.
+What the clock of a zone says is `escrow.zones`'.
 """
 
-import importlib.resources
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Final, Self
-from zoneinfo import ZoneInfo
 
+from escrow import zones
 from escrow.errors import InvalidPolicy
 
 MAX_WINDOWS: Final = 20
@@ -21,6 +20,7 @@ DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES: Final = 24 * 60
 _DAY: Final = timedelta(days=1)
 _TICK: Final = timedelta(microseconds=1)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 _TIME: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _REACH: Final = 35
 """Days that are looked at for a change: more than the weeks that a daily or weekly window can fall into a zone's gap."""
@@ -76,7 +76,13 @@ _spans: dict[int, tuple[Windows, Span]] = {}
 
 def inside(windows: Windows, now: datetime) -> bool:
     """Return whether a moment is in one of the windows; without windows every moment is."""
-    return not windows or any(window.contains(local(now, window.zone)) for window in windows)
+    clocks: dict[str, datetime] = {}
+    for window in windows:
+        if window.zone not in clocks:
+            clocks[window.zone] = zones.local(now, window.zone)
+        if window.contains(clocks[window.zone]):
+            return True
+    return not windows
 
 
 def until(windows: Windows, now: datetime) -> datetime | None:
@@ -85,10 +91,9 @@ def until(windows: Windows, now: datetime) -> datetime | None:
     for _ in range(_LOOKS):
         if span.until is None:
             return None
-        after = known(windows, span.until)
-        if after.is_inside != span.is_inside:
+        if inside(windows, span.until) != span.is_inside:
             return span.until
-        span = after
+        span = _find(windows, span.until)  # and the time around now stays the one that is kept
     return None
 
 
@@ -108,29 +113,21 @@ def known(windows: Windows, now: datetime) -> Span:
         span = kept[1]
         if (span.since is None or span.since <= now) and (span.until is None or now < span.until):
             return span
-    if _is_always(windows):
-        span = Span(None, None, is_inside=True)
-    elif 2 <= now.year <= 9998:
-        span = _look(windows, now.astimezone(UTC))
-    else:  # the ends of the calendar have no days around them
-        return Span(now, None, inside(windows, now))
+    span = _find(windows, now)
     if len(_spans) >= _MAX_SPANS:
         _spans.clear()
     _spans[id(windows)] = (windows, span)
     return span
 
 
-def local(moment: datetime, zone: str) -> datetime:
-    """Return what the zone's clock shows; a moment that its calendar cannot show stays as it is."""
-    try:
-        return moment.astimezone(_rules(zone))
-    except OverflowError:
-        return moment
-
-
-def _look(windows: Windows, now: datetime) -> Span:
+def _find(windows: Windows, now: datetime) -> Span:
     """Walk the candidates for a change away from now, both ways: between two of them the answer cannot change."""
     answer = inside(windows, now)
+    if _is_always(windows):
+        return Span(None, None, answer)
+    if not 2 <= now.year <= 9998:  # the ends of the calendar have no days around them
+        return Span(now, now + _TICK if now < _LAST else None, answer)
+    now = now.astimezone(UTC)
     today = now.date()
     since = until = None
     for days in range(_REACH):
@@ -151,7 +148,7 @@ def _candidates(windows: Windows, day: date) -> list[datetime]:
     """Return, in order, every moment of a day of UTC at which a window can begin or end."""
     found: set[datetime] = set()
     for window in windows:
-        found.update(_changes(window.zone, day))
+        found.update(zones.jumps(window.zone, day))
         for ahead in range(-2, 2):  # no zone is a whole day away from UTC, and a window can end at the midnight after
             date_there = day + ahead * _DAY
             if date_there.weekday() in window.days:
@@ -160,39 +157,16 @@ def _candidates(windows: Windows, day: date) -> list[datetime]:
 
 
 def _instants(window: Window, day: date) -> Iterator[datetime]:
-    midnight = datetime(day.year, day.month, day.day, tzinfo=_rules(window.zone))
+    midnight = datetime(day.year, day.month, day.day, tzinfo=zones.rules(window.zone))
     for minutes in (window.start, window.end):
         shown = midnight + timedelta(minutes=minutes)
         for fold in (0, 1):  # an hour that comes twice
             yield shown.replace(fold=fold).astimezone(UTC)
 
 
-@lru_cache(maxsize=10_000)
-def _changes(zone: str, day: date) -> tuple[datetime, ...]:
-    """Return the moment of a day of UTC at which a zone's clock jumps, if any: none has jumped twice within a week."""
-    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    before, after = midnight - _TICK, midnight + _DAY - _TICK
-    return () if _offset(zone, before) == _offset(zone, after) else (_jump(zone, before, after),)
-
-
-def _jump(zone: str, before: datetime, after: datetime) -> datetime:
-    """Return the first moment of the later one's offset."""
-    while after - before > _TICK:
-        middle = before + (after - before) // 2
-        if _offset(zone, middle) == _offset(zone, before):
-            before = middle
-        else:
-            after = middle
-    return after
-
-
-def _offset(zone: str, moment: datetime) -> timedelta | None:
-    return moment.astimezone(_rules(zone)).utcoffset()
-
-
 def _is_always(windows: Windows) -> bool:
     """Return whether the windows of one zone fill its week: then no jump of its clock leaves them."""
-    return any(
+    return not windows or any(
         all(_fills([w for w in windows if w.zone == zone and day in w.days]) for day in range(len(DAYS)))
         for zone in {window.zone for window in windows}
     )
@@ -207,18 +181,6 @@ def _fills(windows: list[Window]) -> bool:
     return reached == DAY_MINUTES
 
 
-@cache
-def _zones() -> frozenset[str]:
-    listed = importlib.resources.files("tzdata").joinpath("zones").read_text(encoding="ascii").split()
-    return frozenset(listed) - {"Factory"}  # the place of a clock that nobody has set
-
-
-@lru_cache(maxsize=1024)
-def _rules(zone: str) -> ZoneInfo:
-    with importlib.resources.files("tzdata").joinpath("zoneinfo", *zone.split("/")).open("rb") as file:
-        return ZoneInfo.from_file(file, key=zone)
-
-
 # --- As JSON ---------------------------------------------------------------------------------------------------------
 _EXAMPLE: Final = '{"days": ["mon", "tue"], "from": "09:00", "to": "17:00", "zone": "Europe/Berlin"}'
 _MEMBERS: Final = ("days", "from", "to", "zone")
@@ -228,7 +190,13 @@ def read(listed: object, *, field: str) -> Windows:
     """Return the windows of a JSON list. Raises InvalidPolicy with what is wrong and what would pass."""
     if not isinstance(listed, list) or not 1 <= len(listed) <= MAX_WINDOWS:
         raise InvalidPolicy(field, f"must be a list of 1 to {MAX_WINDOWS} windows", f"[{_EXAMPLE}]")
-    return tuple(_read(item, f"{field}[{place}]") for place, item in enumerate(listed))
+    return _shared(tuple(_read(item, f"{field}[{place}]") for place, item in enumerate(listed)))
+
+
+@lru_cache(maxsize=_MAX_SPANS)
+def _shared(windows: Windows) -> Windows:
+    """Return one tuple for all that are equal, so that sessions of the same hours share their answer."""
+    return windows
 
 
 def written(window: Window) -> dict[str, object]:
@@ -280,8 +248,8 @@ def _days(value: object, field: str) -> tuple[int, ...]:
 
 
 def _zone(value: object, field: str) -> str:
-    if isinstance(value, str) and value in _zones():
+    if isinstance(value, str) and value in zones.names():
         return value
-    meant = next((name for name in sorted(_zones()) if name.lower() == str(value).lower()), "Europe/Berlin")
+    meant = next((name for name in sorted(zones.names()) if name.lower() == str(value).lower()), "Europe/Berlin")
     rule = "must be the name of a zone in the IANA time zone database, spelt as it is there, and not an offset"
     raise InvalidPolicy(field, rule, f'"{meant}"')

@@ -3,13 +3,15 @@
 import importlib.resources
 from datetime import UTC, datetime, timedelta, timezone
 from functools import cache
+from itertools import pairwise
 from zoneinfo import ZoneInfo
+from zoneinfo._common import load_data
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escrow import windows
+from escrow import windows, zones
 from escrow.errors import InvalidPolicy
 from escrow.windows import Window
 
@@ -261,6 +263,29 @@ def test_the_ends_of_the_calendar_have_an_answer_too(moment: datetime, zone: str
     of = (daily("09:00", "17:00", zone),)
     assert windows.known(of, moment).is_inside == windows.inside(of, moment)
     assert windows.until(of, moment) is None
+
+
+def test_sessions_of_the_same_hours_share_their_answer() -> None:
+    one, other = (windows.read([BERLIN], field="f") for _ in range(2))
+    assert one is other
+    assert windows.known(one, utc(2026, 6, 1)) is windows.known(other, utc(2026, 6, 1, 1))
+
+
+def test_looking_ahead_keeps_the_answer_for_now() -> None:
+    office = (daily("09:00", "17:00"),)
+    kept = windows.known(office, utc(2026, 6, 1))
+    assert windows.next_opening(office, utc(2026, 6, 1)) == utc(2026, 6, 1, 7)
+    assert windows.known(office, utc(2026, 6, 1, 1)) is kept
+
+
+def test_no_clock_jumps_twice_within_six_days() -> None:
+    """On that the search for jumps relies, which looks at the two ends of a day."""
+    for name in zones.names():
+        with (importlib.resources.files("tzdata") / "zoneinfo" / name).open("rb") as file:
+            indexes, times, offsets, *_ = load_data(file)
+        shown = [(at, offsets[index]) for at, index in zip(times, indexes, strict=True)]
+        jumps = [at for (_, before), (at, after) in pairwise(shown) if before != after]
+        assert all(later - earlier > 6 * 86_400 for earlier, later in pairwise(jumps)), name
 
 
 # --- Against a clock that is read minute by minute ------------------------------------------------------------------
