@@ -129,6 +129,13 @@ class TestSend:
         assert market.charges == ["0.008"]
         assert buyer.payment.send(to=TO, amount="0.008", key=first.key).id == first.id
 
+    def test_what_came_back_after_it_was_settled_is_paid_anew_too(self, market: Market, buyer: SyncClient) -> None:
+        first = buyer.payment.send(to=TO, amount="0.008")
+        market.payments[first.id].update(status="settled", refunded="0.007")
+        assert buyer.payment.send(to=TO, amount="0.008").id == first.id
+        market.payments[first.id].update(refunded="0.008")
+        assert buyer.payment.send(to=TO, amount="0.008").id != first.id
+
     def test_a_session_opened_twice_is_two_sessions(self, market: Market, buyer: SyncClient) -> None:
         assert buyer.payment.create_session(budget="1.00").id != buyer.payment.create_session(budget="1.00").id
         mine = [buyer.payment.create_session(budget="1.00", key="mine").id for _ in range(2)]

@@ -226,3 +226,29 @@ def test_an_agent_invoices_a_session_directly(world: World) -> None:
         assert buyer.invoices.reject(second.id, reason="Not agreed.").status == "rejected"
         assert seller.invoices.withdraw(second.id).status == "withdrawn"
         assert buyer.sessions.get(session).remaining == "24.00"
+
+
+def test_a_refund_is_asked_for_granted_and_the_same_call_pays_anew(world: World) -> None:
+    with client(world.a.by_session) as buyer, client(world.one.by_provider) as seller:
+        first = buyer.payment.send(to=LINT, amount="0.012", metadata={"file": "a.py"})
+        asked = buyer.refunds.ask(first.id, reason="A page was missing.", amount="0.004")
+        assert (asked.status, asked.amount, asked.extra) == ("requested", "0.004", {})
+        assert [one.id for one in seller.refunds.list(status="requested")] == [asked.id]
+        assert seller.refunds.grant(asked.id).status == "paid"
+        part = buyer.payment.get(first.id)
+        assert (part.refunded, part.is_returned) == ("0.004", False)
+        assert buyer.payment.send(to=LINT, amount="0.012", metadata={"file": "a.py"}).id == first.id
+        again = buyer.refunds.ask(first.id, reason="And another.")
+        declined = seller.refunds.decline(again.id, reason="It was there.")
+        assert (declined.status, declined.answer) == ("declined", "It was there.")
+        rest = seller.payment.refund(first.id, reason="All of it, then.")
+        assert (rest.refunded, rest.status, rest.is_returned) == ("0.012", "refunded", True)
+        assert seller.payment.refund(first.id, reason="All of it, then.").refunded == "0.012"
+        before = money()
+        with pytest.raises(agentmarket.Conflict) as caught:
+            seller.payment.refund(first.id, reason="Again.", amount="0.001")
+        assert (caught.value.outcome, money()) == ("not_charged", before)
+        second = buyer.payment.send(to=LINT, amount="0.012", metadata={"file": "a.py"})
+        third = buyer.payment.send(to=LINT, amount="0.0120", metadata={"file": "a.py"})
+        assert (second.id != first.id, second.replayed, third.id, third.replayed) == (True, False, second.id, True)
+        assert third.remaining == second.remaining == "24.988"

@@ -104,7 +104,7 @@ def delivered(request: Request, retries: Retries) -> Steps[Any]:
 
 def call_failed(agent: str, cause: errors.AgentMarketError, payment: Payment) -> errors.CallFailed:
     """What became of the money is read from the payment, the market's word, and not from what the agent says."""
-    refunded = payment.status == "refunded"
+    refunded = payment.is_returned
     fate = "was refunded" if refunded else "was not refunded"
     error = errors.CallFailed(
         f"{agent} did not deliver: {cause.detail.rstrip('.')}. Payment {payment.id} of {payment.amount} {fate}.",

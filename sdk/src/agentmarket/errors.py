@@ -228,7 +228,7 @@ class CallFailed(AgentMarketError):
 
     @property
     def refunded(self) -> bool:
-        return self.payment.status == "refunded"
+        return self.payment.is_returned
 
 
 class Timeout(AgentMarketError):

@@ -120,7 +120,7 @@ async def refuse(client: Client, payment: Payment, status: int, code: str, detai
 
 
 def _kept(payment: Payment, status: int, code: str, detail: str) -> Served:
-    if payment.status == "refunded":
+    if payment.is_returned:
         return Served(asgi.problem(status, code, detail, outcome="not_charged", next_actions=[]), final=False)
     log.warning("payment %s was used before, so it is not refunded: %s", payment.id, detail)
     return _charged(payment, status, code, f"{detail} The payment was used before, so it is not refunded by itself.")

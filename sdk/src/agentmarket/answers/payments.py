@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from agentmarket.amounts import micros
 from agentmarket.decode import Answer
 from agentmarket.errors import NextAction
 
@@ -35,6 +36,11 @@ class Payment(Answer):
     #: how much of it came back
     refunded: str = "0.00"
     next_actions: tuple[NextAction, ...] = ()
+
+    @property
+    def is_returned(self) -> bool:
+        """Whether all of it came back, before or after it was settled: then nobody was paid."""
+        return self.status == "refunded" or micros(self.refunded) >= micros(self.amount)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +105,11 @@ class Hold(Answer):
     created_at: datetime | None = None
     next_actions: tuple[NextAction, ...] = ()
 
+    @property
+    def is_returned(self) -> bool:
+        """Whether all of it came back: then nobody was paid."""
+        return self.status == "released"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Refund(Answer):
@@ -112,6 +123,9 @@ class Refund(Answer):
     answer: str | None = None
     session_id: str | None = None
     provider_id: str | None = None
+    currency: str = "USDC"
+    #: then silence lapses it
+    answer_by: datetime | None = None
     created_at: datetime | None = None
     answered_at: datetime | None = None
     next_actions: tuple[NextAction, ...] = ()

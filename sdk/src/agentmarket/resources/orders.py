@@ -20,8 +20,6 @@ from agentmarket.steps import Answered, Fulfil, ReadClock, Steps, answered, one_
 
 P = TypeVar("P", bound=Payment | Hold)
 
-#: gave all its money back: nobody was paid
-RETURNED = frozenset({"refunded", "released"})
 #: equal orders in a row whose money all came back; the next one needs a key of its own
 MOST_RETURNED = 50
 
@@ -129,7 +127,7 @@ class Orders(Resource[Shell]):
             if not found.replayed or not (order.derived or order.hold):
                 return found, key
             now = yield from self._now(found.answer, path, key)
-            if now.status not in RETURNED:
+            if not now.is_returned:
                 return Answered(now, replayed=True), key
             if not order.derived:
                 raise errors.Conflict(f"Hold {now.id} of this key was {now.status}: use another key.", key=key)

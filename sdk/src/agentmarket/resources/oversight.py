@@ -85,8 +85,16 @@ class Refunds(Resource[S_co]):
         return self._get(Refund, f"/v1/refunds/{wire.segment(refund_id)}")
 
     @listing
-    def list(self, *, status: str | None = None, limit: int | None = None) -> Listing[Refund]:
-        return Listing(wire.get("/v1/refunds", status=status, limit=limit), Refund)
+    def list(
+        self,
+        *,
+        status: str | None = None,
+        session: str | None = None,
+        payment: str | None = None,
+        limit: int | None = None,
+    ) -> Listing[Refund]:
+        request = wire.get("/v1/refunds", status=status, session_id=session, payment_id=payment, limit=limit)
+        return Listing(request, Refund)
 
     @operation
     def grant(self, refund_id: str) -> Steps[Refund]:
