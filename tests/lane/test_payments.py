@@ -10,9 +10,10 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from escrow import pools, sessions
+from escrow import pools, sessions, windows
 from escrow.models import Payment, Pool, Session
 from escrow.policy import Policy
+from escrow.windows import Window
 from marketplace import keys
 from marketplace.models import ApiKey, Scope
 from tests.escrow.books import unmoved
@@ -101,6 +102,10 @@ def test_the_first_payment_ever_to_a_provider_and_the_next_ones_are_alike(market
 
 # --- what is refused ----------------------------------------------------------------------------------------------
 
+OPENING = datetime.now(tz=UTC).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=3)
+CLOSED = Window(days=(OPENING.weekday(),), start=0, end=1440, zone="UTC")
+"""Open on the day after the day after tomorrow, so that no test sees it open."""
+
 RULES: dict[str, tuple[Policy, dict[str, object], dict[str, object]]] = {
     "max_per_tx": (Policy(max_per_tx=11_999), {}, {"limit": "0.011999", "would_allow": "0.011999"}),
     "max_total": (
@@ -123,6 +128,17 @@ RULES: dict[str, tuple[Policy, dict[str, object], dict[str, object]]] = {
     "expires_at": (
         Policy(expires_at=datetime(2026, 1, 1, tzinfo=UTC)), {}, {"limit": "2026-01-01T00:00:00Z", "would_allow": None},
     ),
+    "windows": (
+        Policy(windows=(CLOSED,)), {},
+        {
+            "limit": [windows.written(CLOSED)],
+            "would_allow": f"{OPENING:%Y-%m-%d}T00:00:00Z",
+            "available_at": f"{OPENING:%Y-%m-%d}T00:00:00Z",
+        },
+    ),
+    "allowed_capabilities": (
+        Policy(allowed_capabilities=("code.lint",)), {}, {"limit": ["code.lint"], "would_allow": ["code.lint"]},
+    ),
 }  # fmt: skip
 
 
@@ -137,7 +153,7 @@ def test_each_rule_of_a_policy_refuses_alike(market: World, lane: Lane, rule: st
     assert (answer.status, answer.json["code"], answer.json["rule"]) == (403, "policy_denied", rule)
     assert {name: answer.json.get(name) for name in facts} == facts
     assert answer.json["outcome"] == "not_charged"
-    assert answer.json["retryable"] is (rule in ("max_per_hour", "max_per_day", "max_tx_per_minute"))
+    assert answer.json["retryable"] is (rule in ("max_per_hour", "max_per_day", "max_tx_per_minute", "windows"))
     assert answer.json["next_actions"][0]["path"] == f"/v1/sessions/{spender.session.pk}"
 
 

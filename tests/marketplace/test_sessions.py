@@ -68,20 +68,48 @@ def test_a_refusal_is_not_remembered(world: World, unmoved) -> None:
     assert world.a.by_payer.post("/v1/sessions", body, idempotency_key="s-1").status == 201
 
 
-def test_the_policy_refuses_what_it_does_not_know(world: World, unmoved) -> None:
+def test_the_policy_refuses_what_it_does_not_know_by_the_very_member(world: World, unmoved) -> None:
+    day = {"days": ["mon"], "from": "09:00", "to": "17:00", "zone": "UTC"}
     for policy, field in (
-        ({"max_per_week": "1.00"}, "policy"),
-        ({"max_tx_per_minute": "60"}, "policy"),
-        ({"max_per_hour": 1}, "policy"),
-        ({"max_per_tx": 0.5}, "policy"),
-        ({"allowed_recipients": ["*"]}, "policy"),
-        ({"allowed_recipients": []}, "policy"),
-        ({"expires_at": "2030-01-01"}, "policy"),
+        ({"max_per_week": "1.00"}, "policy.max_per_week"),
+        ({"max_tx_per_minute": "60"}, "policy.max_tx_per_minute"),
+        ({"max_per_hour": 1}, "policy.max_per_hour"),
+        ({"max_per_tx": 0.5}, "policy.max_per_tx"),
+        ({"approval_above": 1}, "policy.approval_above"),
+        ({"new_recipient_max": "0"}, "policy.new_recipient_max"),
+        ({"allowed_recipients": ["*"]}, "policy.allowed_recipients"),
+        ({"allowed_recipients": []}, "policy.allowed_recipients"),
+        ({"allowed_capabilities": ["*"]}, "policy.allowed_capabilities"),
+        ({"windows": [day, day | {"to": "09:00"}]}, "policy.windows[1].to"),
+        ({"windows": [day | {"zone": "+01:00"}]}, "policy.windows[0].zone"),
+        ({"checkpoint_at": ["0.8", "0.5"]}, "policy.checkpoint_at"),
+        ({"expires_at": "2030-01-01"}, "policy.expires_at"),
+        ({"payment.budget": {"max": 10, "currency": "USDC"}}, "policy.payment.budget.max"),
+        ({"constraints": [{"type": "payment.allowed_pisps"}]}, "policy.constraints[0]"),
         ([], "policy"),
     ):
         with unmoved():
             answer = world.a.by_payer.post("/v1/sessions", {"budget": "1.00", "policy": policy})
-        assert (answer.status, answer.json["errors"][0]["field"].split(".")[0]) == (400, field), policy
+        (error,) = answer.json["errors"]
+        assert (answer.status, error["field"]) == (400, field), policy
+        assert error["message"] == f"{field} {error['rule']}."
+
+
+def test_a_mandate_is_read_and_answered_in_our_own_keys(world: World) -> None:
+    policy = {
+        "windows": [{"days": ["sun", "mon"], "from": "00:00", "to": "24:00", "zone": "Europe/Berlin"}],
+        "constraints": [
+            {"type": "payment.budget", "max": "5.0", "currency": "USDC"},
+            {"type": "payment.allowed_payees", "allowed": ["*.acme.dev"]},
+        ],
+    }
+    opened = world.a.by_payer.post("/v1/sessions", {"budget": "1.00", "policy": policy})
+    assert opened.status == 201
+    assert opened.json["policy"] == {
+        "windows": [{"days": ["mon", "sun"], "from": "00:00", "to": "24:00", "zone": "Europe/Berlin"}],
+        "max_total": "5.00",
+        "allowed_recipients": ["*.acme.dev"],
+    }
 
 
 def test_the_pool_is_the_only_open_one_or_is_named(world: World, unmoved) -> None:
