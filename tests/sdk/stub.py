@@ -272,7 +272,7 @@ class Market:
 
     def freeze(self, frozen: bool) -> tuple[int, JSON]:
         self.frozen = frozen
-        return 200, {"frozen": frozen, "pools": 1, "sessions": len(self.sessions)}
+        return 200, {"frozen": frozen, "pools": ["pool"]}
 
     def redeem(self, payment_id: str, body: JSON) -> tuple[int, JSON]:
         payment = self._payment(payment_id)
@@ -494,8 +494,14 @@ class Market:
     ]
 
 
+_KEYLESS = (
+    "/redeem", "/answer", "/agents", "/check", "/backtest", "/pause", "/resume", "/policy", "/freeze", "/unfreeze",
+    "/approve", "/refuse",
+)  # fmt: skip
+
+
 def _moves_money(path: str) -> bool:
-    return not path.endswith(("/redeem", "/answer", "/agents", "/check", "/backtest"))
+    return not path.endswith(_KEYLESS)
 
 
 def _key_session(bearer: str) -> str | None:

@@ -58,11 +58,11 @@ class Market(Resource[S_co]):
     @operation
     def freeze(self, *, reason: str) -> Steps[Frozen]:
         """Stop all of a payer's money at once, whatever key would spend it: the payer's verb, with a full key."""
-        return self._move(Frozen, "/v1/freeze", {"reason": reason}, key=None)
+        return self._leave(Frozen, "/v1/freeze", {"reason": reason})
 
     @operation
     def unfreeze(self) -> Steps[Frozen]:
-        return self._move(Frozen, "/v1/unfreeze", key=None)
+        return self._leave(Frozen, "/v1/unfreeze")
 
     @operation
     def call(

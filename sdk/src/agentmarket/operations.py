@@ -116,6 +116,10 @@ class Resource(Generic[S_co]):
         """A POST that moves no money and is not repeated after silence."""
         return self._fetch(kind, wire.post(path, body))
 
+    def _leave(self, kind: type[A], path: str, body: dict[str, Any] | None = None) -> Steps[A]:
+        """A POST that leaves a thing in a state and moves no money: repeating it leaves it there."""
+        return self._fetch(kind, wire.post(path, body, repeatable=True))
+
     def _move(self, kind: type[A], path: str, body: dict[str, Any] | None = None, *, key: str | None) -> Steps[A]:
         """A POST that moves money: one idempotency key, whatever happens."""
         return self._fetch(kind, wire.post(path, body, key=one_key(key)))

@@ -19,6 +19,7 @@ class Decision(Answer):
     to: str
     amount: str
     session_id: str | None = None
+    currency: str = "USDC"
     code: str | None = None
     rule: str | None = None
     policy_version: int | None = None
@@ -38,8 +39,11 @@ class Approval(Answer):
     kind: str = "payment"
     session_id: str | None = None
     capability: str | None = None
+    currency: str = "USDC"
     metadata: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
+    #: where a person answers; told to the payer's full key alone
+    page: str | None = None
     created_at: datetime | None = None
     expires_at: datetime | None = None
     decided_at: datetime | None = None
@@ -94,8 +98,7 @@ class PolicyVersion(Answer):
 
 @dataclass(frozen=True, kw_only=True)
 class Frozen(Answer):
-    """Whether a payer's money stands still, and how many pools and sessions that reached."""
+    """Whether a payer's money stands still, and the pools that this is said of."""
 
     frozen: bool
-    pools: int = 0
-    sessions: int = 0
+    pools: tuple[str, ...] = ()

@@ -22,13 +22,11 @@ class Approvals(Resource[S_co]):
     @operation
     def approve(self, approval_id: str) -> Steps[Approval]:
         """The payer's verb. The request that was refused passes now, once, with the key it had."""
-        path = f"/v1/approvals/{wire.segment(approval_id)}/approve"
-        return self._move(Approval, path, key=derive.step("approve", approval_id))
+        return self._leave(Approval, f"/v1/approvals/{wire.segment(approval_id)}/approve")
 
     @operation
     def refuse(self, approval_id: str, *, reason: str) -> Steps[Approval]:
-        path = f"/v1/approvals/{wire.segment(approval_id)}/refuse"
-        return self._move(Approval, path, {"reason": reason}, key=derive.step("refuse", approval_id, reason))
+        return self._leave(Approval, f"/v1/approvals/{wire.segment(approval_id)}/refuse", {"reason": reason})
 
     @operation
     def wait(self, approval_id: str, *, timeout: float = 300.0) -> Steps[Approval]:

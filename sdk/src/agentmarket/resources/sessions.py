@@ -102,8 +102,11 @@ class Sessions(Resource[S_co], Generic[S_co, C]):
         return self._get(Session, _path(session_id))
 
     @listing
-    def list(self, *, status: str | None = None, limit: int | None = None) -> Listing[Session]:
-        return Listing(wire.get("/v1/sessions", status=status, limit=limit), Session)
+    def list(
+        self, *, status: str | None = None, parent: str | None = None, limit: int | None = None
+    ) -> Listing[Session]:
+        """The caller's sessions; with `parent` those inside one."""
+        return Listing(wire.get("/v1/sessions", status=status, parent_id=parent, limit=limit), Session)
 
     @operation
     def ensure(self, session_id: str, amount: Amount) -> Steps[Session]:
@@ -126,16 +129,16 @@ class Sessions(Resource[S_co], Generic[S_co, C]):
     @operation
     def pause(self, session_id: str, *, reason: str | None = None) -> Steps[Session]:
         """Nothing is spent until `resume`: the payer's verb."""
-        return self._move(Session, _path(session_id, "/pause"), {"reason": reason}, key=None)
+        return self._leave(Session, _path(session_id, "/pause"), {"reason": reason})
 
     @operation
     def resume(self, session_id: str) -> Steps[Session]:
-        return self._move(Session, _path(session_id, "/resume"), key=None)
+        return self._leave(Session, _path(session_id, "/resume"))
 
     @operation
     def change_policy(self, session_id: str, policy: Mapping[str, Any]) -> Steps[Session]:
         """A new version of the policy, from the next payment on: the payer's verb."""
-        return self._move(Session, _path(session_id, "/policy"), {"policy": policy_document(policy)}, key=None)
+        return self._leave(Session, _path(session_id, "/policy"), {"policy": policy_document(policy)})
 
     @listing
     def policies(self, session_id: str, *, limit: int | None = None) -> Listing[PolicyVersion]:
