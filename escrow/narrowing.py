@@ -4,6 +4,7 @@ Whatever the result allows, the parent's policy allows too, at every moment: eac
 a child spends is also what its parent has given away; that is counted where money is.
 """
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final, TypeVar
@@ -12,7 +13,7 @@ from escrow import money
 from escrow.errors import InvalidPolicy
 from escrow.limits import AMOUNTS, Policy, shown
 from escrow.recipients import MAX_PATTERNS, covers
-from escrow.windows import MAX_WINDOWS, overlap, written
+from escrow.windows import MAX_WINDOWS, Window, overlap, written
 
 T = TypeVar("T")
 Limit = TypeVar("Limit", int, datetime)
@@ -32,7 +33,7 @@ def narrow(asked: Policy, parent: Policy) -> Policy:
         raise _wider("expires_at", f'"{shown(parent.expires_at)}" or earlier')
     _require_within("allowed_recipients", asked.allowed_recipients, parent.allowed_recipients, covers, str)
     _require_within("allowed_capabilities", asked.allowed_capabilities, parent.allowed_capabilities, str.__eq__, str)
-    _require_within("windows", asked.windows, parent.windows, lambda outer, inner: inner.lies_within(outer), written)
+    _require_within("windows", asked.windows, parent.windows, lambda outer, inner: inner.lies_within(outer), _shown)
     denied = _united(asked.denied_recipients, parent.denied_recipients)
     if len(denied) > MAX_PATTERNS:
         rule = f"would be {len(denied)} with the parent's, and {MAX_PATTERNS} are the most"
@@ -75,6 +76,10 @@ def tightened(child: Policy, parent: Policy) -> Policy | None:
     )
 
 
+def _shown(window: Window) -> str:
+    return json.dumps(written(window))
+
+
 def _require_lower(name: str, asked: int | None, most: int | None) -> None:
     if name not in EITHER_WAY and asked is not None and most is not None and asked > most:
         raise _wider(name, f'"{money.render(most)}" or less' if name in AMOUNTS else f"{most} or less")
@@ -85,13 +90,11 @@ def _require_within(
     asked: tuple[T, ...],
     given: tuple[T, ...],
     contains: Callable[[T, T], object],
-    show: Callable[[T], object],
+    show: Callable[[T], str],
 ) -> None:
     for item in asked:
         if given and not any(contains(outer, item) for outer in given):
-            raise _wider(
-                name, "what lies within " + ", ".join(str(show(outer)) for outer in given), f" by {show(item)}"
-            )
+            raise _wider(name, "what lies within " + ", ".join(show(outer) for outer in given), f" by {show(item)}")
 
 
 def _wider(name: str, would_pass: str, by: str = "") -> InvalidPolicy:

@@ -1,5 +1,6 @@
 """`escrow.narrowing`: a child's policy is never wider than its parent's, whoever wrote either."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,7 +12,7 @@ from escrow import policy
 from escrow.errors import InvalidPolicy, PolicyDenied
 from escrow.narrowing import NUMBERS
 from escrow.policy import Policy
-from escrow.windows import Window
+from escrow.windows import Window, written
 from tests.escrow import drawn
 from tests.escrow.books import NOW
 
@@ -127,7 +128,8 @@ def test_a_capability_that_the_parent_lacks_is_refused_by_name() -> None:
 def test_a_window_that_does_not_lie_within_one_of_the_parents_is_refused(window: Window) -> None:
     facts = refused(Policy(windows=(OFFICE, window)))
     assert facts["field"] == "policy.windows"
-    assert str(facts["rule"]).startswith("is wider than the parent's by {'days': ")
+    assert facts["rule"] == f"is wider than the parent's by {json.dumps(written(window))}"
+    assert facts["would_pass"] == f"what lies within {json.dumps(written(OFFICE))}"
 
 
 def test_of_two_thresholds_of_approval_the_lower_one_holds() -> None:

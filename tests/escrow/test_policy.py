@@ -1,14 +1,14 @@
 """`escrow.policy`: what a document may say, whom a pattern means, and the facts of each refusal."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escrow import limits, policy
+from escrow import ap2, limits, policy
 from escrow.errors import InvalidPolicy, PolicyDenied
 from escrow.policy import Policy
 from escrow.windows import Window
@@ -248,3 +248,28 @@ def test_the_answer_is_the_same_all_the_time_that_it_is_said_to_hold(
 def test_an_end_outside_of_the_calendar_is_refused(value: str) -> None:
     with pytest.raises(InvalidPolicy, match="must be a time with its zone"):
         Policy.from_document({"expires_at": value})
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+scalars |= st.sampled_from(
+    ["1.00", "*.acme.dev", "code.lint", "mon", "09:00", "24:00", "UTC", "USDC", "2030-01-01T00:00:00Z"]
+)
+members = st.sampled_from(["days", "from", "to", "zone", "type", "max", "currency", "allowed", "not_after"])
+anything = st.recursive(
+    scalars, lambda below: st.lists(below, max_size=3) | st.dictionaries(members, below, max_size=4)
+)
+keys = st.sampled_from(
+    [field.name for field in fields(Policy)] + [*ap2.ALIASES, ap2.LIST, "payment.reference"]
+) | st.text(max_size=3)
+
+
+@settings(max_examples=500)
+@given(document=st.dictionaries(keys, anything, max_size=4))
+def test_whatever_comes_is_read_or_refused_with_what_would_pass(document: dict[str, object]) -> None:
+    try:
+        read = Policy.from_document(document)
+    except InvalidPolicy as refusal:
+        assert set(refusal.facts) == {"field", "rule", "would_pass"}  # noqa: PT017 - refused or not, as it is drawn
+        assert str(refusal.facts["field"]).startswith("policy.")  # noqa: PT017
+    else:
+        assert Policy.from_document(read.to_document()) == read

@@ -1,18 +1,24 @@
 """The OpenAPI document is valid, whole and says what the code does."""
 
+import dataclasses
 import html
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import Client
 from drf_spectacular.validation import validate_schema
+from hypothesis import given
 from jsonschema import Draft202012Validator
 
-from marketplace.api import bodies, problems
+from escrow import ap2
+from escrow.policy import Policy
+from marketplace.api import bodies, fields, problems
 from marketplace.api.endpoint import rules_of
 from marketplace.api.urls import endpoints, urlpatterns
+from tests.escrow import drawn
 from tests.marketplace.client import document, validator
 
 OPERATIONS = [
@@ -93,3 +99,20 @@ def test_examples_in_the_shapes_pass_their_own_schema() -> None:
     for example in policy["examples"]:
         assert not list(Draft202012Validator(policy).iter_errors(example))
         bodies.SessionIn.model_validate({"budget": "1.00", "policy": example})
+
+
+@given(limits=drawn.policies())
+def test_every_policy_passes_the_schema_in_which_it_is_shown(limits: Policy) -> None:
+    assert not list(Draft202012Validator(fields.POLICY_SCHEMA).iter_errors(limits.to_document()))
+
+
+def test_the_schema_of_a_policy_has_every_key_and_every_constraint_that_is_read() -> None:
+    keys = {limit.name for limit in dataclasses.fields(Policy)}
+    assert set(fields.POLICY_SCHEMA["properties"]) == keys
+    assert set(fields.POLICY_IN_SCHEMA["properties"]) == keys | set(ap2.ALIASES) | {ap2.LIST}
+
+
+def test_what_the_page_about_policies_shows_passes_the_schema_in_which_it_is_sent() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "policy.md").read_text(encoding="utf-8")
+    for text in re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        assert not list(Draft202012Validator(fields.POLICY_IN_SCHEMA).iter_errors(json.loads(text)))
