@@ -159,6 +159,15 @@ class TestCaptureOnSuccess:
             capture(buyer, work)
         assert (caught.value.value, caught.value.outcome, market.charged) == ("work", "not_charged", 0)
 
+    def test_an_equal_call_that_captured_meanwhile_has_paid_for_both(self, market: Market, buyer: SyncClient) -> None:
+        def work() -> str:
+            [hold] = buyer.holds.list()
+            buyer.holds.capture(hold.id, amount="0.003")
+            return "work"
+
+        sent = capture(buyer, work, charge=lambda value: "0.004")
+        assert (sent.value, sent.amount, sent.replayed, market.charges) == ("work", "0.003", True, ["0.003"])
+
     def test_a_hold_that_is_not_placed_runs_nothing_and_goes_on(self, market: Market, buyer: SyncClient) -> None:
         session, ran = buyer.payment.create_session(budget="0.005"), list[str]()
         with pytest.raises(agentmarket.BudgetExhausted) as caught:

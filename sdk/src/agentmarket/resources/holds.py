@@ -66,7 +66,7 @@ class Holds(Resource[S_co]):
         try:
             return (yield from self._move(Payment, path, {"amount": amount}, key=key))
         except errors.OutcomeUnknown as unknown:
-            unknown.is_found_by(lambda: self._captured(hold_id))
+            unknown.is_found_by(lambda: self.payment_of(hold_id))
             raise
 
     def releasing(self, hold_id: str) -> Steps[Hold]:
@@ -79,7 +79,7 @@ class Holds(Resource[S_co]):
             awaits(self, required)
             raise
 
-    def _captured(self, hold_id: str) -> Steps[Payment | None]:
+    def payment_of(self, hold_id: str) -> Steps[Payment | None]:
         hold = yield from self.reading(hold_id)
         if hold.payment_id is None:
             return None

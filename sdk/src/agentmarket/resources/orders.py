@@ -194,6 +194,9 @@ class Orders(Resource[Shell]):
             unknown.goes_on(lambda: self._captured(hold, value, amount, key, elapsed))
             raise
         except errors.AgentMarketError as refused:
+            other = (yield from self._captured_by_another(hold)) if isinstance(refused, errors.Conflict) else None
+            if other is not None:
+                return Sent(payment=other, value=value, key=key, elapsed=elapsed, replayed=True)
             error = errors.CaptureFailed(
                 f"on_success returned, and hold {hold.id} was not captured: {refused.detail}",
                 status=refused.status,
@@ -206,6 +209,13 @@ class Orders(Resource[Shell]):
             error.hold, error.value = hold, value
             raise error from refused
         return Sent(payment=paid, value=value, key=key, elapsed=elapsed)
+
+    def _captured_by_another(self, hold: Hold) -> Steps[Payment | None]:
+        """The payment, when an equal call that ran at the same time has captured the hold; None when nothing says so."""
+        try:
+            return (yield from Holds(self._shell).payment_of(hold.id))
+        except errors.AgentMarketError:
+            return None
 
 
 def _check(on_success: object, capture: object, charge: object, expires_in_seconds: object) -> None:
