@@ -1,17 +1,17 @@
 """What makes sense next. Lives here: from the state of a row to the requests that its caller can send now.
 
-The states and what may follow them are escrow's and the market's (`MOVES`); here they only become methods and paths. A
+The states and what may follow them are escrow's and the market's (`MOVES`); here they only become methods, paths and bodies. A
 read-only key is told what to read.
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from escrow.models import Dispute, Invoice, Payment, Pool, Session
 from marketplace import tasks
 from marketplace.api.auth import Actor
-from marketplace.api.shapes import Action
+from marketplace.api.ways_on import Action, get, post
 from marketplace.models import Scope, Task
 
 PAYMENT = Payment.Status
@@ -20,14 +20,10 @@ RETURNING = (PAYMENT.PAYABLE, PAYMENT.SETTLED, PAYMENT.OFFSET)
 """The states of a payment in which it can be refunded."""
 
 
-def post(path: str, why: str) -> Action:
-    """Return a request that changes something."""
-    return Action(method="POST", path=path, why=why)
-
-
-def get(path: str, why: str) -> Action:
-    """Return a request that only reads."""
-    return Action(method="GET", path=path, why=why)
+UNSERVED: Final = {"reason": "The request could not be served."}
+UNASKED: Final = {"reason": "It is not what was asked for."}
+UNDONE: Final = "What was paid for did not come, or is not what was asked for."
+"""Reasons that can be sent as they are; whoever has a better one says that."""
 
 
 def of_payment(payment: Payment, actor: Actor) -> list[Action]:
@@ -36,17 +32,16 @@ def of_payment(payment: Payment, actor: Actor) -> list[Action]:
     proof = [get(f"{path}/receipt", "Prove it against the chain.")] if payment.record_id else []
     if actor.is_buyer:
         can = payment.status in (PAYMENT.PAYABLE, PAYMENT.SETTLED)
-        offers = [post("/v1/disputes", "Dispute it, with its payment_id and a reason.")] if can else []
+        offers = [dispute_of(payment_id=payment.pk)] if can else []
         if payment.status in RETURNING and payment.unrefunded_micros and payment.kind != Payment.Kind.RULING:
-            offers.append(
-                post("/v1/refunds", "Ask its provider for it, or for a part, with its payment_id and a reason.")
-            )
+            body = {"payment_id": str(payment.pk), "reason": UNDONE}
+            offers.append(post("/v1/refunds", "Ask its provider for it, or for a part, with a reason.", body=body))
         return of(actor, offers + proof)
     offers = proof
     if payment.status == PAYMENT.PAYABLE and payment.kind == Payment.Kind.CALL and not payment.redeemed_hash:
-        offers.append(post(f"{path}/redeem", "Bind it to the request that it buys."))
+        offers.append(post(f"{path}/redeem", "Bind it to the request that it buys.", "request_hash", keyed=False))
     if payment.status in RETURNING and payment.unrefunded_micros:
-        offers.append(post(f"{path}/refund", "Give it back, or an amount of it."))
+        offers.append(post(f"{path}/refund", "Give it back, or an amount of it.", body=UNSERVED))
     return of(actor, offers)
 
 
@@ -54,7 +49,7 @@ def of_sent(payment_id: UUID) -> list[Action]:
     """What the answer to a new payment says: always the same, so that a repeated request gets the same bytes."""
     return [
         get(f"/v1/payments/{payment_id}", "See what becomes of it."),
-        post("/v1/disputes", "Dispute it, with its payment_id and a reason."),
+        dispute_of(payment_id=payment_id),
     ]
 
 
@@ -63,9 +58,16 @@ def of_session(session: Session, actor: Actor) -> list[Action]:
     path = f"/v1/sessions/{session.pk}"
     offers = [get(f"{path}/ledger", "See every transfer.")]
     if session.status == Session.Status.OPEN:
-        offers += [post("/v1/payments", "Pay an agent."), post("/v1/tasks", "Post a task.")]
+        named = () if actor.key.session_id else ("session_id",)
+        offers += [
+            post("/v1/payments", "Pay an agent.", "to", "amount", *named),
+            post("/v1/tasks", "Post a task.", "title", "capability", "budget", *named),
+        ]
         if actor.scope == Scope.PAYER:
-            offers += [post(f"{path}/top-up", "Give it more."), post(f"{path}/close", "Take back what is left.")]
+            offers += [
+                post(f"{path}/top-up", "Give it more.", "amount"),
+                post(f"{path}/close", "Take back what is left."),
+            ]
     return of(actor, offers)
 
 
@@ -77,8 +79,8 @@ def of_pool(pool: Pool, actor: Actor) -> list[Action]:
     if pool.status != Pool.Status.OPEN:
         return []
     offers = [
-        post("/v1/sessions", "Give an agent a budget."),
-        post(f"{path}/top-up", "Deposit more."),
+        post("/v1/sessions", "Give an agent a budget.", "budget", "pool_id"),
+        post(f"{path}/top-up", "Deposit more.", "amount"),
         post(f"{path}/close", "Settle what is owed and take back the rest."),
     ]
     return of(actor, offers)
@@ -89,15 +91,15 @@ def of_task(task: Task, actor: Actor, now: datetime) -> list[Action]:
     path = f"/v1/tasks/{task.pk}"
     match tasks.status_of(task), actor.is_buyer:
         case "posted", True:
-            offers = [post(f"{path}/assign", "Give it to an agent."), post(f"{path}/cancel", "Take it back.")]
+            offers = [post(f"{path}/assign", "Give it to an agent.", "agent"), post(f"{path}/cancel", "Take it back.")]
         case "assigned", True if now >= task.due_at:
             offers = [post(f"{path}/cancel", "It is past due: take it back.")]
         case "assigned", False:
-            offers = [post(f"{path}/submit", "Deliver it, with an invoice.")]
+            offers = [post(f"{path}/submit", "Deliver it, with an invoice.", "deliverable", "invoice")]
         case "submitted", True:
-            offers = [post(f"{path}/accept", "Pay for it."), post(f"{path}/reject", "Refuse it, with a reason.")]
+            offers = [post(f"{path}/accept", "Pay for it."), _reject(path)]
         case "rejected", True:
-            offers = [post(f"{path}/accept", "Pay for it after all."), _dispute_of(task.invoice)]
+            offers = [post(f"{path}/accept", "Pay for it after all."), dispute_of(invoice_id=task.invoice_id)]
         case "rejected", False:
             offers = [_withdraw(task.invoice)]
         case "disputed", False:
@@ -112,9 +114,9 @@ def of_invoice(invoice: Invoice, actor: Actor) -> list[Action]:
     path = f"/v1/invoices/{invoice.pk}"
     match invoice.status, actor.is_buyer:
         case INVOICE.SUBMITTED, True:
-            offers = [post(f"{path}/approve", "Pay it."), post(f"{path}/reject", "Refuse it, with a reason.")]
+            offers = [post(f"{path}/approve", "Pay it."), _reject(path)]
         case INVOICE.REJECTED, True:
-            offers = [post(f"{path}/approve", "Pay it after all."), _dispute_of(invoice)]
+            offers = [post(f"{path}/approve", "Pay it after all."), dispute_of(invoice_id=invoice.pk)]
         case ((INVOICE.SUBMITTED | INVOICE.REJECTED), False):
             offers = [_withdraw(invoice)]
         case _:
@@ -125,14 +127,22 @@ def of_invoice(invoice: Invoice, actor: Actor) -> list[Action]:
 def of_dispute(dispute: Dispute, actor: Actor) -> list[Action]:
     """The provider answers once; then an admin rules."""
     if dispute.status == Dispute.Status.OPEN and not actor.is_buyer:
-        return of(actor, [post(f"/v1/disputes/{dispute.pk}/answer", "Say your side before answer_by.")])
+        return of(
+            actor, [post(f"/v1/disputes/{dispute.pk}/answer", "Say your side before answer_by.", "answer", keyed=False)]
+        )
     if dispute.status in (Dispute.Status.RULED, Dispute.Status.FAILED):
         return []
     return [get(f"/v1/disputes/{dispute.pk}", "See whether it is ruled.")]
 
 
-def _dispute_of(invoice: Any) -> Action:
-    return post("/v1/disputes", f"Have an admin rule, with invoice_id {invoice.pk} and a reason.")
+def dispute_of(**subject: UUID | None) -> Action:
+    """Return a dispute of an invoice or of a payment, whichever is named."""
+    body = {**{name: str(id) for name, id in subject.items()}, "reason": UNDONE}
+    return post("/v1/disputes", "Dispute it, with a reason: the provider answers, an admin rules.", body=body)
+
+
+def _reject(path: str) -> Action:
+    return post(f"{path}/reject", "Refuse it, with a reason.", body=UNASKED)
 
 
 def _withdraw(invoice: Any) -> Action:

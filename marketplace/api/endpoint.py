@@ -20,12 +20,13 @@ from rest_framework.views import APIView
 
 from escrow.errors import EscrowError
 from marketplace import keys
-from marketplace.api import auth, idempotency, parsing, rates
+from marketplace.api import auth, idempotency, parsing, rates, ways_on
 from marketplace.api.auth import Actor
 from marketplace.api.bodies import NoQuery, Nothing
 from marketplace.api.downloads import Download
-from marketplace.api.errors import About, Problem
+from marketplace.api.errors import Problem
 from marketplace.api.fields import Shape
+from marketplace.api.ways_on import About
 from marketplace.models import Scope
 
 Handler = Callable[..., Any]
@@ -150,7 +151,7 @@ def serves(
 
 def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: Mapping[str, Any]) -> HttpResponseBase:
     now = timezone.now()
-    about = About(moves_money=rule.money)
+    about = About(moves_money=rule.money, sent=lambda: _sent(rule, request))
     request.about = about  # type: ignore[attr-defined]
     actor = _admit(rule, request, now, about)
     key = _idempotency_key(rule, request)
@@ -241,6 +242,18 @@ def _field_error(found: Mapping[str, Any], known: str) -> dict[str, str]:
         text = str(found["msg"])
         rule, would_pass = text[:1].lower() + text[1:], text
     return {"field": field, "rule": rule, "message": f"{field} {rule}.", "would_pass": would_pass}
+
+
+def _sent(rule: Rule, request: Request) -> object:
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not length.isascii() or not length.isdigit():
+        return None
+    body = ways_on.repeatable(lambda: request.data, int(length[:12]))
+    try:
+        rule.body.model_validate(body)
+    except ValidationError:
+        return None
+    return body
 
 
 def _parameters(request: Request) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Refusals on the wire (RFC 9457). Lives here: turning every exception into a problem, with facts and next actions.
+"""Refusals on the wire (RFC 9457). Lives here: turning every exception into a problem, with its facts.
 
 The codes and their meanings are in `marketplace.api.problems`.
 """
@@ -6,7 +6,6 @@ The codes and their meanings are in `marketplace.api.problems`.
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import uuid4
 
@@ -17,7 +16,9 @@ from rest_framework import exceptions
 from rest_framework.request import Request
 
 from escrow.errors import EscrowError, InvalidInput
+from marketplace.api import ways_on
 from marketplace.api.problems import KINDS
+from marketplace.api.ways_on import About, Asked
 
 AnyRequest = HttpRequest | Request
 """Django REST framework wraps the request of an endpoint; other views have Django's own."""
@@ -69,28 +70,6 @@ class Problem(Exception):
         self.retryable = retryable
         self.untouched = untouched
         """Whether it is certain, for a fault of ours too, that the request has had no effect."""
-
-
-@dataclass(slots=True)
-class About:
-    """What is known of the call that failed: set on the request as soon as it is known."""
-
-    moves_money: bool = False
-    scope: str = ""
-    session_id: str | None = None
-    facts: dict[str, object] = field(default_factory=dict)
-    quota: dict[str, str] = field(default_factory=dict)
-    """The headers that say what the key has left of its quota."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The request that a problem answers."""
-
-    method: str
-    path: str
-    request_id: str
-    about: About
 
 
 def invalid(name: str, rule: str, would_pass: str) -> Problem:
@@ -149,7 +128,9 @@ def handle(exc: Exception, context: Mapping[str, Any]) -> HttpResponse:
 def answer(exc: Exception, request: AnyRequest) -> HttpResponse:
     """Return the problem document of an exception as a response."""
     about = getattr(request, "about", None) or About()
-    asked = Asked(request.method or "GET", request.path, request_id(request), about)
+    asked = Asked(
+        request.method or "GET", request.path, request_id(request), about, request.META.get("QUERY_STRING", "")
+    )
     status, headers, body = render(exc, asked)
     headers["Cache-Control"] = "no-store"
     return HttpResponse(body, status=status, content_type=CONTENT_TYPE, headers=headers)
@@ -176,42 +157,12 @@ def render(exc: Exception, asked: Asked) -> tuple[int, dict[str, str], str]:
     document["retryable"] = problem.retryable
     if asked.about.moves_money:
         document["outcome"] = "unknown" if kind.status >= 500 and not problem.untouched else "not_charged"
-    document["next_actions"] = next_actions(problem, asked)
+    document["next_actions"] = [way.model_dump() for way in ways_on.after(problem.code, problem.facts, asked)]
     document["request_id"] = asked.request_id
     headers = {**asked.about.quota, **problem.headers}
     if kind.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="agent market"'
     return kind.status, headers, json.dumps(document, separators=(",", ":"))
-
-
-def next_actions(problem: Problem, asked: Asked) -> list[dict[str, str]]:
-    """Return what can be sent next to get further, most useful first."""
-    actions: list[tuple[str, str, str]] = []
-    about = asked.about
-    session = f"/v1/sessions/{about.session_id}" if about.session_id else None
-    match problem.code:
-        case "insufficient_funds" if session and about.scope == "payer":
-            actions = [
-                (
-                    "POST",
-                    f"{session}/top-up",
-                    "Move more of the pool's money into the session, then repeat the request.",
-                )
-            ]
-        case "insufficient_funds" | "policy_denied" if session:
-            actions = [("GET", session, "See what is left and what the policy allows.")]
-        case "insufficient_funds":
-            actions = [("GET", "/v1/pools", "See what the pools hold; top one up, then repeat the request.")]
-        case "idempotency_conflict" if session:
-            actions = [("GET", f"/v1/payments?session_id={about.session_id}", "See what the key has done already.")]
-        case "conflict" | "already_redeemed" | "duplicate_invoice" if asked.method == "POST":
-            actions = [("GET", _subject(asked.path), "Read its state and its next actions.")]
-        case "not_settled_yet":
-            actions = [("GET", _subject(asked.path), "Read its status: a receipt is there once it is settling.")]
-        case "internal" | "unavailable":
-            actions = [(asked.method, asked.path, "Repeat the request with the same Idempotency-Key.")]
-    actions.append(("GET", f"/docs/errors/{problem.code}", "Read what this code means and what helps."))
-    return [{"method": method, "path": path, "why": why} for method, path, why in actions]
 
 
 def request_id(request: AnyRequest) -> str:
@@ -221,8 +172,3 @@ def request_id(request: AnyRequest) -> str:
         known = str(uuid4())
         request.request_id = known  # type: ignore[union-attr]
     return str(known)
-
-
-def _subject(path: str) -> str:
-    parts = path.split("/")
-    return "/".join(parts[:4]) if len(parts) > 4 else path

@@ -38,6 +38,11 @@ class OneKey(Endpoint):
     """One key."""
 
     @serves(auth.OWNER, answer=shapes.Key)
+    def get(self, call: Call, key_id: UUID) -> shapes.Key:
+        """Read a key: never its secret, which nobody has."""
+        return show.key(scope.one(scope.keys(call.actor), key_id))
+
+    @serves(auth.OWNER, answer=shapes.Key)
     def delete(self, call: Call, key_id: UUID) -> shapes.Key:
         """Revoke a key at once."""
         return show.key(keys.revoke(key=scope.one(scope.keys(call.actor), key_id), now=call.now))

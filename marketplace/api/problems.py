@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from marketplace.api.fields import Amount, Id, JsonObject, Moment, Shape
-from marketplace.api.shapes import Action
+from marketplace.api.ways_on import Action
 
 
 @dataclass(frozen=True, slots=True)

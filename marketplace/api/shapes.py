@@ -7,20 +7,13 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from marketplace.api import chain_shapes
+from marketplace.api import chain_shapes, ways_on
 from marketplace.api.bodies import DisputeStatus, InvoiceStatus, PaymentStatus, PricingIn, TaskStatus
 from marketplace.api.fields import Amount, Id, JsonObject, Moment, PolicyOut, Shape, SignedAmount
 
 USDC = Literal["USDC"]
 Item = TypeVar("Item")
-
-
-class Action(Shape):
-    """A request that makes sense now."""
-
-    method: Literal["GET", "POST", "DELETE"]
-    path: str
-    why: str
+Action = ways_on.Action
 
 
 class Page(Shape, Generic[Item]):

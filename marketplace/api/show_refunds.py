@@ -1,10 +1,15 @@
 """From refunds to their shape, and what makes sense next with one."""
 
+from typing import Final
+
 from escrow.models import Payment, Refund
 from marketplace.api import actions, refund_shapes
 from marketplace.api.auth import Actor
-from marketplace.api.shapes import Action
 from marketplace.api.show import provider_id
+from marketplace.api.ways_on import Action, get, post
+
+DECLINED: Final = {"reason": "It was delivered as asked for."}
+"""A reason that can be sent as it is; whoever has a better one says that."""
 
 
 def refund(row: Refund, actor: Actor) -> refund_shapes.Refund:
@@ -29,15 +34,15 @@ def refund(row: Refund, actor: Actor) -> refund_shapes.Refund:
 
 def _next(row: Refund, actor: Actor) -> list[Action]:
     """A request is the provider's to answer. Its payer need not wait for that: what is settled can be disputed only so long."""
-    path, payment = f"/v1/refunds/{row.pk}", actions.get(f"/v1/payments/{row.payment_id}", "See what is left of it.")
+    path, payment = f"/v1/refunds/{row.pk}", get(f"/v1/payments/{row.payment_id}", "See what is left of it.")
     if row.status == Refund.Status.PAID:
         return [payment]
     if not actor.is_buyer:
         if row.status != Refund.Status.REQUESTED:
             return [payment]
-        offers = [actions.post(f"{path}/grant", "Give it back."), actions.post(f"{path}/decline", "Say no, and why.")]
+        offers = [post(f"{path}/grant", "Give it back."), post(f"{path}/decline", "Say no, and why.", body=DECLINED)]
         return actions.of(actor, [*offers, payment])
     offers = [payment]
     if row.payment.status in (Payment.Status.PAYABLE, Payment.Status.SETTLED):
-        offers.append(actions.post("/v1/disputes", "Have somebody rule, with its payment_id and a reason."))
+        offers.append(actions.dispute_of(payment_id=row.payment_id))
     return actions.of(actor, offers)

@@ -5,6 +5,7 @@ nothing, an agent that nobody knows) it hands on to Django as it came, so that t
 """
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import datetime
 from functools import lru_cache
@@ -18,12 +19,13 @@ from escrow import money, payments, verdicts
 from escrow.errors import EscrowError
 from escrow.verdicts import MAX_KNOWN
 from marketplace import keys
-from marketplace.api import endpoint, errors, idempotency, parsing, show_sent
+from marketplace.api import endpoint, errors, idempotency, parsing, show_sent, ways_on
 from marketplace.api.bodies import PaymentIn
-from marketplace.api.errors import About, Asked, Problem
+from marketplace.api.errors import Problem
 from marketplace.api.rates import Standing
-from marketplace.lane import quotas
-from marketplace.lane.batches import OUTAGES, TIMEOUTS, Batches, Full, GivenUp
+from marketplace.api.ways_on import About, Asked
+from marketplace.lane import faults, quotas
+from marketplace.lane.batches import Batches
 from marketplace.lane.statement import Decision, Order
 
 Scope = MutableMapping[str, Any]
@@ -31,9 +33,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 PATH: Final = "/v1/payments"
-RETRY_AFTER: Final = {"Retry-After": str(errors.RETRY_AFTER_SECONDS)}
 _MAX_BODY: Final = settings.LANE_MAX_BODY_BYTES
 _TLS_ONLY: Final = settings.SECURE_SSL_REDIRECT
 """Then Django redirects a plain request."""
@@ -109,7 +111,7 @@ class Door:
             return
         try:
             order = self._order(headers, body)
-            answer = await self._answer(order, quotas.before(order, scope))
+            answer = await self._answer(order, quotas.before(order, scope), body)
         except NotForTheLane:
             await self._hand_on(scope, _replayed(body, receive), send)
             return
@@ -141,13 +143,15 @@ class Door:
             request_hash=idempotency.hash_of("POST", PATH, raw),
         )
 
-    async def _answer(self, order: Order, standing: Standing | None) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    async def _answer(self, order: Order, standing: Standing | None, body: bytes) -> Answer:
+        about = About(moves_money=True, sent=lambda: ways_on.repeatable(lambda: json.loads(body), len(body)))
+        about.quota = standing.headers if standing else {}
         if standing is not None and not standing.is_within:
-            return _problem(standing.refusal(), About(moves_money=True))
+            return _problem(standing.refusal(), about)
         try:
             decision, opinion = await self._batches.decide(order)
         except Exception as fault:  # noqa: BLE001 - every fault is an answer; what it is not sure of, it says so
-            return _problem(_of_fault(fault), About(moves_money=True, quota=standing.headers if standing else {}))
+            return _problem(faults.problem_of(fault), about)
         if not decision.admitted:
             raise NotForTheLane
         standing = standing or quotas.admitted(order)
@@ -162,7 +166,7 @@ class Door:
             verdict, amount_micros=order.amount_micros, denial=opinion.denial, key=order.idempotency_key
         )
         quotas.refused(order, refusal)
-        about = About(moves_money=True, scope=decision.scope, session_id=decision.session_id, quota=standing.headers)
+        about.scope, about.session_id, about.quota = decision.scope, decision.session_id, standing.headers
         return _problem(refusal, about)
 
 
@@ -213,7 +217,7 @@ def _is_host_allowed(host: bytes) -> bool:
     return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
 
-def _sent(order: Order, decision: Decision, standing: Standing) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def _sent(order: Order, decision: Decision, standing: Standing) -> Answer:
     verdict = decision.verdict
     shown = show_sent.sent_json(
         id=cast("str", verdict.payment_id),
@@ -235,28 +239,12 @@ def _sent(order: Order, decision: Decision, standing: Standing) -> tuple[int, li
     return 201, headers, shown.encode()
 
 
-def _problem(fault: Exception, about: About) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+def _problem(fault: Exception, about: About) -> Answer:
     request_id = str(uuid4())
     status, more, document = errors.render(fault, Asked("POST", PATH, request_id, about))
     headers = [(name.lower().encode(), value.encode()) for name, value in more.items()]
     headers += [(b"content-type", errors.CONTENT_TYPE.encode()), (b"x-request-id", request_id.encode())]
     return status, headers, document.encode()
-
-
-def _of_fault(fault: Exception) -> Problem:
-    if isinstance(fault, Full):
-        return _unavailable("Too many payments are waiting already; this one was not tried.", untouched=True)
-    if isinstance(fault, (GivenUp, *TIMEOUTS)):
-        detail = "The accounts of this payment were busy for too long; nothing of it was done."
-        return _unavailable(detail, untouched=True)
-    if isinstance(fault, OUTAGES):
-        return _unavailable("The database did not answer in time.", untouched=False)
-    # Logged where it was caught; what is not known is not said to have had no effect.
-    return Problem("internal", "Something broke here; the fault is logged.", retryable=True)
-
-
-def _unavailable(detail: str, *, untouched: bool) -> Problem:
-    return Problem("unavailable", detail, headers=RETRY_AFTER, retryable=True, untouched=untouched)
 
 
 async def _body(receive: Receive) -> bytes | None:

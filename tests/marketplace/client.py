@@ -13,6 +13,7 @@ from django.urls import Resolver404, resolve
 from jsonschema import Draft202012Validator, FormatChecker
 
 from marketplace.api.docs import openapi
+from marketplace.api.problems import KINDS
 
 FORMATS = FormatChecker(formats=["uuid"])
 
@@ -92,11 +93,55 @@ def check_documented(method: str, path: str, answer: Answer) -> None:
         schema = content[kind]["schema"]
     if kind == "text/csv":
         return
+    check_actions(answer.json)
     errors = list(validator(json.dumps(schema)).iter_errors(answer.json))
     assert not errors, f"{method} {path} {answer.status}: {errors[0].message} at {errors[0].json_path}"
     if kind == "application/problem+json":
         assert answer.json["status"] == answer.status
         assert answer.json["request_id"] == answer.headers["X-Request-Id"]
+
+
+def check_actions(value: Any) -> None:
+    """Assert that every next action in an answer can be sent: its path, method, body and headers are what the document says."""
+    if isinstance(value, list):
+        for item in value:
+            check_actions(item)
+    if not isinstance(value, dict):
+        return
+    for action in value.get("next_actions") or ():
+        check_action(action)
+    for name, member in value.items():
+        if name not in ("metadata", "brief", "deliverable", "payload", "body"):  # what callers say, in whatever form
+            check_actions(member)
+
+
+def check_action(action: dict[str, Any]) -> None:
+    """Assert that a next action can be sent as it is, but for the members that it says are the caller's to know."""
+    path, _, query = action["path"].partition("?")
+    if path.startswith("/docs/errors/"):
+        assert (action["method"], path.removeprefix("/docs/errors/") in KINDS) == ("GET", True), action
+        return
+    template = template_of(path)
+    assert template is not None, action
+    operation = document()["paths"][template].get(action["method"].lower())
+    assert operation is not None, action
+    said = {at["name"]: at for at in operation["parameters"]}
+    assert {part.partition("=")[0] for part in query.split("&") if part} <= set(said), action
+    required = [at["name"] for at in operation["parameters"] if at["in"] == "header" and at["required"]]
+    assert action.get("headers", []) == required, action
+    if action["method"] != "POST":
+        assert not {"body", "needs"} & set(action), action
+        return
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    if action.get("needs") == ["the same body"]:
+        return
+    if "needs" in action:
+        shape = document()["components"]["schemas"][schema["$ref"].split("/")[-1]]
+        assert "body" not in action, action
+        assert set(shape.get("required", ())) <= set(action["needs"]) <= set(shape["properties"]), action
+        return
+    errors = list(validator(json.dumps(schema)).iter_errors(action["body"]))
+    assert not errors, f"{action}: {errors[0].message}"
 
 
 @cache

@@ -83,6 +83,7 @@ def test_a_fault_of_ours_is_logged_under_its_id_and_says_that_the_outcome_is_unk
     assert answer.json["request_id"] in caplog.text
     assert answer.json["next_actions"][0] == {
         "method": "POST", "path": "/v1/payments", "why": "Repeat the request with the same Idempotency-Key.",
+        "headers": ["Idempotency-Key"], "body": PAY,
     }  # fmt: skip
 
 

@@ -230,6 +230,7 @@ def test_what_a_session_key_may_change_is_this_list(world: World) -> None:
         ("POST", "v1/invoices/<uuid:invoice_id>/approve"),
         ("POST", "v1/invoices/<uuid:invoice_id>/reject"),
         ("POST", "v1/disputes"),
+        ("POST", "v1/refunds"),  # asks; the provider answers
     }, (
         "an agent's key spends and reviews; it changes no policy, key, webhook or freeze: is the new operation one of these?"
     )
