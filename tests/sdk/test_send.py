@@ -176,6 +176,17 @@ def test_a_refusal_by_the_market_itself_ends_a_doubt(market: Market, buyer: Sync
     assert (caught.value.outcome, market.charged) == ("not_charged", 0)
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 429])
+def test_a_refusal_that_leaves_no_doubt_says_that_nothing_was_charged(
+    market: Market, buyer: SyncClient, status: int
+) -> None:
+    """A gateway's page states no outcome, and a request that was refused has had none."""
+    market.faults.append((status, {"Retry-After": "60"}))
+    with pytest.raises(agentmarket.AgentMarketError) as caught:
+        buyer.payment.send(to="agent://a.acme.dev", amount="0.008")
+    assert (caught.value.status, caught.value.outcome, market.charged) == (status, "not_charged", 0)
+
+
 def test_a_market_that_was_never_reached_charged_nothing() -> None:
     client = SyncClient(PAYER_KEY, base_url="http://127.0.0.1:9", retries=QUICK)
     with client, pytest.raises(agentmarket.Unreachable) as caught:
