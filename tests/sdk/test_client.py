@@ -237,7 +237,10 @@ class TestErrors:
             "policy_version": 3,
             "available_at": "2026-01-01T00:00:00Z",
             "checkpoint": {"budget": "1.00", "spent": "0.90", "remaining": "0.10", "colour": "new"},
-            "next_actions": [{"method": "POST", "path": "/v1/x", "why": "top up", "body": {"amount": "1.00"}}],
+            "next_actions": [
+                {"method": "POST", "path": "/v1/x", "why": "top up", "body": {"amount": "1.00"}},
+                {"needs": ["to"]},
+            ],
         }
         error = refusal(reply(402, json.dumps(document).encode()), key="k")
         assert isinstance(error, agentmarket.BudgetExhausted)
@@ -247,6 +250,7 @@ class TestErrors:
             datetime(2026, 1, 1, tzinfo=UTC),
             {"amount": "1.00"},
         )
+        assert error.next_actions[1] == agentmarket.NextAction("", "", "", needs=("to",))
         waiting = refusal(reply(403, b'{"code":"approval_required","approval_id":"a","available_at":7}'))
         assert (type(waiting), waiting.approval_id, waiting.available_at) == (agentmarket.ApprovalRequired, "a", None)
 

@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from agentmarket.errors import InvalidReply
+from agentmarket.errors import InvalidReply, NextAction
 
 Reader = Callable[[object], Any]
 _KNOWN: "dict[type[Answer], dict[str, tuple[Reader, bool]]]" = {}
@@ -83,7 +83,7 @@ def _reader(hint: Any) -> Reader:
         return _moment
     if issubclass(hint, Answer):
         return lambda value: _read(hint, value)
-    return _record(hint) if hasattr(hint, "__dataclass_fields__") else _exactly(hint)
+    return _next_action if hint is NextAction else _exactly(hint)
 
 
 def _exactly(kind: type) -> Reader:
@@ -108,16 +108,10 @@ def _many(reader: Reader) -> Reader:
     return read
 
 
-def _record(kind: type) -> Reader:
-    """A plain dataclass of strings (NextAction): missing fields are empty or their default, new ones are dropped."""
-    empty = {item.name: "" if item.default is MISSING else item.default for item in fields(kind)}
-
-    def read(value: object) -> object:
-        if not isinstance(value, Mapping):
-            raise _Unreadable(f"expected an object, got {type(value).__name__}")
-        return kind(**{name: value.get(name, missing) for name, missing in empty.items()})
-
-    return read
+def _next_action(value: object) -> NextAction:
+    if not isinstance(value, Mapping):
+        raise _Unreadable(f"expected an object, got {type(value).__name__}")
+    return NextAction.read(value)
 
 
 def _moment(value: object) -> datetime:

@@ -31,9 +31,24 @@ class NextAction:
     why: str
     #: can be sent as it is; None when the request needs none, or one that only you can write
     body: Any = None
+    #: members of the body that only you know
+    needs: tuple[str, ...] = ()
+    #: to be sent beside key and content type
+    headers: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Self:
+        """From JSON: what is missing is empty, what is new is dropped."""
+        method, path, why = (str(said.get(name, "")) for name in ("method", "path", "why"))
+        needs, headers = (said.get(name) for name in ("needs", "headers"))
+        return cls(method, path, why, said.get("body"), _names(needs), _names(headers))
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} ({self.why})" if self.why else f"{self.method} {self.path}"
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 @dataclass(frozen=True)

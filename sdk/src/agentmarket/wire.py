@@ -218,13 +218,7 @@ def _outcome(value: object) -> errors.Outcome | None:
 
 def _next_actions(value: object) -> tuple[errors.NextAction, ...]:
     items = value if isinstance(value, list) else []
-    return tuple(
-        errors.NextAction(
-            **{name: str(item.get(name, "")) for name in ("method", "path", "why")}, body=item.get("body")
-        )
-        for item in items
-        if isinstance(item, dict)
-    )
+    return tuple(errors.NextAction.read(item) for item in items if isinstance(item, dict))
 
 
 def _field_errors(value: object) -> tuple[errors.FieldError, ...]:
