@@ -66,6 +66,8 @@ class Market:
     opening: int = 0
     agents: dict[str, JSON] = field(default_factory=dict)
     events: list[JSON] = field(default_factory=list)
+    webhooks: dict[str, JSON] = field(default_factory=dict)
+    deliveries: list[JSON] = field(default_factory=list)
     #: the receipt of a payment, by its id
     prove: Callable[[str], JSON] | None = None
     redeemed: dict[str, str] = field(default_factory=dict)
@@ -380,6 +382,16 @@ class Market:
         self.disputes[dispute["id"]] = dispute
         return 201, dispute
 
+    def make_webhook(self, body: JSON) -> tuple[int, JSON]:
+        webhook = {**body, "id": str(uuid.uuid4()), "status": "active", "position": 7, "pending": 0}
+        self.webhooks[webhook["id"]] = webhook
+        return 201, {**webhook, "secret": "whsec_b25l"}
+
+    def deliver(self, webhook_id: str) -> JSON:
+        one = {"id": str(uuid.uuid4()), "webhook_id": f"test_{webhook_id}", "type": "webhook.test", "status": "pending"}
+        self.deliveries.append(one)
+        return one
+
     def _payment(self, payment_id: str) -> JSON:
         if payment_id not in self.payments:
             raise Refused(404, "not_found", "There is no such payment.")
@@ -490,6 +502,18 @@ class Market:
         ("GET", "/v1/agents/([^/]+)", lambda m, s, k, n: (200, m.agents[n])),
         ("GET", "/v1/events", lambda m, s, k: m.feed(s)),
         ("GET", "/v1/me", lambda m, s, k: m.me(k)),
+        ("POST", "/v1/webhooks", lambda m, s, k: m.make_webhook(s.body)),
+        ("GET", "/v1/webhooks", lambda m, s, k: m.listed([*m.webhooks.values()], s)),
+        ("GET", "/v1/webhooks/([^/]+)", lambda m, s, k, i: (200, m.webhooks[i])),
+        ("DELETE", "/v1/webhooks/([^/]+)", lambda m, s, k, i: (200, m.webhooks.pop(i))),
+        ("POST", "/v1/webhooks/([^/]+)/test", lambda m, s, k, i: (202, m.deliver(i))),
+        ("POST", "/v1/webhooks/([^/]+)/replay", lambda m, s, k, i: (200, m.webhooks[i] | s.body)),
+        (
+            "POST",
+            "/v1/webhooks/([^/]+)/rotate-secret",
+            lambda m, s, k, i: (200, m.webhooks[i] | {"secret": "whsec_dHdv"}),
+        ),
+        ("GET", "/v1/webhooks/([^/]+)/deliveries", lambda m, s, k, i: m.listed(m.deliveries, s)),
         ("DELETE", "/v1/keys/([^/]+)", lambda m, s, k, i: (200, {"id": i})),
     ]
 
@@ -501,7 +525,7 @@ _KEYLESS = (
 
 
 def _moves_money(path: str) -> bool:
-    return not path.endswith(_KEYLESS)
+    return not path.endswith(_KEYLESS) and not path.startswith("/v1/webhooks")
 
 
 def _key_session(bearer: str) -> str | None:

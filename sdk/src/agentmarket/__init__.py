@@ -75,6 +75,7 @@ from agentmarket.proofs import Expected, Receipt, Verified, verify_all
 from agentmarket.resources.sessions import OpenedSession
 from agentmarket.retries import Retries
 from agentmarket.seller import Seller
+from agentmarket.webhooks import InvalidWebhook
 from agentmarket.wire import request_hash
 
 __version__ = "0.2.0"
@@ -107,6 +108,7 @@ __all__ = [
     "InvalidAmount",
     "InvalidReply",
     "InvalidRequest",
+    "InvalidWebhook",
     "Invoice",
     "Key",
     "Me",
