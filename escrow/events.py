@@ -24,10 +24,11 @@ def record(
     payload: Mapping[str, object],
     pool: Pool | None = None,
     party: Party | None = None,
+    payer_id: UUID | None = None,
 ) -> None:
-    """Record an event for the payer of a pool, for a party, or for both, in the caller's database transaction."""
+    """Record an event for a payer (the one of a pool), for a party, or for both, in the caller's database transaction."""
     with connection.cursor() as cursor:
-        told = [pool.payer_id if pool else None, party.pk if party else None]
+        told = [pool.payer_id if pool else payer_id, party.pk if party else None]
         cursor.execute(_RECORD, [*told, type, subject_type, subject_id, json.dumps(payload)])
 
 
@@ -86,3 +87,9 @@ def feed(*, payer_id: UUID | None = None, party_id: UUID | None = None, after: i
     mine = Event.objects.filter(payer_id=payer_id) if payer_id else Event.objects.filter(party_id=party_id)
     published = EventMark.objects.values("published_id")[:1]
     return mine.filter(id__gt=after, id__lte=Subquery(published)).order_by("id")[:limit]
+
+
+def published() -> int:
+    """Return the mark: up to which id events are shown now."""
+    mark = EventMark.objects.values_list("published_id", flat=True).first()
+    return mark or 0

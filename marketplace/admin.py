@@ -15,7 +15,18 @@ from django.utils.html import format_html
 from escrow import money
 from escrow.errors import EscrowError
 from marketplace import agents, keys, tasks
-from marketplace.models import Agent, ApiKey, Offering, Payer, Provider, Scope, Task
+from marketplace.models import (
+    Agent,
+    ApiKey,
+    Delivery,
+    Offering,
+    Payer,
+    Provider,
+    Scope,
+    Task,
+    WebhookEndpoint,
+)  # fmt: skip
+from marketplace.webhook_desk import DeliveryDesk, EndpointDesk
 
 if TYPE_CHECKING:
     Desk = admin.ModelAdmin[Any]
@@ -263,3 +274,7 @@ class TaskAdmin(ReadOnly, Desk):
     def budget(self, obj: Task) -> str:
         """The budget as people write it."""
         return money.render(obj.budget_micros)
+
+
+admin.site.register(WebhookEndpoint, EndpointDesk)
+admin.site.register(Delivery, DeliveryDesk)

@@ -1,7 +1,8 @@
 """The market's rows: who buys, who sells, what is sold, with which key, and the tasks between them.
 
 Lives here: fields, constraints, statuses and their moves. Money does not: it is in `escrow.models`, and a task's money
-is a hold there. What a row means to a caller (rules, refusals) is in the verb modules of this package.
+is a hold there. What a row means to a caller (rules, refusals) is in the verb modules of this package. The rows of
+webhooks have a room of their own, `marketplace.webhook_rows`, and are named here with the others.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,21 +12,17 @@ from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Now
 
-from escrow.models.types import Moves, UuidV7
+from escrow.models.types import Moves
+from marketplace.rows import Row
+from marketplace.webhook_rows import Delivery, WebhookEndpoint
+
+__all__ = [
+    "Agent", "ApiKey", "Delivery", "IdempotencyRecord", "Offering", "Payer", "Pricing", "Provider", "Scope", "Task",
+    "Terms", "WebhookEndpoint",
+]  # fmt: skip
 
 AGENT_URI_PATTERN = r"^agent://[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$"
-
-
-class Row(models.Model):
-    """A row whose id is a UUID of version 7, so that ids sort by age and a cursor needs no other column."""
-
-    id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
-
-    class Meta:
-        abstract = True
 
 
 class Scope(models.TextChoices):

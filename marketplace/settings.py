@@ -199,6 +199,8 @@ CELERY_BEAT_SCHEDULE = {
     "publish": every("escrow.publish_sweep", 1.0),
     "reconcile": every("escrow.reconcile", 300.0),
     "tasks": every("marketplace.task_sweep", 30.0),
+    "webhooks": every("marketplace.webhook_sweep", 1.0),
+    "webhook-memory": every("marketplace.webhook_forget", 3_600.0),
 }
 CELERY_BEAT_MAX_LOOP_INTERVAL = 0.5  # seconds; the default of 5 would round the short sweeps up
 
@@ -236,6 +238,28 @@ POOL_EXPIRY = env_int("POOL_EXPIRY", 90 * 24 * 3600)  # seconds; then the payer 
 POOL_CLOSE_MARGIN = env_int("POOL_CLOSE_MARGIN", 24 * 24 * 3600)  # closing starts so early that every timer can end
 SWEEP_LIMIT = env_int("SWEEP_LIMIT", 100)  # rows a sweep takes at once; the next one takes the rest
 CLOSE_DELAY = env_int("CLOSE_DELAY", 3_600)  # seconds between the request to close and the reclaim: batches land in it
+
+# --- Webhooks: requests that we make to addresses that users name ------------------------------------------------------
+LOCAL_WEBHOOKS = env_bool("LOCAL_WEBHOOKS")  # http and this machine's own addresses, for a market tried on one machine
+if PRODUCTION and LOCAL_WEBHOOKS:
+    raise ImproperlyConfigured(
+        "LOCAL_WEBHOOKS must be off when ENVIRONMENT is production: it lets users call this machine."
+    )
+OUTSIDE_REFUSED_NETWORKS = env_list("OUTSIDE_REFUSED_NETWORKS")  # public networks of your own: never called either
+OUTSIDE_LOOKUP_SECONDS = 5.0  # for a host's addresses: a name server that never answers must not hold a web thread
+OUTSIDE_ANSWER_BYTES = 16 * 1024  # of an answer are read; nothing of it is kept
+WEBHOOK_MAX_ENDPOINTS = env_int("WEBHOOK_MAX_ENDPOINTS", 10)  # of one owner: each gets every event
+WEBHOOK_TIMEOUT_SECONDS = 15.0  # for an attempt in all: a receiver stores the message and answers, and works afterwards
+WEBHOOK_RETRY_SECONDS = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)  # three days: a weekend's outage
+WEBHOOK_JITTER = 0.1  # of each pause: what failed together must not come again together
+WEBHOOK_LEASE_SECONDS = 30  # above the timeout: an attempt that was cut off is made again after it
+WEBHOOK_THREADS = env_int("WEBHOOK_THREADS", 8)  # attempts at once in a worker process; each waits for its receiver
+WEBHOOK_PER_ENDPOINT = 4  # of them to one endpoint; half the threads at most to all that fail, one to each of those
+WEBHOOK_FAN_OUT = 500  # events of an endpoint in a sweep: a short database transaction
+WEBHOOK_MAX_PENDING = 10_000  # deliveries that wait for one endpoint; the rest of its feed waits in the feed
+WEBHOOK_DISABLE_AFTER = timedelta(days=5)  # of nothing but failures, and a delivery given up: nobody is there
+WEBHOOK_KEEP = timedelta(days=30)  # what is delivered or given up is listed so long, and can be sent again
+WEBHOOK_OVERLAP_SECONDS = 24 * 3600  # after a rotation both secrets sign: a day to give receivers the new one
 
 # --- The API ---------------------------------------------------------------------------------------------------------
 API_MAX_BODY_BYTES = 256 * 1024  # a deliverable fits; a flood of megabytes does not

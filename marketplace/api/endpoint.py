@@ -7,7 +7,7 @@ by `marketplace.api.schema` and walked by the tests: there is no second list to 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 from uuid import UUID, uuid4
 
 from django.http import HttpResponse
@@ -19,7 +19,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from escrow.errors import EscrowError
-from marketplace import keys
+from marketplace import keys, webhooks
 from marketplace.api import auth, idempotency, parsing, rates, ways_on
 from marketplace.api.auth import Actor
 from marketplace.api.bodies import NoQuery, Nothing
@@ -61,8 +61,12 @@ class Rule:
     csv: bool
     """Whether it answers in CSV too, to those who ask for that."""
     reveals: bool
-    """Whether the answer shows an API key, derived from the idempotency record. Where no money moves that header is
+    """Whether the answer shows a secret, derived from the idempotency record. Where no money moves that header is
     optional: whoever sends it can ask again for an answer that was lost."""
+    revealed: str
+    """The member that shows it: ``api_key``, or the ``secret`` of a webhook."""
+    before: "Callable[[Call], None] | None"
+    """What is checked outside of every database transaction, because it waits for the network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +124,8 @@ def serves(
     pays: bool = False,
     csv: bool = False,
     reveals: bool = False,
+    revealed: Literal["api_key", "secret"] = "api_key",
+    before: Callable[[Call], None] | None = None,
 ) -> Callable[[Handler], Handler]:
     """Declare a method of an `Endpoint`: it gets a `Call` and the path's parts, and returns a shape or a `Reply`."""
     if money and not scopes:
@@ -135,6 +141,8 @@ def serves(
         pays=pays,
         csv=csv,
         reveals=reveals,
+        revealed=revealed,
+        before=before,
     )
 
     def declare(handler: Handler) -> Handler:
@@ -151,7 +159,7 @@ def serves(
 
 def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: Mapping[str, Any]) -> HttpResponseBase:
     now = timezone.now()
-    about = About(moves_money=rule.money, sent=lambda: _sent(rule, request))
+    about = About(moves_money=rule.money, sent=lambda: ways_on.sent(rule.body, request))
     request.about = about  # type: ignore[attr-defined]
     actor = _admit(rule, request, now, about)
     key = _idempotency_key(rule, request)
@@ -160,21 +168,22 @@ def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: M
     raw = {} if request.method in SAFE_METHODS else request.data
     body = read(rule.body, raw)
     request_hash = idempotency.hash_of(str(request.method), request.path, raw) if key else b""
+    call = Call(
+        caller=actor,
+        body=body,
+        query=query,
+        now=now,
+        about=about,
+        idempotency_key=key,
+        request_hash=request_hash,
+        media_type=request.accepted_renderer.media_type,
+    )
+    if rule.before is not None:
+        rule.before(call)
 
     def handle(record_id: UUID | None = None) -> Any:
-        call = Call(
-            caller=actor,
-            body=body,
-            query=query,
-            now=now,
-            about=about,
-            idempotency_key=key,
-            request_hash=request_hash,
-            record_id=record_id,
-            media_type=request.accepted_renderer.media_type,
-        )
         try:
-            return handler(view, call, **path)
+            return handler(view, replace(call, record_id=record_id), **path)
         except EscrowError as refusal:
             if rule.pays and actor and refusal.code in rates.STORED_REFUSALS:
                 rates.REFUSALS.hit(actor.key.key_id)
@@ -188,10 +197,10 @@ def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: M
             result = handle()
             return _stream(result, about) if isinstance(result, Download) else _respond(_answer(rule, result), about)
         seed = uuid4()  # kept nowhere: this answer is the only one with the key
-        return _respond(_reveal(effect(seed), seed), about)
+        return _respond(_reveal(rule, effect(seed), seed), about)
     owner = cast("Actor", actor).owner_id
     answer, record_id = idempotency.once(owner_id=owner, key=key, request_hash=request_hash, effect=effect)
-    return _respond(_reveal(answer, record_id) if rule.reveals else answer, about)
+    return _respond(_reveal(rule, answer, record_id) if rule.reveals else answer, about)
 
 
 def _idempotency_key(rule: Rule, request: Request) -> str:
@@ -244,18 +253,6 @@ def _field_error(found: Mapping[str, Any], known: str) -> dict[str, str]:
     return {"field": field, "rule": rule, "message": f"{field} {rule}.", "would_pass": would_pass}
 
 
-def _sent(rule: Rule, request: Request) -> object:
-    length = request.META.get("CONTENT_LENGTH") or "0"
-    if not length.isascii() or not length.isdigit():
-        return None
-    body = ways_on.repeatable(lambda: request.data, int(length[:12]))
-    try:
-        rule.body.model_validate(body)
-    except ValidationError:
-        return None
-    return body
-
-
 def _parameters(request: Request) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, values in request.query_params.lists():
@@ -273,10 +270,10 @@ def _answer(rule: Rule, result: Any) -> idempotency.Answer:
     return idempotency.Answer(rule.status, result.model_dump_json())
 
 
-def _reveal(answer: idempotency.Answer, record_id: UUID) -> idempotency.Answer:
-    """Add the API key to the answer that shows it. It is not in the stored one; the record's id gives it again."""
-    text = keys.text_of(*keys.derive(record_id))
-    return replace(answer, body=f'{answer.body[:-1]},"api_key":"{text}"}}')
+def _reveal(rule: Rule, answer: idempotency.Answer, record_id: UUID) -> idempotency.Answer:
+    """Add the secret to the answer that shows it. It is not in the stored one; the record's id gives it again."""
+    text = webhooks.secret_of(record_id) if rule.revealed == "secret" else keys.text_of(*keys.derive(record_id))
+    return replace(answer, body=f'{answer.body[:-1]},"{rule.revealed}":"{text}"}}')
 
 
 def _stream(download: Download, about: About) -> HttpResponseBase:

@@ -126,7 +126,9 @@ def wrong(rule: str, would_pass: str, within: str = "") -> PydanticCustomError:
     return PydanticCustomError("wrong", "{rule}", {"rule": rule, "would_pass": would_pass, "within": within})
 
 
-def _refused_as_wrong(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def refused_as_wrong(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a reader of the domain's as a reader of a field: its refusal is the field's error."""
+
     def reader(value: Any) -> Any:
         try:
             return read(value)
@@ -193,7 +195,7 @@ def time_text(moment: datetime) -> str:
 # --- What comes in ---------------------------------------------------------------------------------------------------
 AmountIn = Annotated[
     int,
-    BeforeValidator(_refused_as_wrong(money.parse)),
+    BeforeValidator(refused_as_wrong(money.parse)),
     WithJsonSchema({**_AMOUNT_SCHEMA, "description": "USDC, at least 0.000001."}),
 ]
 IdIn = Annotated[
@@ -202,16 +204,16 @@ IdIn = Annotated[
 MomentIn = Annotated[datetime, BeforeValidator(_read_moment), WithJsonSchema({"type": "string", "format": "date-time"})]
 AgentIn = Annotated[
     str,
-    BeforeValidator(_refused_as_wrong(_read_agent)),
+    BeforeValidator(refused_as_wrong(_read_agent)),
     WithJsonSchema(
         {"type": "string", "maxLength": 261, "pattern": r"^agent://[a-z0-9.-]+$", "examples": [AGENT_EXAMPLE]}
     ),
 ]
-PolicyIn = Annotated[Policy, BeforeValidator(_refused_as_wrong(_read_policy)), WithJsonSchema(POLICY_IN_SCHEMA)]
+PolicyIn = Annotated[Policy, BeforeValidator(refused_as_wrong(_read_policy)), WithJsonSchema(POLICY_IN_SCHEMA)]
 CapabilityIn = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64),
-    AfterValidator(_refused_as_wrong(_read_capability)),
+    AfterValidator(refused_as_wrong(_read_capability)),
 ]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)]
 """A name or a title."""

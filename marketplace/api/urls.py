@@ -17,6 +17,7 @@ from marketplace.api import (
     refunds,
     sessions,
     tasks,
+    webhooks,
 )
 from marketplace.api.docs import document, error_page, unmatched
 
@@ -79,6 +80,12 @@ endpoints: Final[list[URLPattern]] = [
     path("v1/keys", keys.Keys.as_view()),
     path("v1/keys/<uuid:key_id>", keys.OneKey.as_view()),
     path("v1/keys/<uuid:key_id>/rotate", keys.Rotate.as_view()),
+    path("v1/webhooks", webhooks.Webhooks.as_view()),
+    path("v1/webhooks/<uuid:webhook_id>", webhooks.OneWebhook.as_view()),
+    path("v1/webhooks/<uuid:webhook_id>/rotate-secret", webhooks.RotateSecret.as_view()),
+    path("v1/webhooks/<uuid:webhook_id>/test", webhooks.Test.as_view()),
+    path("v1/webhooks/<uuid:webhook_id>/deliveries", webhooks.Deliveries.as_view()),
+    path("v1/webhooks/<uuid:webhook_id>/replay", webhooks.Replay.as_view()),
     path("v1/me", accounts.Me.as_view()),
     path("v1/balance", accounts.Balance.as_view()),
     path("v1/events", accounts.Events.as_view()),

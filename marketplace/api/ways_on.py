@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
+from rest_framework.request import Request
 
 from escrow import money
 from escrow.errors import InvalidInput
@@ -182,3 +183,16 @@ def repeatable(read: Callable[[], Any], length: int) -> object:
     except Exception:  # noqa: BLE001 - whatever is wrong with it is not what the answer is about
         return None
     return found
+
+
+def sent(shape: type[Shape], request: Request) -> object:
+    """Return the body that a request came with, or None when it cannot be sent again as it is."""
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not length.isascii() or not length.isdigit():
+        return None
+    body = repeatable(lambda: request.data, int(length[:12]))
+    try:
+        shape.model_validate(body)
+    except ValidationError:
+        return None
+    return body

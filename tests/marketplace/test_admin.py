@@ -1,12 +1,17 @@
 """The admin's market pages: people and keys are made there, secrets are not shown there."""
 
 import re
+from uuid import uuid4
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.test import Client
+from django.utils import timezone
 
-from marketplace.models import ApiKey, Payer, Provider
+from marketplace import webhooks
+from marketplace.models import ApiKey, Delivery, Payer, Provider
 from tests.marketplace.client import Caller
 from tests.marketplace.conftest import World
 
@@ -110,3 +115,49 @@ def test_tasks_are_only_looked_at(world: World, desk: Client) -> None:
     assert desk.get("/admin/marketplace/task/add/").status_code == 403
     assert desk.post(f"/admin/marketplace/task/{task['id']}/delete/", {"post": "yes"}).status_code == 403
     assert desk.post(f"/admin/marketplace/task/{task['id']}/change/", {"title": "x"}).status_code == 403
+
+
+def test_webhooks_are_looked_at_and_set_going_again_with_a_reason(world: World, desk: Client, unmoved) -> None:
+    of = webhooks.create(url="https://hooks.acme.dev/in", payer=world.a.payer, seed=uuid4())
+    webhooks.test(endpoint=of, now=timezone.now())
+    webhooks.disable(endpoint=of, reason="The endpoint answered 410: it wants no more.")
+    delivery = Delivery.objects.get()
+    secret = webhooks.secret_of(of.seed)
+    for path in (
+        "webhookendpoint/",
+        f"webhookendpoint/{of.pk}/change/",
+        "delivery/",
+        f"delivery/{delivery.pk}/change/",
+    ):
+        page = desk.get(f"/admin/marketplace/{path}")
+        assert page.status_code == 200
+        assert secret not in page.content.decode()
+        assert str(of.seed) not in page.content.decode()
+    assert desk.get("/admin/marketplace/webhookendpoint/add/").status_code == 403
+    assert desk.post(f"/admin/marketplace/webhookendpoint/{of.pk}/change/", {"url": "https://x.dev"}).status_code == 403
+    assert desk.post(f"/admin/marketplace/delivery/{delivery.pk}/delete/", {"post": "yes"}).status_code == 403
+    form = {"action": "replay", "_selected_action": [str(of.pk)]}
+    with unmoved():
+        assert "Say why" in desk.post("/admin/marketplace/webhookendpoint/", form, follow=True).content.decode()
+        of.refresh_from_db()
+        assert of.status == "disabled"
+        desk.post("/admin/marketplace/webhookendpoint/", {**form, "reason": "the owner wrote that it is up again"})
+    of.refresh_from_db()
+    assert (of.status, of.reason) == ("active", "")
+    assert LogEntry.objects.get().change_message == "Replayed: the owner wrote that it is up again"
+
+
+def test_who_may_only_look_sets_no_webhook_going(world: World) -> None:
+    of = webhooks.create(url="https://hooks.acme.dev/in", payer=world.a.payer, seed=uuid4())
+    webhooks.disable(endpoint=of, reason="gone")
+    looker = get_user_model().objects.create_user("looker", password="a long enough password", is_staff=True)
+    looker.user_permissions.add(Permission.objects.get(codename="view_webhookendpoint"))
+    client = Client()
+    client.force_login(looker)
+    page = client.get("/admin/marketplace/webhookendpoint/").content.decode()
+    assert 'value="replay"' not in page
+    client.post(
+        "/admin/marketplace/webhookendpoint/", {"action": "replay", "_selected_action": [str(of.pk)], "reason": "mine"}
+    )
+    of.refresh_from_db()
+    assert of.status == "disabled"

@@ -41,6 +41,7 @@ def test_production_starts_with_secrets_of_its_own() -> None:
         ({"SECRET_KEY": "short"}, "SECRET_KEY is missing, too short or a default"),
         ({"API_KEY_PEPPER": ""}, "API_KEY_PEPPER is missing, too short or a default"),
         ({"DEBUG": "1"}, "DEBUG must be off"),
+        ({"LOCAL_WEBHOOKS": "1"}, "LOCAL_WEBHOOKS must be off"),
         ({"ENVIRONMENT": "prod"}, "must be development or production"),
     ],
 )

@@ -29,6 +29,7 @@ COMMON: Final = {
     "DJANGO_SETTINGS_MODULE": "marketplace.settings",
     "PYTHONPATH": os.pathsep.join([str(ROOT / "sdk" / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]),
     "PYTHONUNBUFFERED": "1",
+    "LOCAL_WEBHOOKS": "1",  # a newcomer's receiver is on this machine too
     "CELERY_SKIP_CHECKS": "1",  # they would load the whole API into the worker; `make check` runs them
 }
 WEB_PROCESSES: Final = 1
