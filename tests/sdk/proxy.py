@@ -37,11 +37,12 @@ class Proxy:
     answered: dict[int, int] = field(default_factory=dict)
     let_go: threading.Event = field(default_factory=threading.Event)
     _changed: threading.Condition = field(default_factory=threading.Condition)
-    _count: int = 0
+    #: how many were counted so far
+    count: int = 0
 
     def drop_next(self, times: int = 1) -> None:
         """Lose the replies of the next requests."""
-        self.faults.update({self._count + number: "drop" for number in range(1, times + 1)})
+        self.faults.update({self.count + number: "drop" for number in range(1, times + 1)})
 
     def wait_answered(self, number: int) -> int:
         """Wait until the server has answered the request of that number, whatever became of the reply."""
@@ -54,8 +55,8 @@ class Proxy:
         with self._changed:
             if method != self.method:
                 return 0, None
-            self._count += 1
-            return self._count, self.faults.get(self._count)
+            self.count += 1
+            return self.count, self.faults.get(self.count)
 
     def note(self, number: int, status: int) -> None:
         with self._changed:

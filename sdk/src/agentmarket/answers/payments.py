@@ -93,6 +93,7 @@ class Hold(Answer):
     amount: str
     status: str
     captured: str = "0.00"
+    currency: str = "USDC"
     session_id: str | None = None
     agent: str | None = None
     provider_id: str | None = None
