@@ -51,6 +51,7 @@ check: .venv/.ready node_modules/.ready ## Style, types, import law, migrations,
 	.venv/bin/compose-lint check --quiet --strict-config --fail-on medium --skip-suppressed docker-compose.yml
 	.venv/bin/hadolint Dockerfile
 	$(PY) .ci/locks.py
+	$(PY) .ci/errors.py --check
 	@echo "All checks passed."
 
 prove: .venv/.ready .venv-proofs/.ready node_modules/.ready ## The contract's proofs at full depth, an hour or two (ARGS: walks halmos slither; RUNS=n: shorter walks)

@@ -1,4 +1,4 @@
-"""What the service says of itself: the OpenAPI document and a page for each error code; and the 404 of /v1."""
+"""What the service says of itself: the OpenAPI document and the pages of the error codes; and the 404 of /v1."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 from drf_spectacular.generators import SchemaGenerator
 
-from marketplace.api import errors
+from marketplace.api import error_pages, errors
 from marketplace.api.problems import KINDS
 
 
@@ -32,7 +32,13 @@ def error_page(request: HttpRequest, code: str) -> HttpResponse:
     """Say what a code means and what helps, for a person."""
     if code not in KINDS:
         raise Http404(code)
-    return render(request, "market/error.html", {"code": code, "kind": KINDS[code], "codes": sorted(KINDS)})
+    return render(request, "market/error.html", {**error_pages.page(code), "codes": sorted(KINDS)})
+
+
+@require_safe
+def error_index(request: HttpRequest) -> HttpResponse:
+    """List every code with its status and what it means."""
+    return render(request, "market/errors.html", {"kinds": KINDS.items()})
 
 
 @csrf_exempt

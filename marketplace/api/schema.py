@@ -10,7 +10,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.plumbing import ComponentRegistry, ResolvedComponent
 from pydantic import BaseModel
 
-from marketplace.api import auth
+from marketplace.api import auth, error_pages
 from marketplace.api.endpoint import Rule
 from marketplace.api.problems import KINDS, ProblemDocument
 
@@ -120,7 +120,7 @@ class Schema(AutoSchema):  # type: ignore[misc,unused-ignore]
 
     def _examples(self, codes: list[str]) -> dict[str, Any]:
         for code in codes:
-            self._register(code, {"value": _example(code)}, kind=ResolvedComponent.EXAMPLE)
+            self._register(code, {"value": error_pages.example(code)}, kind=ResolvedComponent.EXAMPLE)
         return {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
 
     def _register(self, name: str, schema: dict[str, Any], *, kind: str = ResolvedComponent.SCHEMA) -> None:
@@ -151,30 +151,6 @@ def _problems(rule: Rule, path: str, method: str) -> dict[int, list[str]]:
     for code in codes:
         by_status.setdefault(KINDS[code].status, []).append(code)
     return by_status
-
-
-def _example(code: str) -> dict[str, Any]:
-    kind = KINDS[code]
-    facts: dict[str, Any] = {}
-    if code == "policy_denied":
-        facts = {"rule": "max_per_tx", "limit": "0.50", "would_allow": "0.50"}
-    if code == "not_settled_yet":
-        facts = {"subject": "payment", "state": "payable", "settles_by": "2030-01-01T00:00:00Z"}
-    if code == "insufficient_funds":
-        facts = {"remaining": "0.10", "required": "0.25", "would_allow": "0.10"}
-    return {
-        "type": f"/docs/errors/{code}",
-        "title": kind.title,
-        "status": kind.status,
-        "detail": kind.meaning.split(". ")[0].rstrip(".") + ".",
-        "code": code,
-        **facts,
-        "retryable": code in ("insufficient_funds", "not_settled_yet", "unavailable", "internal"),
-        "next_actions": [
-            {"method": "GET", "path": f"/docs/errors/{code}", "why": "Read what this code means and what helps."}
-        ],
-        "request_id": "0b54c7f0-0b0e-4b39-9a6e-6d2f3c1c9f55",
-    }
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from marketplace.api import (
     tasks,
     webhooks,
 )
-from marketplace.api.docs import document, error_page, unmatched
+from marketplace.api.docs import document, error_index, error_page, unmatched
 
 
 class HostConverter:
@@ -97,6 +97,7 @@ endpoints: Final[list[URLPattern]] = [
 urlpatterns: Final[list[URLPattern]] = [
     *endpoints,
     path("v1/openapi.json", document, name="openapi"),
+    path("docs/errors", error_index, name="error-index"),
     path("docs/errors/<slug:code>", error_page, name="error-page"),
     re_path(r"^v1(?:/[\s\S]*)?\Z", unmatched),
 ]

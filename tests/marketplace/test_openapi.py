@@ -55,7 +55,7 @@ def test_swagger_ui_is_served_from_here(client: Client) -> None:
 def test_every_route_is_in_it_with_its_methods() -> None:
     assert {(path, method) for path, method, _ in OPERATIONS} == set(DECLARED)
     beside = {pattern.name for pattern in urlpatterns if pattern not in endpoints}
-    assert beside == {"openapi", "error-page", None}
+    assert beside == {"openapi", "error-index", "error-page", None}
 
 
 def test_operations_have_names_of_their_own() -> None:
