@@ -132,7 +132,7 @@ def test_the_base_package_starts_without_the_extra() -> None:
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"typer", "eth_abi", "eth_account", "eth_hash", "eth_utils", "django", "escrow"}:
+        if name.partition(".")[0] in {"eth_abi", "eth_account", "eth_hash", "eth_utils", "django", "escrow"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
 import agentmarket
@@ -141,7 +141,9 @@ try:
     extra.load("receipts")
 except agentmarket.MissingExtra as error:
     print(error)
+import sys
 from agentmarket.__main__ import main
+sys.argv[1:] = ["rescue"]
 main()
 """
     sdk = Path(__file__).resolve().parents[2] / "sdk" / "src"

@@ -9,10 +9,10 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from click.testing import CliRunner, Result
 from eth_account import Account
 from eth_utils.address import to_checksum_address as checksummed
 from eth_utils.crypto import keccak
-from typer.testing import CliRunner, Result
 
 from agentmarket.chain import rpc, sending
 from agentmarket.cli.app import app

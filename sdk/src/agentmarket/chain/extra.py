@@ -10,7 +10,7 @@ from agentmarket.chain.errors import MissingExtra
 from agentmarket.errors import InvalidReply
 
 #: the packages of `agentmarket[chain]`, as imports name them
-PACKAGES = frozenset({"eth_abi", "eth_account", "eth_hash", "eth_keys", "eth_utils", "Crypto", "typer"})
+PACKAGES = frozenset({"eth_abi", "eth_account", "eth_hash", "eth_keys", "eth_utils", "Crypto"})
 #: characters of a file, and how deep JSON may be nested
 MOST_OF_A_FILE, DEEPEST = 16 * 1024 * 1024, 200
 _BRACKET_OR_STRING = re.compile(r'[\[\]{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)

@@ -1,124 +1,92 @@
-"""The commands and their options. What each does is in the module of its name."""
+"""The command `agentmarket`: what its commands are called, and how a mistake in calling one ends.
 
-import math
-from pathlib import Path
-from typing import Annotated
+What the commands do is in `market` (they ask the market) and `ways_out` (they need a node, and no market).
+"""
 
-import typer
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
 
-from agentmarket.chain.rpc import CHUNK
-from agentmarket.chain.sending import MAX_FEE_GWEI, WAIT, Bounds
-from agentmarket.cli import landing, rescuing, verifying
-from agentmarket.proofs import Expected
+import click
 
-app = typer.Typer(
-    help="Proofs and ways out that need no market: a node's RPC URL, the contract's address, and what you hold.\n\n"
-    "Nothing is sent without --send. Exit codes: 0 done, 1 failed, 2 refused before anything was sent, "
-    "3 nothing to do, 4 sent with an unknown outcome.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+import agentmarket
+from agentmarket.cli.lazy import LazyGroup
+from agentmarket.cli.market.shown import hidden
+
+_MARKET = "agentmarket.cli.market"
+COMMANDS = {
+    "pay": (f"{_MARKET}.paying:pay", "Pay an agent; the same arguments are the same payment."),
+    "session": (f"{_MARKET}.sessions:session", "Budgets with a policy and a key: create, list, top up, pause, close."),
+    "policy": (f"{_MARKET}.policies:policy", "Try a policy before it counts, and change one."),
+    "hold": (f"{_MARKET}.holds:hold", "Set money aside for a payee, and capture or release it."),
+    "key": (f"{_MARKET}.keys:keys", "API keys: create, list, rotate, revoke."),
+    "search": (f"{_MARKET}.agents:search", "Find agents by what they do."),
+    "agent": (f"{_MARKET}.agents:agent", "One agent and what it sells."),
+    "task": (f"{_MARKET}.tasks:task", "Work for an outcome: post, assign, accept, reject."),
+    "invoice": (f"{_MARKET}.tasks:invoice", "Invoices: list, approve, reject."),
+    "dispute": (f"{_MARKET}.claims:dispute", "Disputes over a payment or an invoice."),
+    "refund": (f"{_MARKET}.claims:refund", "Ask for money back, and see what came of it."),
+    "approval": (f"{_MARKET}.claims:approval", "Payments that wait for a person: approve or refuse."),
+    "events": (f"{_MARKET}.events:events", "What happened, from a position on."),
+    "freeze": (f"{_MARKET}.freezing:freeze", "Stop all spending of the payer at once."),
+    "unfreeze": (f"{_MARKET}.freezing:unfreeze", "Let spending go on."),
+    "doctor": (f"{_MARKET}.doctor:doctor", "Check the key, the market and the session; say what to do."),
+    "rescue": ("agentmarket.cli.ways_out:rescue", "Without the market: get money out of a pool. [chain]"),
+    "land": ("agentmarket.cli.ways_out:land", "Without the market: land a signed batch. [chain]"),
+    "withdraw": ("agentmarket.cli.ways_out:withdraw", "Without the market: pay providers what has matured. [chain]"),
+    "verify": ("agentmarket.cli.ways_out:verify", "Without the market: prove a receipt on the chain. [chain]"),
+}
+
+_CODES = (
+    "Exit codes: 0 done, 1 failed, 2 denied, 3 dry (of the last four: nothing to do), 4 unknown, 5 expired. "
+    "The key is read from AGENTMARKET_API_KEY and never printed. Commands with [chain] need: "
+    "pip install 'agentmarket[chain]'."
 )
 
-RpcUrl = Annotated[
-    str, typer.Option(envvar="RPC_URL", show_envvar=True, help="The node to ask: your own, or one you trust.")
-]
-Contract = Annotated[str, typer.Option(help="The escrow contract (BudgetPool).")]
-PoolId = Annotated[str, typer.Option(help="The pool's id on the chain: `pool_key` of the API.")]
-Send = Annotated[bool, typer.Option("--send", help="Send. Without it, say what would be sent, and its cost.")]
-KeyFile = Annotated[
-    Path | None,
-    typer.Option(
-        help="The key that pays the gas: 64 hex digits or a keystore, mode 0600. Else the variable RESCUE_KEY."
-    ),
-]
-Wait = Annotated[float, typer.Option(min=1, help="Seconds to wait for each transaction.")]
-MaxFee = Annotated[float, typer.Option(min=0, help="What one gas may cost, whatever the node asks.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON object.")]
-FromBlock = Annotated[int, typer.Option(min=0, help="Search no further back than this block.")]
-Chunk = Annotated[int, typer.Option(min=1, help="Blocks for one search of logs.")]
+
+class Root(LazyGroup):
+    """Hands its arguments to the commands, so that they can say what to run again; tells mistakes as JSON when asked to."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        given = [*(sys.argv[1:] if args is None else args)]
+        try:
+            code = super().main(given, prog_name, complete_var, standalone_mode=False, obj=tuple(given), **extra)
+        except click.ClickException as mistake:
+            raise SystemExit(_told(mistake, as_json="--json" in given)) from None
+        except click.Abort:
+            click.echo("Stopped.", err=True)
+            raise SystemExit(1) from None
+        raise SystemExit(code if isinstance(code, int) else 0)
 
 
-@app.command()
-def rescue(
-    rpc_url: RpcUrl,
-    contract: Contract,
-    pool: PoolId,
-    send: Send = False,
-    close: Annotated[bool, typer.Option("--close", help="Ask to close the pool: the payer's key only.")] = False,
-    key_file: KeyFile = None,
-    from_block: FromBlock = 0,
-    chunk: Chunk = CHUNK,
-    max_fee_gwei: MaxFee = MAX_FEE_GWEI,
-    wait: Wait = WAIT,
-    as_json: AsJson = False,
-) -> None:
-    """Get money out of a pool with the market off: show the pool, and reclaim, withdraw and end what is overdue."""
-    rescuing.rescue(
-        rpc_url=rpc_url, contract=contract, pool=pool, send=send, close=close, key_file=key_file,
-        from_block=from_block, chunk=chunk, bounds=_bounds(max_fee_gwei, wait), as_json=as_json,
-    )  # fmt: skip
+def _told(mistake: click.ClickException, *, as_json: bool) -> int:
+    told = hidden(mistake.format_message())
+    if as_json:
+        problem = {
+            "exit_code": mistake.exit_code,
+            "error": "Usage",
+            "code": "usage",
+            "detail": told,
+            "outcome": "not_charged",
+        }
+        click.echo(json.dumps(problem, ensure_ascii=False), err=True)
+    else:
+        context = mistake.ctx if isinstance(mistake, click.UsageError) else None
+        usage = [] if context is None else [context.get_usage(), f"Try `{context.command_path} --help`."]
+        click.echo("\n".join([*usage, told]), err=True)
+    return mistake.exit_code
 
 
-@app.command()
-def land(
-    batch: Annotated[Path, typer.Argument(help="The batch: what GET /v1/batches/{id} answered.")],
-    rpc_url: RpcUrl,
-    contract: Annotated[str | None, typer.Option(help="The contract that you trust: needed to send.")] = None,
-    send: Send = False,
-    key_file: KeyFile = None,
-    max_fee_gwei: MaxFee = MAX_FEE_GWEI,
-    wait: Wait = WAIT,
-    as_json: AsJson = False,
-) -> None:
-    """Land a signed batch: its debts are credited on the chain, whoever sends it."""
-    landing.land(
-        file=batch, rpc_url=rpc_url, contract=contract, send=send, key_file=key_file,
-        bounds=_bounds(max_fee_gwei, wait), as_json=as_json,
-    )  # fmt: skip
-
-
-@app.command()
-def withdraw(
-    rpc_url: RpcUrl,
-    contract: Contract,
-    pool: PoolId,
-    provider: Annotated[list[str], typer.Option(help="Whose matured money to pay out; may be repeated.")],
-    send: Send = False,
-    key_file: KeyFile = None,
-    max_fee_gwei: MaxFee = MAX_FEE_GWEI,
-    wait: Wait = WAIT,
-    as_json: AsJson = False,
-) -> None:
-    """Pay providers what has matured for them in a pool. Only they are paid, whoever sends it."""
-    rescuing.withdraw(
-        rpc_url=rpc_url, contract=contract, pool=pool, providers=provider, send=send, key_file=key_file,
-        bounds=_bounds(max_fee_gwei, wait), as_json=as_json,
-    )  # fmt: skip
-
-
-@app.command()
-def verify(
-    receipt: Annotated[Path, typer.Argument(help="The receipt: what GET /v1/payments/{id}/receipt answered.")],
-    rpc_url: RpcUrl,
-    contract: Annotated[str | None, typer.Option(help="The contract that you trust.")] = None,
-    payer: Annotated[str | None, typer.Option(help="Refuse a payment of any other payer.")] = None,
-    provider: Annotated[str | None, typer.Option(help="Refuse a payment to any other provider.")] = None,
-    pool: Annotated[str | None, typer.Option(help="Refuse a payment of any other pool (`pool_key`).")] = None,
-    from_block: FromBlock = 0,
-    chunk: Chunk = CHUNK,
-    min_confirmations: Annotated[int, typer.Option(min=1, help="Confirmations below which it is not proven.")] = 1,
-    as_json: AsJson = False,
-) -> None:
-    """Prove on the chain that a payment was settled, believing nothing of its receipt."""
-    verifying.verify(
-        file=receipt, rpc_url=rpc_url, from_block=from_block, chunk=chunk,
-        expected=Expected(contract=contract, payer=payer, provider=provider, pool=pool),
-        min_confirmations=min_confirmations, as_json=as_json,
-    )  # fmt: skip
-
-
-def _bounds(max_fee_gwei: float, wait: float) -> Bounds:
-    if not (math.isfinite(max_fee_gwei) and math.isfinite(wait)):
-        raise typer.BadParameter("--max-fee-gwei and --wait are numbers.")
-    return Bounds(max_fee=int(max_fee_gwei * 10**9), wait=wait)
+@click.group(cls=Root, lazy=COMMANDS, epilog=_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version=agentmarket.__version__, message="%(version)s")
+def app() -> None:
+    """Pay agents from sessions with a policy, and look after the money. AGENTMARKET_URL and AGENTMARKET_API_KEY say where
+    and who."""

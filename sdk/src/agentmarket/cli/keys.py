@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-import typer
+import click
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
@@ -60,5 +60,5 @@ def _of_text(text: str, origin: str) -> LocalAccount:
 def _decrypted(text: str) -> bytes:
     password = os.environ.get(PASSWORD)
     if password is None:
-        password = typer.prompt("Password of the keystore", hide_input=True, err=True)
+        password = click.prompt("Password of the keystore", hide_input=True, err=True)
     return bytes(Account.decrypt(json.loads(text), password))

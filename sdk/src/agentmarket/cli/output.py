@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any, NoReturn
 
-import typer
+import click
 
 from agentmarket.chain.errors import Denied, MissingExtra, NotAContract, Reverted, SendFailed, SendUnknown
 from agentmarket.errors import AgentMarketError, InvalidReply
@@ -84,11 +84,11 @@ def speaking(command: str, *, as_json: bool) -> Iterator[Output]:
     """A command's voice; an error that ends the command becomes its answer and its exit code."""
     output = Output(command, as_json)
     try:
-        with _stoppable():
+        with stoppable():
             yield output
     except AgentMarketError as error:
         output.fail(error, _code(error))
-    except (typer.Exit, typer.Abort):
+    except (click.exceptions.Exit, click.Abort):
         raise
     except (Exception, KeyboardInterrupt) as error:
         if output.announced is None and isinstance(error, KeyboardInterrupt):
@@ -98,7 +98,7 @@ def speaking(command: str, *, as_json: bool) -> Iterator[Output]:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """Let SIGTERM stop a command as SIGINT does, so that it can say what was sent."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -116,6 +116,7 @@ class Keys(Resource[S_co]):
         read_only: bool | None = None,
         name: str | None = None,
         expires_at: str | None = None,
+        key: str | None = None,
     ) -> Steps[Key]:
         """A new key; its `api_key` is shown once. With a `ceiling` it spends that much of the session and no more."""
         body = {
@@ -126,13 +127,13 @@ class Keys(Resource[S_co]):
             "name": name,
             "expires_at": expires_at,
         }
-        return self._move(Key, "/v1/keys", body, key=None)
+        return self._move(Key, "/v1/keys", body, key=key)
 
     @operation
-    def rotate(self, key_id: str, *, overlap_seconds: int | None = None) -> Steps[Key]:
+    def rotate(self, key_id: str, *, overlap_seconds: int | None = None, key: str | None = None) -> Steps[Key]:
         """A new key in the place of one, which still works for `overlap_seconds`. Its `api_key` is shown once."""
         body = {"overlap_seconds": overlap_seconds}
-        return self._move(Key, f"/v1/keys/{wire.segment(key_id)}/rotate", body, key=None)
+        return self._move(Key, f"/v1/keys/{wire.segment(key_id)}/rotate", body, key=key)
 
     @listing
     def list(self, *, limit: int | None = None) -> Listing[Key]:
