@@ -2,7 +2,8 @@
 `marketplace.deliveries`'.
 
 A sweep hands out what is due and returns: it does not wait for a receiver, so neither the other sweeps of the worker nor the
-other endpoints do. An endpoint has a few threads at most; all endpoints that fail have half of them together, and one each.
+other endpoints do. An endpoint has a few threads at most, and each for a turn, in which it delivers one message after the
+other; all endpoints that fail have half of the threads together, and one each.
 """
 
 import logging
@@ -46,9 +47,12 @@ class Threads(ThreadPoolExecutor):
 class Courier:
     """Hands due deliveries to an executor. One for a process."""
 
-    def __init__(self, pool: Executor, *, threads: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, pool: Executor, *, threads: int, turn: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._pool = pool
         self._threads = threads
+        self._turn = turn
         self._clock = clock
         self._sweeping = threading.Lock()
         self._counting = threading.Lock()
@@ -56,7 +60,7 @@ class Courier:
         self._failing: Counter[UUID] = Counter()
 
     def run(self, *, now: datetime) -> "list[Future[None]]":
-        """Fan out, and hand out what is due as far as there are threads; return what was handed out."""
+        """Fan out, and hand out what is due as far as there are threads; return one task for each thread that was taken."""
         if not self._sweeping.acquire(blocking=False):
             return []  # the sweep before is still at it
         try:
@@ -87,15 +91,26 @@ class Courier:
 
     def _carry(self, claimed: Claimed, now: datetime) -> None:
         begun = self._clock()
+        endpoint = claimed.endpoint
         try:
-            outcome = deliveries.attempt(claimed)
-            deliveries.record(claimed, outcome, now=now + timedelta(seconds=self._clock() - begun))
+            while True:
+                outcome = deliveries.attempt(claimed)
+                taken = self._clock() - begun
+                at = now + timedelta(seconds=taken)
+                deliveries.record(claimed, outcome, now=at)
+                more = (
+                    deliveries.claim(endpoint, now=at, limit=1) if outcome.is_delivered and taken < self._turn else []
+                )
+                if not more:
+                    return
+                claimed = more[0]
         except Exception:
             log.exception("%s is left for a later sweep", claimed.delivery)
         finally:
             with self._counting:
-                _less(self._busy, claimed.endpoint.pk)
-                _less(self._failing, claimed.endpoint.pk)
+                _less(self._busy, endpoint.pk)
+                if endpoint.failing_since is not None:
+                    _less(self._failing, endpoint.pk)
 
 
 def _less(counter: "Counter[UUID]", of: UUID) -> None:

@@ -254,6 +254,7 @@ WEBHOOK_RETRY_SECONDS = (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 8
 WEBHOOK_JITTER = 0.1  # of each pause: what failed together must not come again together
 WEBHOOK_LEASE_SECONDS = 30  # above the timeout: an attempt that was cut off is made again after it
 WEBHOOK_THREADS = env_int("WEBHOOK_THREADS", 8)  # attempts at once in a worker process; each waits for its receiver
+WEBHOOK_TURN_SECONDS = 1.0  # that an endpoint has a thread for, one message after the other; then another may have it
 WEBHOOK_PER_ENDPOINT = 4  # of them to one endpoint; half the threads at most to all that fail, one to each of those
 WEBHOOK_FAN_OUT = 500  # events of an endpoint in a sweep: a short database transaction
 WEBHOOK_MAX_PENDING = 10_000  # deliveries that wait for one endpoint; the rest of its feed waits in the feed

@@ -20,7 +20,8 @@ def task_sweep() -> int:
 def courier() -> Courier:
     """Return this process's threads for deliveries."""
     threads = settings.WEBHOOK_THREADS
-    return Courier(Threads(threads, thread_name_prefix="webhook"), threads=threads)
+    pool = Threads(threads, thread_name_prefix="webhook")
+    return Courier(pool, threads=threads, turn=settings.WEBHOOK_TURN_SECONDS)
 
 
 @shared_task(name="marketplace.webhook_sweep")

@@ -3,8 +3,12 @@
 Each test has a real receiver on this machine. Time is an argument: nothing here waits for a clock.
 """
 
+import os
+import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +16,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import pytest
@@ -32,6 +38,7 @@ from tests.marketplace.receivers import Inline, Receiver, receiving
 pytestmark = pytest.mark.django_db
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+ROOT = Path(__file__).resolve().parents[2]
 LINT = "agent://lint.acme.dev"
 Receive = Callable[..., Receiver]
 
@@ -65,7 +72,7 @@ def tell(world: World, subject: UUID | None = None, type: str = "task.posted") -
 
 def sweep(now: datetime = NOW, *, threads: int = 64) -> int:
     """Do what one beat does, in this thread."""
-    return len(Courier(Inline(), threads=threads, clock=lambda: 0.0).run(now=now))
+    return len(Courier(Inline(), threads=threads, turn=0.0, clock=lambda: 0.0).run(now=now))
 
 
 def sweep_all(now: datetime = NOW) -> int:
@@ -534,9 +541,9 @@ def lively(transactional_db: None, settings) -> Iterator[Callable[..., Courier]]
     settings.LOCAL_WEBHOOKS = True
     pools: list[ThreadPoolExecutor] = []
 
-    def make(threads: int) -> Courier:
+    def make(threads: int, turn: float = 1.0) -> Courier:
         pools.append(Threads(threads))
-        return Courier(pools[-1], threads=threads)
+        return Courier(pools[-1], threads=threads, turn=turn)
 
     yield make
     for pool in pools:
@@ -606,6 +613,34 @@ def test_an_endpoint_that_begins_to_hang_has_its_own_few_threads_only(lively, re
         released.set()
 
 
+def test_a_turn_delivers_one_after_the_other_and_ends(lively, receive: Receive) -> None:
+    receiver = receive()
+    payer = _payers(1)[0]
+    of = webhooks.create(url=receiver.url, payer=payer, seed=uuid4())
+    for _ in range(30):
+        _tell(payer)
+    events.publish_due()
+    for task in lively(2, turn=0.0).run(now=NOW):
+        task.result(60)
+    assert len(receiver.got) == 2
+    for task in lively(2, turn=60.0).run(now=NOW):
+        task.result(60)
+    assert statuses(of) == ["delivered"] * 30
+    assert len(set(receiver.ids)) == len(receiver.ids) == 30
+
+
+def test_a_turn_ends_with_the_first_failure(lively, receive: Receive) -> None:
+    receiver = receive(500)
+    payer = _payers(1)[0]
+    webhooks.create(url=receiver.url, payer=payer, seed=uuid4())
+    for _ in range(9):
+        _tell(payer)
+    events.publish_due()
+    [task] = lively(1, turn=60.0).run(now=NOW)
+    task.result(60)
+    assert len(receiver.got) == 1
+
+
 def test_two_workers_deliver_each_event_once_and_in_order(lively, receive: Receive) -> None:
     receiver = receive()
     payer = _payers(1)[0]
@@ -633,6 +668,59 @@ def test_two_workers_deliver_each_event_once_and_in_order(lively, receive: Recei
         positions = [event.position for event in told if event.subject_id == str(subject)]
         assert all(earlier < later for earlier, later in pairwise(positions))
         assert len(positions) == 12
+
+
+DOOMED = """
+import sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import django
+django.setup()
+from datetime import datetime
+from marketplace import deliveries
+from marketplace.courier import Courier, Threads
+
+def record(*_, **__):
+    print("answered", flush=True)
+    threading.Event().wait()
+
+deliveries.record = record
+Courier(Threads(1), threads=1, turn=1.0).run(now=datetime.fromisoformat(sys.argv[1]))
+"""
+
+
+def test_a_worker_that_is_killed_between_answer_and_record_delivers_again_under_the_same_id(
+    lively, receive: Receive
+) -> None:
+    """A real process and a real SIGKILL, at the worst moment."""
+    receiver = receive()
+    payer = _payers(1)[0]
+    of = webhooks.create(url=receiver.url, payer=payer, seed=uuid4())
+    _tell(payer)
+    events.publish_due()
+    place = connection.settings_dict
+    host = f"{place['HOST']}:{place['PORT']}" if place["PORT"] else place["HOST"]
+    url = f"postgres://{place['USER']}@{quote(host, safe=':')}/{place['NAME']}"
+    environment = {
+        **os.environ,
+        "DATABASE_URL": url,
+        "LOCAL_WEBHOOKS": "1",
+        "DJANGO_SETTINGS_MODULE": "marketplace.settings",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'sdk' / 'src'}",
+    }
+    command = [sys.executable, "-c", DOOMED, NOW.isoformat()]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, cwd=ROOT, text=True) as doomed:
+        assert doomed.stdout is not None
+        assert doomed.stdout.readline() == "answered\n"
+        doomed.send_signal(signal.SIGKILL)
+    row = Delivery.objects.get()
+    assert (row.status, row.attempts, row.last_status) == ("pending", 1, None)
+    made = lively(1)
+    assert made.run(now=NOW + timedelta(seconds=29)) == []
+    [task] = made.run(now=NOW + timedelta(seconds=30))
+    task.result(60)
+    assert receiver.ids == [f"evt_{row.event_id}"] * 2
+    assert len({body for _, body in receiver.got}) == 1
+    assert statuses(of) == ["delivered"]
 
 
 def test_a_sweep_does_not_wait_for_its_receivers(lively, receive: Receive) -> None:

@@ -58,7 +58,7 @@ def make(by: Caller, url: str = URL, **more: Any) -> dict[str, Any]:
 
 def sweep() -> int:
     events.publish_due()
-    return len(Courier(Inline(), threads=64).run(now=timezone.now()))
+    return len(Courier(Inline(), threads=64, turn=0.0).run(now=timezone.now()))
 
 
 def refused(answer: Answer, status: int, code: str) -> dict[str, Any]:
