@@ -189,9 +189,9 @@ class RefundAdmin(Money):
 class HoldAdmin(Money):
     """Money set aside."""
 
-    list_display = ("id", "created_at", "status", "usdc", "to", "session")
+    list_display = ("id", "created_at", "status", "usdc", "to", "expires_at", "payment", "session")
     list_filter = ("status",)
-    list_select_related = ("account", "session")
+    list_select_related = ("account", "payment", "session")
     search_fields = ("id", "to", "session__id")
 
 

@@ -1,26 +1,59 @@
-"""Holds: a session's money set aside for one party. Lives here: placing, capturing into a debt, releasing."""
+"""Holds: a session's money set aside for one party. Lives here: placing, capturing, releasing, expiring.
 
+`capture` and `release` are its buyer's; `claim`, `give_back` and `dispute` are those of the task or invoice it belongs to.
+"""
+
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Final
 from uuid import uuid4
 
+from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
-from escrow import events, ledger, lifecycle, money, payments, sessions
-from escrow.errors import InvalidInput
+from escrow import events, ledger, lifecycle, money, payments, sessions, verdicts
+from escrow.errors import InvalidInput, StateConflict
 from escrow.ledger import Move
-from escrow.models import Account, Hold, Party, Payment, Reason, Session
+from escrow.models import Account, Hold, Party, Payment, Pool, Reason, Session
+
+RELATED: Final = ("session__pool", "session__account", "party", "account")
 
 
 @transaction.atomic
-def place(*, session: Session, amount_micros: int, party: Party, to: str, now: datetime | None = None) -> Hold:
-    """Set an amount of a session aside for a party, under the same policy as a payment."""
+def place(
+    *,
+    session: Session,
+    amount_micros: int,
+    party: Party,
+    to: str,
+    metadata: Mapping[str, object] | None = None,
+    expires_in: int | None = None,
+    now: datetime | None = None,
+) -> Hold:
+    """Set an amount of a session aside for a party, under the same policy as a payment.
+
+    One that expires, after so many seconds or earlier if its pool's life asks for it, is its buyer's to `capture`. One
+    that does not belongs to a task or an invoice.
+    """
     payments.require_payable_amount(amount_micros)
+    _require_lifetime(expires_in)
     account = sessions.authorise(session=session, party=party, to=to, amount_micros=amount_micros, now=now)
     session = sessions.reread(session.pk)
     ledger.payable(session.pool, party)  # opened now, so that it is older than the hold: the order of locks
     hold_id = uuid4()
     held = ledger.open_account(Account.Kind.HOLD, pool=session.pool, subject=hold_id)
-    hold = Hold.objects.create(id=hold_id, session=session, party=party, account=held, to=to)
+    expires_at = expires_in and sessions.timer(session.pool, expires_in, now or timezone.now())
+    hold = Hold.objects.create(
+        id=hold_id,
+        session=session,
+        party=party,
+        payer_id=session.pool.payer_id,
+        account=held,
+        to=to,
+        metadata=dict(metadata or {}),
+        expires_at=expires_at or None,
+    )
     ledger.post([Move(account, held, amount_micros, Reason.HOLD, str(hold_id))])
     held.refresh_from_db()
     _tell(hold, "hold.placed", amount_micros)
@@ -28,16 +61,44 @@ def place(*, session: Session, amount_micros: int, party: Party, to: str, now: d
 
 
 @transaction.atomic
-def capture(*, hold: Hold, amount_micros: int, kind: Payment.Kind, idempotency_key: str) -> Payment:
-    """Turn all or part of a hold into a debt; the rest goes back. Raises StateConflict when it is no longer held."""
+def capture(*, hold: Hold, now: datetime, amount_micros: int | None = None) -> Payment:
+    """Turn a hold, all of it or an amount, into a payment, because what it was set aside for has succeeded.
+
+    The rest goes back. The policy was asked when the hold was placed, and is not asked again. Raises StateConflict once it
+    is captured, released or expired, and while its session or pool is stopped; InvalidInput for more than is held.
+    """
     locked, hold = _lock(hold)
+    _require_own(hold)
+    _require_held(hold, now)
+    held = locked[hold.account_id].balance_micros
+    amount = held if amount_micros is None else amount_micros
+    payment = _turn_into_debt(locked, hold, amount, Payment.Kind.CALL, f"hold {hold.pk}", hold.metadata)
+    _tell(hold, "hold.captured", amount, payment_id=str(payment.pk), released=money.render(held - amount))
+    return payment
+
+
+@transaction.atomic
+def claim(*, hold: Hold, amount_micros: int, kind: Payment.Kind, idempotency_key: str) -> Payment:
+    """Turn what an invoice claims of a hold into a debt; the rest goes back. Raises StateConflict when it is not held."""
+    locked, hold = _lock(hold)
+    return _turn_into_debt(locked, hold, amount_micros, kind, idempotency_key, {})
+
+
+def _turn_into_debt(
+    locked: Mapping[int, Account],
+    hold: Hold,
+    amount_micros: int,
+    kind: Payment.Kind,
+    idempotency_key: str,
+    metadata: Mapping[str, object],
+) -> Payment:
     held = locked[hold.account_id]
     require_within(held, amount_micros)
     lifecycle.move(hold, Hold.Status.CAPTURED)
     back = locked[sessions.return_account(hold.session).pk]
     rest = held.balance_micros - amount_micros
     ledger.post([Move(held, back, rest, Reason.RELEASE, str(hold.pk))])
-    return payments.owe(
+    hold.payment = payments.owe(
         session=hold.session,
         party=hold.party,
         source=held,
@@ -48,11 +109,41 @@ def capture(*, hold: Hold, amount_micros: int, kind: Payment.Kind, idempotency_k
         reason=Reason.CAPTURE,
         idempotency_key=idempotency_key,
         remaining_micros=ledger.balance(hold.session.account),
+        metadata=metadata,
     )
+    hold.save(update_fields=["payment"])
+    return hold.payment
 
 
 @transaction.atomic
 def release(*, hold: Hold, now: datetime) -> Hold:
+    """Give a hold back before it expires, as its buyer, or as the party that it is for and that gives it up.
+
+    A released hold stays as it is. Raises StateConflict once it is captured, and for one that belongs to a task or an
+    invoice.
+    """
+    _, hold = _lock(hold)
+    _require_own(hold)
+    return give_back(hold=hold, now=now)
+
+
+def release_expired(*, now: datetime, limit: int) -> int:
+    """Release holds whose time is over; return how many."""
+    over = Hold.objects.filter(status=Hold.Status.HELD, expires_at__lte=now).select_related(*RELATED)
+    return lifecycle.sweep(over.order_by("expires_at")[:limit], lambda hold: _release_if_held(hold, now))
+
+
+@transaction.atomic
+def _release_if_held(hold: Hold, now: datetime) -> bool:
+    _, hold = _lock(hold)
+    if hold.status != Hold.Status.HELD:
+        return False  # somebody captured it in time, or released it, while the sweep came to it
+    give_back(hold=hold, now=now)
+    return True
+
+
+@transaction.atomic
+def give_back(*, hold: Hold, now: datetime) -> Hold:
     """Give a hold back to its session, or to the pool when the session is closed. A released hold stays as it is."""
     locked, hold = _lock(hold)
     if hold.status == Hold.Status.RELEASED:
@@ -92,12 +183,46 @@ def _lock(hold: Hold) -> tuple[dict[int, Account], Hold]:
     session = hold.session
     payable = ledger.payable(session.pool, hold.party)
     locked = ledger.lock([hold.account, session.account, ledger.free(session.pool), payable])
-    related = Hold.objects.select_related("session__pool", "session__account", "party", "account")
+    related = Hold.objects.select_related(*RELATED)
     return locked, related.select_for_update(no_key=True, of=("self",)).get(pk=hold.pk)
 
 
-def _tell(hold: Hold, type: str, amount_micros: int) -> None:
-    payload = {"session_id": str(hold.session_id), "to": hold.to, "amount": money.render(amount_micros)}
+def _require_lifetime(seconds: int | None) -> None:
+    longest = settings.HOLD_MAX_SECONDS
+    if seconds is not None and not 0 < seconds <= longest:
+        raise InvalidInput("expires_in_seconds", f"must be from 1 to {longest}", f"{longest} or less")
+
+
+def _require_own(hold: Hold) -> None:
+    """Refuse what is not its buyer's to decide on: a task or an invoice does."""
+    if hold.expires_at is None:
+        detail = "The hold belongs to a task or an invoice; what becomes of that becomes of the hold."
+        raise StateConflict("hold", hold.status, detail)
+
+
+def _require_held(hold: Hold, now: datetime) -> None:
+    """Refuse to capture what is gone or over, and whatever a pause, a freeze or the end of a pool stops.
+
+    A session that was closed stops nothing: what it has set aside is a promise, which ends when the hold does.
+    """
+    session, pool = hold.session, hold.session.pool
+    if hold.status == Hold.Status.CAPTURED:
+        detail = f"The hold was captured before, as payment {hold.payment_id}; a hold is captured once."
+        raise StateConflict("hold", hold.status, detail)
+    if hold.status != Hold.Status.HELD:
+        raise StateConflict("hold", hold.status, "The hold was released; its money went back. Place another one.")
+    if hold.expires_at is not None and now >= hold.expires_at:
+        raise StateConflict("hold", "expired", "The hold has expired; its money goes back. Place another one.")
+    if pool.status not in (Pool.Status.OPEN, Pool.Status.CLOSING):
+        raise verdicts.not_open("pool", pool.status)
+    if now >= pool.expires_at:
+        raise verdicts.not_open("pool", "expired")
+    if session.status not in (Session.Status.OPEN, Session.Status.CLOSED):
+        raise verdicts.not_open("session", session.status)
+
+
+def _tell(hold: Hold, type: str, amount_micros: int, **more: object) -> None:
+    payload = {"session_id": str(hold.session_id), "to": hold.to, "amount": money.render(amount_micros), **more}
     events.record(
         type=type, subject_type="hold", subject_id=hold.pk, payload=payload, pool=hold.session.pool, party=hold.party
     )

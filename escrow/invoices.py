@@ -34,6 +34,8 @@ def submit(
     )
     if hold.status != Hold.Status.HELD or Invoice.objects.filter(hold=hold).exists():
         raise StateConflict("hold", hold.status, "This money is not open to an invoice any more.")
+    if hold.expires_at is not None:
+        raise StateConflict("hold", hold.status, "This money is set aside for a call, and its buyer's to capture.")
     holds.require_within(hold.account, amount_micros)
     try:
         with transaction.atomic():
@@ -63,7 +65,7 @@ def approve(*, invoice: Invoice, now: datetime) -> Invoice:
     if invoice.status == Invoice.Status.APPROVED:
         return invoice
     lifecycle.move(invoice, Invoice.Status.APPROVED)
-    invoice.payment = holds.capture(
+    invoice.payment = holds.claim(
         hold=invoice.hold,
         amount_micros=invoice.amount_micros,
         kind=Payment.Kind.INVOICE,
@@ -91,7 +93,7 @@ def withdraw(*, invoice: Invoice, now: datetime) -> Invoice:
     if invoice.status == Invoice.Status.WITHDRAWN:
         return invoice
     lifecycle.move(invoice, Invoice.Status.WITHDRAWN)
-    holds.release(hold=invoice.hold, now=now)
+    holds.give_back(hold=invoice.hold, now=now)
     _tell(invoice, "invoice.withdrawn")
     return invoice
 

@@ -211,7 +211,7 @@ def _expire(task: Task, now: datetime) -> bool:
 
 def _end(task: Task, status: Task.Status, now: datetime) -> Task:
     if task.hold is not None:
-        task.hold = holds.release(hold=task.hold, now=now)
+        task.hold = holds.give_back(hold=task.hold, now=now)
     lifecycle.move(task, status)
     _tell(task, f"task.{status}")
     return task

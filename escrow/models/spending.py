@@ -122,7 +122,11 @@ class Payment(models.Model):
 
 
 class Hold(models.Model):
-    """Money of a session set aside for one party, in an account of its own."""
+    """Money of a session set aside for one party, in an account of its own.
+
+    One that has an ``expires_at`` is its buyer's to capture. One that has none belongs to a task or an invoice, whose end
+    is its end.
+    """
 
     class Status(models.TextChoices):
         HELD = "held"
@@ -136,12 +140,33 @@ class Hold(models.Model):
     }
 
     id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
-    session = models.ForeignKey(Session, on_delete=models.PROTECT, related_name="holds")
-    party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="holds")
+    session = models.ForeignKey(Session, on_delete=models.PROTECT, related_name="holds", db_index=False)
+    party = models.ForeignKey(Party, on_delete=models.PROTECT, related_name="holds", db_index=False)
+    payer_id = models.UUIDField()
+    """The pool's, for the payer's own list."""
     account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="hold")
+    payment = models.OneToOneField(Payment, on_delete=models.PROTECT, null=True, related_name="hold")
+    """The debt that it was captured into; none while it is held, and none of what went into a dispute."""
     to = models.CharField(max_length=261)
     status = models.CharField(max_length=8, choices=Status, default=Status.HELD)
+    metadata = models.JSONField(default=dict)
+    expires_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = (
+            models.Index(fields=["session", "created_at", "id"], name="hold_session"),
+            models.Index(fields=["party", "created_at", "id"], name="hold_party"),
+            models.Index(fields=["payer_id", "created_at", "id"], name="hold_payer"),
+            models.Index(
+                fields=["expires_at"], name="hold_timer", condition=Q(status="held", expires_at__isnull=False)
+            ),
+        )
+        constraints = (
+            models.CheckConstraint(
+                name="hold_captured_into_a_payment", condition=Q(payment__isnull=True) | Q(status="captured")
+            ),
+        )
 
     def __str__(self) -> str:
         return f"hold {self.id}"

@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db.models import Model, Prefetch, Q, QuerySet
 
 from escrow.errors import NotFound, StateConflict
-from escrow.models import Batch, BatchRecord, Dispute, Invoice, Payment, Pool, Refund, Session
+from escrow.models import Batch, BatchRecord, Dispute, Hold, Invoice, Payment, Pool, Refund, Session
 from marketplace.api.auth import Actor
 from marketplace.api.errors import invalid
 from marketplace.models import Agent, ApiKey, Scope, Task
@@ -74,6 +74,12 @@ def disputes(actor: Actor) -> "QuerySet[Dispute]":
     """Return the disputes of the buyer, or those with the provider."""
     rows = Dispute.objects.select_related("party__provider")
     return _either(rows, actor, payer="session__pool__payer_id", session="session_id")
+
+
+def holds(actor: Actor) -> "QuerySet[Hold]":
+    """Return the holds of the buyer, or those for the provider."""
+    rows = Hold.objects.select_related("session__account", "session__pool", "party__provider", "account", "payment")
+    return _either(rows, actor, payer="payer_id", session="session_id")
 
 
 def refunds(actor: Actor) -> "QuerySet[Refund]":

@@ -61,9 +61,9 @@ def pay(
     ).payment
 
 
-def hold(by: Session, for_: Party, micros: int = 10 * USDC) -> Hold:
-    """Set an amount aside."""
-    return holds.place(session=by, amount_micros=micros, party=for_, to=LINT, now=NOW)
+def hold(by: Session, for_: Party, micros: int = 10 * USDC, expires_in: int | None = None) -> Hold:
+    """Set an amount aside; without an end it is as a task's."""
+    return holds.place(session=by, amount_micros=micros, party=for_, to=LINT, expires_in=expires_in, now=NOW)
 
 
 def invoice(on: Hold, micros: int, number: str = "INV-1") -> Invoice:

@@ -60,6 +60,10 @@ class Market:
             "grant": lambda: refunds.grant(refund=any_(Refund), now=now),
             "decline": lambda: refunds.decline(refund=any_(Refund), reason=text, now=now),
             "hold": lambda: books.hold(any_(Session), self.party(), micros),
+            "give_back": lambda: holds.give_back(hold=any_(Hold), now=now),
+            "hold_for_a_call": lambda: books.hold(any_(Session), self.party(), micros, expires_in=7_200),
+            "capture": lambda: holds.capture(hold=any_(Hold), now=now),
+            "capture_part": lambda: holds.capture(hold=any_(Hold), amount_micros=micros, now=now),
             "release": lambda: holds.release(hold=any_(Hold), now=now),
             "submit": lambda: books.invoice(any_(Hold), micros, number=str(self.dice.randrange(10**9))),
             "approve": lambda: invoices.approve(invoice=any_(Invoice), now=now),
@@ -77,6 +81,7 @@ class Market:
                 invoices.approve_by_silence(now=now, limit=9)
                 + silence.rule_by_silence(now=now, limit=9)
                 + refunds.lapse_by_silence(now=now, limit=9)
+                + holds.release_expired(now=now, limit=9)
             ),
             "wait": self.wait,
             "publish": events.publish,

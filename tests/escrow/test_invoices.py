@@ -44,7 +44,7 @@ def test_a_hold_has_one_invoice() -> None:
 
 def test_a_released_hold_has_no_invoice() -> None:
     held = books.hold(books.session(), books.party())
-    holds.release(hold=held, now=NOW)
+    holds.give_back(hold=held, now=NOW)
     with unmoved(), pytest.raises(StateConflict):
         books.invoice(held, 1)
 

@@ -217,7 +217,7 @@ def test_every_transfer_has_the_running_sums_of_its_sender() -> None:
     for micros in (3, 1, 4, 1, 5):
         pay(one, micros)
         refunds.pay(payment=pay(other, micros), reason="x", now=NOW)
-        holds.release(hold=books.hold(one, to, micros), now=NOW)
+        holds.give_back(hold=books.hold(one, to, micros), now=NOW)
     sessions.close(session=other, now=NOW)
     ledger.post([Move(one.account, ledger.free(of), amount, Reason.REFUND, uuid4().hex) for amount in (7, 0, 9)])
     assert wrong_running_sums() == []

@@ -285,5 +285,5 @@ def test_holds_and_payments_share_one_budget() -> None:
     spending, to = books.session(micros=10), books.party()
     held = holds.place(session=spending, amount_micros=6, party=to, to=LINT, now=NOW)
     refused(spending, to, 5, InsufficientFunds)
-    holds.release(hold=held, now=NOW)
+    holds.give_back(hold=held, now=NOW)
     books.pay(spending, to, 10)

@@ -102,7 +102,7 @@ def test_the_way_out_waits_for_debts_then_for_the_delay_then_reclaims() -> None:
     pools.close(pool=of, now=NOW)
     with unmoved():
         assert pools.close_due(now=NOW, limit=9) == 0
-    holds.release(hold=held, now=NOW)
+    holds.give_back(hold=held, now=NOW)
     with unmoved():
         assert pools.close_due(now=NOW, limit=9) == 1
         assert ChainAction.objects.filter(kind="request_close").count() == 1

@@ -178,7 +178,7 @@ def test_a_hold_counts_as_a_payment_does_and_its_release_makes_no_room(rule: str
     with unmoved(), pytest.raises(PolicyDenied) as caught:
         holds.place(session=spending, amount_micros=1, party=to, to=LINT, now=placed + span - TICK)
     assert caught.value.facts["rule"] == rule
-    holds.release(hold=held, now=NOW)
+    holds.give_back(hold=held, now=NOW)
     assert denied_at(spending, to, 1, placed + span - TICK)["rule"] == rule
     pay_at(spending, to, 6, placed + span)
 

@@ -92,7 +92,7 @@ def owner(world: World, rule) -> object:
 @pytest.fixture
 def paths(world: World) -> dict[str, str]:
     """Return ids for the routes: the session and the pool are there, the rest is not."""
-    names = ("payment_id", "task_id", "invoice_id", "dispute_id", "refund_id", "batch_id", "key_id")
+    names = ("payment_id", "task_id", "invoice_id", "dispute_id", "hold_id", "refund_id", "batch_id", "key_id")
     found = {"session_id": str(world.a.session.pk), "pool_id": str(world.a.pool.pk), "name": "lint.acme.dev"}
     return {**dict.fromkeys(names, NOTHING), **found}
 
@@ -107,9 +107,11 @@ def test_an_amount_that_is_no_amount_is_refused(world: World, unmoved, amount: s
         topped = world.a.by_payer.post(session, {"amount": amount})
         opened = world.a.by_payer.post("/v1/sessions", {"budget": amount})
         posted = world.a.by_session.post("/v1/tasks", {"title": "t", "capability": "review", "budget": amount})
+        held = world.a.by_session.post("/v1/holds", {**PAY, "amount": amount})
+        captured = world.a.by_session.post(f"/v1/holds/{NOTHING}/capture", {"amount": amount})
         asked = world.a.by_session.post("/v1/refunds", {"payment_id": NOTHING, "reason": "x", "amount": amount})
         back = world.one.by_provider.post(f"/v1/payments/{NOTHING}/refund", {"reason": "x", "amount": amount})
-    for answer in (paid, topped, opened, posted, asked, back):
+    for answer in (paid, topped, opened, posted, held, captured, asked, back):
         assert answer.status == 400, amount
         assert answer.json["code"] in ("invalid_request", "invalid_json")
         assert answer.json["outcome"] == "not_charged"

@@ -12,7 +12,7 @@ from escrow import events, settlement
 from escrow.chain.signer import LocalSigner
 from escrow.policy import Policy
 from marketplace import keys, webhooks
-from marketplace.api import bodies, refund_shapes, webhook_shapes
+from marketplace.api import bodies, hold_shapes, refund_shapes, webhook_shapes
 from marketplace.api.endpoint import Rule, rules_of
 from marketplace.api.urls import endpoints
 from marketplace.models import ApiKey, Scope
@@ -27,8 +27,8 @@ ROUTES: list[tuple[str, str, Rule]] = [
     for method, rule in rules_of(pattern.callback.cls)  # type: ignore[union-attr]
 ]
 SUBJECTS = (
-    *("payment_id", "session_id", "pool_id", "task_id", "invoice_id", "dispute_id", "refund_id", "batch_id", "key_id"),
-    "webhook_id",
+    *("payment_id", "session_id", "pool_id", "task_id", "invoice_id", "dispute_id", "hold_id", "refund_id", "batch_id"),
+    *("key_id", "webhook_id"),
 )
 NAMING = (bodies.InvoiceIn, bodies.DisputeIn, refund_shapes.RefundIn)
 """Bodies that name what belongs to buyer A or provider one."""
@@ -39,6 +39,7 @@ LISTED = {
     "/v1/tasks": "task_id",
     "/v1/invoices": "invoice_id",
     "/v1/disputes": "dispute_id",
+    "/v1/holds": "hold_id",
     "/v1/refunds": "refund_id",
     "/v1/batches": "batch_id",
     "/v1/keys": "key_id",
@@ -77,6 +78,7 @@ def subjects(world: World) -> dict[str, str]:
     invoice = seller.post(f"/v1/tasks/{task['id']}/submit", delivery).json["invoice"]
     other = buyer.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.02"}).json
     dispute = buyer.post("/v1/disputes", {"payment_id": other["id"], "reason": "nothing came"}).json
+    hold = buyer.post("/v1/holds", {"to": "agent://lint.acme.dev", "amount": "0.05"}).json
     refund = buyer.post("/v1/refunds", {"payment_id": payment["id"], "reason": "nothing came"}).json
     return {
         "payment_id": payment["id"],
@@ -85,6 +87,7 @@ def subjects(world: World) -> dict[str, str]:
         "task_id": task["id"],
         "invoice_id": invoice["id"],
         "dispute_id": dispute["id"],
+        "hold_id": hold["id"],
         "refund_id": refund["id"],
         "batch_id": str(batch.pk),
         "key_id": world.a.by_payer.get("/v1/keys").json["items"][0]["id"],
@@ -101,6 +104,8 @@ BODIES: dict[type[bodies.Shape], dict[str, object]] = {
     bodies.Redemption: {"request_hash": "a" * 64},
     bodies.Reason: {"reason": "x"},
     refund_shapes.RefundTerms: {"reason": "x"},
+    hold_shapes.HoldIn: {"to": "agent://lint.acme.dev", "amount": "0.01"},
+    hold_shapes.Capture: {"amount": "0.01"},
     bodies.AmountBody: {"amount": "0.01"},
     bodies.PaymentIn: {"to": "agent://lint.acme.dev", "amount": "0.01"},
     bodies.SessionIn: {"budget": "0.01"},
@@ -163,7 +168,7 @@ def ids(caller: Caller, path: str) -> set[str]:
 
 
 def test_the_matrix_has_every_route() -> None:
-    assert len(ROUTES) == 64
+    assert len(ROUTES) == 69
     for _, _, rule in ROUTES:
         assert rule.body in BODIES or rule.body in NAMING
 
