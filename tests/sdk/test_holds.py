@@ -1,19 +1,23 @@
 """Holds, and `send(capture="on_success")`: the money waits for the work, and nobody is charged for work that failed."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from pytest_django.live_server_helper import LiveServer
 
 import agentmarket
 from agentmarket import SyncClient
+from tests.escrow import books
+from tests.marketplace.conftest import make_world, money
 
-from .conftest import async_buyer
+from .conftest import QUICK, async_buyer
 from .stub import Market
 
 TO = "agent://enrich.acme.dev"
+LINT = "agent://lint.acme.dev"
 
 
 def capture(buyer: SyncClient, on_success: Callable[[], Any], **more: Any) -> agentmarket.Sent[Any]:
@@ -263,3 +267,62 @@ class TestPolicies:
         assert key.ceiling == "0.50"
         assert buyer.keys.rotate(key.id, overlap_seconds=0).api_key is not None
         assert market.posts("/rotate")[0].body == {"overlap_seconds": 0}
+
+
+class TestWithTheMarket:
+    """The same against the market itself: what is held, captured and released is in the books."""
+
+    @pytest.fixture
+    def agent(
+        self, transactional_db: None, live_server: LiveServer, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[SyncClient]:
+        monkeypatch.setenv("AGENTMARKET_URL", live_server.url)
+        with SyncClient(make_world().a.by_session.key, retries=QUICK) as client:
+            yield client
+        books.check_conservation()
+
+    def remaining(self, agent: SyncClient) -> str:
+        session = agent.me().session_id
+        assert session is not None
+        return agent.sessions.get(session).remaining
+
+    def test_a_hold_is_captured_in_part_and_another_released(self, agent: SyncClient) -> None:
+        hold = agent.holds.place(to=LINT, amount="0.010", metadata={"job": 1}, expires_in_seconds=60)
+        assert (hold.status, hold.remaining, hold.captured, hold.extra) == ("held", "24.99", "0.00", {})
+        paid = agent.holds.capture(hold.id, amount="0.004")
+        assert (paid.amount, agent.holds.capture(hold.id, amount="0.004").id) == ("0.004", paid.id)
+        assert (agent.holds.get(hold.id).payment_id, self.remaining(agent)) == (paid.id, "24.996")
+        other = agent.holds.place(to=LINT, amount="0.010")
+        assert [agent.holds.release(other.id).status for _ in range(2)] == ["released", "released"]
+        assert [one.id for one in agent.holds.list(status="released")] == [other.id]
+        assert self.remaining(agent) == "24.996"
+
+    def test_work_is_paid_when_it_is_done_and_only_then(self, agent: SyncClient) -> None:
+        def work() -> None:
+            raise ValueError("the page is gone")
+
+        more: dict[str, Any] = {"to": LINT, "amount": "0.010", "capture": "on_success"}
+        for _ in range(2):
+            with pytest.raises(agentmarket.OnSuccessFailed) as caught:
+                agent.payment.send(**more, on_success=work)
+            assert (caught.value.released, self.remaining(agent)) == (True, "25.00")
+        sent = agent.payment.send(**more, on_success=lambda: 400, charge=lambda tokens: f"0.{tokens:05d}")
+        assert (sent.value, sent.amount, self.remaining(agent)) == (400, "0.004", "24.996")
+        again = agent.payment.send(**more, on_success=lambda: 400)
+        assert (again.id, again.replayed, self.remaining(agent)) == (sent.id, True, "24.996")
+
+    def test_a_process_that_ends_in_between_finds_its_hold_again(self, agent: SyncClient) -> None:
+        def die() -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            agent.payment.send(to=LINT, amount="0.010", capture="on_success", on_success=die)
+        assert self.remaining(agent) == "24.99"
+        sent = agent.payment.send(to=LINT, amount="0.010", capture="on_success", on_success=lambda: "work")
+        assert (sent.value, self.remaining(agent), len([*agent.holds.list()])) == ("work", "24.99", 1)
+
+    def test_a_hold_over_the_budget_halts(self, agent: SyncClient) -> None:
+        before = money()
+        with pytest.raises(agentmarket.BudgetExhausted) as caught:
+            agent.holds.place(to=LINT, amount="25.01")
+        assert (caught.value.outcome, money()) == ("not_charged", before)

@@ -14,13 +14,13 @@ import pytest
 
 import agentmarket
 from agentmarket import Client, SyncClient
-from escrow.models import Payment
+from escrow.models import Hold, Payment
 from tests.escrow import books
 from tests.lane.servers import Server, serving
 from tests.marketplace.conftest import World, make_world
 
 from .conftest import QUICK
-from .proxy import Proxy, proxying
+from .proxy import Fault, Proxy, proxying
 
 TO = "agent://lint.acme.dev"
 BUDGET = 25_000_000
@@ -33,6 +33,19 @@ import agentmarket
 with agentmarket.SyncClient.from_env() as client:
     sent = client.payment.send(to="agent://lint.acme.dev", amount="0.012", metadata={"file": "a.py"})
     print(json.dumps({"id": sent.id, "replayed": sent.replayed}))
+"""
+
+#: one that works between holding and capturing; its first life ends there
+WORKER = """
+import sys
+import agentmarket
+def work():
+    print("working", flush=True)
+    sys.stdin.readline()
+    return "work"
+with agentmarket.SyncClient.from_env() as client:
+    sent = client.payment.send(to="agent://lint.acme.dev", amount="0.012", capture="on_success", on_success=work)
+    print(sent.id, flush=True)
 """
 
 
@@ -135,6 +148,22 @@ def test_an_agent_that_is_killed_while_it_waits_and_started_again_pays_once(
     paid_once(world, said["id"])
 
 
+def test_an_agent_that_is_killed_while_it_works_finds_its_hold_again(world: World, proxy: Proxy) -> None:
+    lives: list[dict[int, Fault]] = [{}, {2: "drop", 3: "drop"}]
+    for faults in lives:  # the second life loses the replies to its capture, too
+        proxy.faults = {proxy.count + number: fault for number, fault in faults.items()}
+        with started(world.a.by_session.key, proxy.url, WORKER) as agent:
+            assert agent.stdout is not None
+            assert agent.stdout.readline() == "working\n"
+            assert Hold.objects.get().status == Hold.Status.HELD
+            assert not Payment.objects.exists()
+            if not faults:
+                agent.send_signal(signal.SIGKILL)
+            said = agent.communicate("go on\n" if faults else None, timeout=30)[0]
+    paid_once(world, said.strip())
+    assert Hold.objects.get().status == Hold.Status.CAPTURED
+
+
 def test_a_refusal_whose_reply_is_lost_moves_nothing(world: World, proxy: Proxy) -> None:
     proxy.drop_next(2)
     with (
@@ -147,7 +176,7 @@ def test_a_refusal_whose_reply_is_lost_moves_nothing(world: World, proxy: Proxy)
     assert books.balance(world.a.session.account) == BUDGET
 
 
-def started(key: str, url: str) -> "subprocess.Popen[str]":
+def started(key: str, url: str, program: str = AGENT) -> "subprocess.Popen[str]":
     environment = {
         **os.environ,
         "AGENTMARKET_API_KEY": key,
@@ -156,4 +185,5 @@ def started(key: str, url: str) -> "subprocess.Popen[str]":
         "AGENTMARKET_RETRIES": "3",
         "PYTHONPATH": str(Path(agentmarket.__file__).parents[1]),
     }
-    return subprocess.Popen([sys.executable, "-c", AGENT], env=environment, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", program]
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
