@@ -51,21 +51,17 @@ class Done:
 
 
 @dataclass
-class Live:
-    """The market and who may do what in it."""
+class Shell:
+    """Runs commands, by the key of a session unless another is named. No key may be in what they say."""
 
-    server: Server
-    world: World
     url: str
     session_key: str
-    payer_key: str
-    provider_key: str
 
     def run(
         self, *arguments: str, key: str | None = None, expect: int = 0, url: str | None = None, shows_key: bool = False,
         stdin: str = "", **env: str,
     ) -> Done:  # fmt: skip
-        """Run one command to its end, by the session's key unless another is named. No key may be in what it says."""
+        """Run one command to its end."""
         done = subprocess.run(
             self.command(*arguments),
             env=self.environment(key=key, url=url, **env),
@@ -102,6 +98,23 @@ class Live:
             finally:
                 started.kill()
 
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "agentmarket", *arguments]
+
+    def environment(self, *, key: str | None = None, url: str | None = None, **env: str) -> dict[str, str]:
+        given = {"AGENTMARKET_API_KEY": self.session_key if key is None else key, "AGENTMARKET_URL": url or self.url}
+        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(SDK), "PYTHONWARNINGS": "error", **given, **env}
+
+
+@dataclass
+class Live(Shell):
+    """The market and who may do what in it."""
+
+    payer_key: str
+    provider_key: str
+    server: Server
+    world: World
+
     def refused(self, *arguments: str, expect: int = 2, **options: Any) -> Any:
         """Run a command that is refused, and moves no money; the problem on stderr."""
         before = money()
@@ -109,13 +122,6 @@ class Live:
         assert money() == before, "money moved"
         assert problem["exit_code"] == expect
         return problem
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "agentmarket", *arguments]
-
-    def environment(self, *, key: str | None = None, url: str | None = None, **env: str) -> dict[str, str]:
-        given = {"AGENTMARKET_API_KEY": self.session_key if key is None else key, "AGENTMARKET_URL": url or self.url}
-        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(SDK), "PYTHONWARNINGS": "error", **given, **env}
 
 
 @contextmanager
@@ -128,12 +134,12 @@ def market(redis_url: str) -> Iterator[Live]:
     )
     with serving(REDIS_URL=redis_url) as server:
         yield Live(
-            server,
-            world,
-            f"http://127.0.0.1:{server.port}",
-            str(world.a.by_session.key),
-            str(world.a.by_payer.key),
-            str(world.one.by_provider.key),
+            url=f"http://127.0.0.1:{server.port}",
+            session_key=str(world.a.by_session.key),
+            payer_key=str(world.a.by_payer.key),
+            provider_key=str(world.one.by_provider.key),
+            server=server,
+            world=world,
         )
 
 

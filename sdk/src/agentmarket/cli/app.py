@@ -29,6 +29,7 @@ COMMANDS = {
     "refund": (f"{_MARKET}.claims:refund", "Ask for money back, and see what came of it."),
     "approval": (f"{_MARKET}.claims:approval", "Payments that wait for a person: approve or refuse."),
     "events": (f"{_MARKET}.events:events", "What happened, from a position on."),
+    "webhook": (f"{_MARKET}.webhooks:webhook", "Have events posted to an address."),
     "freeze": (f"{_MARKET}.freezing:freeze", "Stop all spending of the payer at once."),
     "unfreeze": (f"{_MARKET}.freezing:unfreeze", "Let spending go on."),
     "doctor": (f"{_MARKET}.doctor:doctor", "Check the key, the market and the session; say what to do."),

@@ -16,19 +16,20 @@ option = click.option(
 )  # fmt: skip
 
 
-def make(run: Run, file: Path | None, ask: Callable[[], Any], *names: str) -> None:
+def make(run: Run, file: Path | None, ask: Callable[[], Any], *names: str, field: str = "api_key") -> None:
     """Make something that has a secret, and hand the secret over. The file is opened first: a key must not be lost."""
     if file is None:
         shown = document(ask())
-        made = shown.get("api_key")
-        run.say(shown, facts(shown, *names, "api_key"), is_secret=bool(made))
+        made = shown.get(field)
+        run.say(shown, facts(shown, *names, field), is_secret=bool(made))
         if made:
-            run.note("Keep the API key now: it is shown only this once, and whoever has it can use it.")
+            what = "API key" if field == "api_key" else field
+            run.note(f"Keep the {what} now: it is shown only this once, and whoever has it can use it.")
         return
     descriptor = _opened(file)
     try:
         shown = document(ask())
-        os.write(descriptor, f"{shown.pop('api_key', None) or ''}\n".encode())
+        os.write(descriptor, f"{shown.pop(field, None) or ''}\n".encode())
     except BaseException:
         file.unlink()
         raise
