@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from escrow import events
-from escrow.models import ChainCursor, Payment, Session
+from escrow.models import ChainCursor, Hold, Payment, Session
 from marketplace import keys
 from marketplace.models import Scope
 from tests.cli.live import SECRET, Live, read_only_key
@@ -203,6 +203,29 @@ def test_a_list_is_cut_at_its_limit_and_says_so(live: Live) -> None:
     told = live.run("session", "list", "--limit", "1", "--json", key=live.payer_key).told
     assert (len(told["items"]), told["more"]) == (1, True)
     assert live.run("session", "list", "--limit", "1", key=live.payer_key).out.endswith("… and more: --limit.\n")
+
+
+# --- Holds -------------------------------------------------------------------------------------------------------------
+def test_a_hold_is_paid_in_part_and_once(live: Live) -> None:
+    held = live.run("hold", "place", LINT, "0.40", "--expires-in", "600", "--json").told
+    assert (held["status"], held["amount"]) == ("held", "0.40")
+    paid = live.run("hold", "capture", held["id"], "--amount", "0.25", "--json").told
+    assert (paid["amount"], paid["to"]) == ("0.25", LINT)
+    before = money()
+    assert live.run("hold", "capture", held["id"], "--amount", "0.25", "--json").told["id"] == paid["id"]
+    assert money() == before
+    assert live.run("hold", "show", held["id"], "--json").told["payment_id"] == paid["id"]
+    other = live.run("hold", "place", LINT, "0.40", "--json").told["id"]
+    assert live.run("hold", "release", other, "--json").told["status"] == "released"
+    assert live.refused("hold", "capture", other)["state"] == "released"
+    assert live.refused("hold", "place", LINT, "900.00", expect=3)["code"] == "insufficient_funds"
+
+
+def test_a_hold_that_has_expired_ends_with_five(live: Live) -> None:
+    held = live.run("hold", "place", LINT, "0.40", "--json").told["id"]
+    Hold.objects.filter(pk=held).update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert live.refused("hold", "capture", held, expect=5)["state"] == "expired"
+    live.run("hold", "release", held)
 
 
 # --- Keys, agents ------------------------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def test_a_hold_is_placed_shown_captured_and_released(market: stub.Market, shell
 
 
 def test_a_policy_is_tried_before_it_counts(market: stub.Market, shell: Shell) -> None:
-    session, key = opened(shell, "--max-per-tx", "0.50")
+    session, _ = opened(shell, "--max-per-tx", "0.50")
     assert shell.run("policy", "check", LINT, "0.25", "--session", session, "--json").told["allowed"] is True
     denied = shell.run("policy", "check", LINT, "0.75", "--session", session, "--json", expect=2).told
     assert (denied["allowed"], denied["rule"]) == (False, "max_per_tx")

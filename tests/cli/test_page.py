@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import click
+import pytest
 
 from agentmarket.cli.app import app
 from escrow import events
@@ -52,10 +53,13 @@ def names(live: Live) -> dict[str, str]:
         "SPOILT": delivered(live),
         "INVOICE": agent.get(f"/v1/tasks/{rejected}").json["invoice_id"],
         "PAYMENT": made(agent, "/v1/payments", to=LINT, amount="0.10"),
+        "HOLD": made(agent, "/v1/holds", to=LINT, amount="0.40"),
+        "OTHER_HOLD": made(agent, "/v1/holds", to=LINT, amount="0.40"),
         "OTHER_PAYMENT": made(agent, "/v1/payments", to=LINT, amount="0.10"),
     }
 
 
+@pytest.mark.timeout(300)  # some fifty programs are started, one after the other
 def test_every_block_of_the_page_runs(live: Live, tmp_path: Path) -> None:
     named = names(live)
     shell = f'set -eu\nagentmarket() {{ {sys.executable} -m agentmarket "$@"; }}\n'
@@ -63,7 +67,7 @@ def test_every_block_of_the_page_runs(live: Live, tmp_path: Path) -> None:
     events.publish_due()
     given = {**named, "HOME": str(tmp_path), "PYTHONPATH": str(SDK), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
-        ["bash", "-c", script], env=given, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=110
+        ["bash", "-c", script], env=given, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280
     )
     assert done.returncode == 0, (done.stdout[-2000:], done.stderr[-2000:])
     assert "All is well." in done.stdout
