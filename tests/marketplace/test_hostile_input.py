@@ -1,16 +1,23 @@
 """Malformed input over every endpoint that takes any: refused with what is wrong, never a fault, nothing changed."""
 
 import json
+import re
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
 
 import pytest
 
+from escrow.models import Session
 from marketplace.api import parsing
 from marketplace.api.endpoint import rules_of
 from marketplace.api.errors import Problem
+from marketplace.api.fields import AMOUNT_PATTERN
 from marketplace.api.urls import endpoints
 from marketplace.models import Agent, ApiKey, Task
+from tests.marketplace.client import document
 from tests.marketplace.conftest import World
 from tests.marketplace.test_isolation import fill
 
@@ -20,6 +27,7 @@ BAD_AMOUNTS = [
     "-0", "0", "0.0", "0.000000", "-1", "1e3", "1E-6", "1e-7", "NaN", "Infinity", "sNaN", "1_000", "１２", "٣", "+5",
     " 7 ", "7\n", "\t7", ".5", "1.", "00012", "01", "1,5", "0x10", "1" + "0" * 30, "1" * 1001, "0.0000001", "1.0000000",
     "", " ", "−1", "1.5.1", "1/2", "½", "1'000", "0b1", "$1", "1 USDC", "1\u0000", "１.５", "1e400",
+    "10^30", "0.30000000000000004", "true", "null", "[]", "{}", "1" + "\u200b", "1\u00a0",
 ]  # fmt: skip
 BAD_AMOUNT_JSON = [
     "0.1", "0.30000000000000004", "1", "0", "-1", "true", "false", "null", "[]", "{}",
@@ -78,6 +86,13 @@ ROUTES = [
     for method, rule in rules_of(pattern.callback.cls)  # type: ignore[union-attr]
     if method == "POST"
 ]
+PATHS = ["/" + str(pattern.pattern) for pattern in endpoints]
+READS = [
+    ("/" + str(pattern.pattern), rule)
+    for pattern in endpoints
+    for method, rule in rules_of(pattern.callback.cls)  # type: ignore[union-attr]
+    if method == "GET"
+]
 NOTHING = "0198c5f0-7a54-7c3e-9c5e-0c7c8f3f2a10"
 PAY = {"to": "agent://lint.acme.dev", "amount": "0.01"}
 
@@ -92,29 +107,72 @@ def owner(world: World, rule) -> object:
 @pytest.fixture
 def paths(world: World) -> dict[str, str]:
     """Return ids for the routes: the session and the pool are there, the rest is not."""
-    names = ("payment_id", "task_id", "invoice_id", "dispute_id", "hold_id", "refund_id", "batch_id", "key_id")
+    names = {name for path in PATHS for name in re.findall(r"<uuid:(\w+)>", path)}
     found = {"session_id": str(world.a.session.pk), "pool_id": str(world.a.pool.pk), "name": "lint.acme.dev"}
     return {**dict.fromkeys(names, NOTHING), **found}
 
 
-@pytest.mark.parametrize("amount", BAD_AMOUNTS, ids=lambda amount: ascii(amount)[:30])
-def test_an_amount_that_is_no_amount_is_refused(world: World, unmoved, amount: str) -> None:
-    session = f"/v1/sessions/{world.a.session.pk}/top-up"
+def amounts(schema: dict[str, Any], where: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Return where a body has amounts, as the document says it."""
+    parts = document()["components"]["schemas"]
+    found = parts[schema["$ref"].split("/")[-1]] if "$ref" in schema else schema
+    if found.get("pattern") == AMOUNT_PATTERN:
+        yield where
+    for option in found.get("anyOf", ()):
+        yield from amounts(option, where)
+    for name, part in found.get("properties", {}).items():
+        yield from amounts(part, (*where, name))
+    if "items" in found:
+        yield from amounts(found["items"], (*where, 0))
+
+
+def body_with(where: Sequence[str | int], value: object) -> Any:
+    """Return a body with nothing but a value at a place."""
+    for step in reversed(where):
+        beside = {"currency": "USDC"} if step == "max" else {}  # of another protocol's constraint, which names it
+        value = [value] if step == 0 else {step: value, **beside}
+    return value
+
+
+AMOUNTS = [
+    (path, rule, where)
+    for path, rule in ROUTES
+    for where in amounts(rule.body.model_json_schema(mode="validation", ref_template="#/components/schemas/{model}"))
+]
+"""Every amount that any operation takes."""
+
+
+def test_amounts_are_found_wherever_one_is_taken() -> None:
+    found = {(path, where[-1]) for path, _, where in AMOUNTS}
+    assert {
+        ("/v1/payments", "amount"),
+        ("/v1/sessions", "budget"),
+        ("/v1/sessions", "max_per_tx"),
+        ("/v1/pools", "deposit"),
+        ("/v1/tasks/<uuid:task_id>/submit", "amount"),
+        ("/v1/agents", "price"),
+    } <= found
+
+
+@pytest.mark.parametrize(
+    ("path", "rule", "where"), AMOUNTS, ids=[f"{path} {'.'.join(map(str, where))}" for path, _, where in AMOUNTS]
+)
+def test_an_amount_that_is_no_amount_is_refused_wherever_one_is_taken(
+    world: World, paths: dict[str, str], unmoved, path: str, rule, where: tuple[str | int, ...]
+) -> None:
+    target, caller = fill(path, paths), owner(world, rule)
+    bad = [*BAD_AMOUNTS, *(json.loads(text) for text in BAD_AMOUNT_JSON if text != "null")]
+    before = (Agent.objects.count(), Session.objects.count(), Task.objects.count())
     with unmoved():
-        paid = world.a.by_session.send(
-            "POST", "/v1/payments", json.dumps({**PAY, "amount": amount}).encode(), idempotency_key="new"
-        )
-        topped = world.a.by_payer.post(session, {"amount": amount})
-        opened = world.a.by_payer.post("/v1/sessions", {"budget": amount})
-        posted = world.a.by_session.post("/v1/tasks", {"title": "t", "capability": "review", "budget": amount})
-        held = world.a.by_session.post("/v1/holds", {**PAY, "amount": amount})
-        captured = world.a.by_session.post(f"/v1/holds/{NOTHING}/capture", {"amount": amount})
-        asked = world.a.by_session.post("/v1/refunds", {"payment_id": NOTHING, "reason": "x", "amount": amount})
-        back = world.one.by_provider.post(f"/v1/payments/{NOTHING}/refund", {"reason": "x", "amount": amount})
-    for answer in (paid, topped, opened, posted, held, captured, asked, back):
-        assert answer.status == 400, amount
-        assert answer.json["code"] in ("invalid_request", "invalid_json")
-        assert answer.json["outcome"] == "not_charged"
+        for amount in bad:
+            answer = caller.post(target, body_with(where, amount))
+            assert (answer.status, answer.json["code"] in ("invalid_request", "invalid_json")) == (400, True), amount
+            assert answer.json.get("outcome", "not_charged") == "not_charged"
+            if answer.json["code"] == "invalid_request":
+                fields = [error["field"] for error in answer.json["errors"]]
+                named = {".".join(map(str, where[: end + 1])) for end in range(len(where))}
+                assert named & set(fields), (amount, fields)
+    assert (Agent.objects.count(), Session.objects.count(), Task.objects.count()) == before
 
 
 @pytest.mark.parametrize("amount", BAD_AMOUNT_JSON)
@@ -207,6 +265,34 @@ def test_an_address_that_is_none_is_not_found(world: World, path: str) -> None:
 def test_a_parameter_of_the_wrong_form_is_refused(world: World, query: str) -> None:
     answer = world.a.by_session.get(f"/v1/payments?{query}")
     assert (answer.status, answer.json["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize(("path", "rule"), READS, ids=[path for path, _ in READS])
+def test_no_read_takes_a_parameter_that_it_does_not_know(world: World, paths: dict[str, str], path: str, rule) -> None:
+    target, caller = fill(path, paths), owner(world, rule) if rule.scopes else world.nobody
+    wrong = ["unknown=1", "__proto__=1", "%00=1", "Limit=1", "limit=1;drop=1"]
+    for name in rule.query.model_fields:
+        wrong += [f"{name}=%00", f"{name}=a&{name}=b", f"{name}=%F0%9F%92%A9" + "x" * 300]
+    if "limit" in rule.query.model_fields:
+        wrong += [f"limit={text}" for text in ("0", "-1", "1.0", "٣", "", "1_0", "9" * 30, "true", "1e3", "+1")]
+    for query in wrong:
+        answer = caller.get(f"{target}?{query}")
+        assert (answer.status, answer.json["code"]) == (400, "invalid_request"), query
+
+
+BAD_IDS = [
+    "1", "٣", "%00", "9" * 40, "..", NOTHING.upper(), NOTHING.replace("-", ""), f"{NOTHING}%0a", "%ff", "%2e%2e%2f", "null",
+]  # fmt: skip
+
+
+def test_what_is_no_id_is_not_found_anywhere(world: World, unmoved) -> None:
+    with unmoved():
+        for path, id, method in product(
+            [path for path in PATHS if "<uuid:" in path], BAD_IDS, ("GET", "POST", "DELETE")
+        ):
+            target = re.sub(r"<uuid:\w+>", id, path)
+            answer = world.a.by_payer.send(method, target, b"{}", idempotency_key="new")
+            assert answer.status in (404, 405), (method, target, answer.json)
 
 
 @pytest.mark.parametrize(

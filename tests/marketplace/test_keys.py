@@ -222,6 +222,9 @@ def test_what_a_session_key_may_change_is_this_list(world: World) -> None:
     }
     assert may == {
         ("POST", "v1/payments"),
+        ("POST", "v1/holds"),
+        ("POST", "v1/holds/<uuid:hold_id>/capture"),
+        ("POST", "v1/holds/<uuid:hold_id>/release"),
         ("POST", "v1/tasks"),
         ("POST", "v1/tasks/<uuid:task_id>/assign"),
         ("POST", "v1/tasks/<uuid:task_id>/accept"),
