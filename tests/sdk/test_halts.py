@@ -34,6 +34,7 @@ class TestUnknownOutcomes:
         market.faults.extend(["drop_after"] * 4)
         with pytest.raises(agentmarket.OutcomeUnknown) as caught:
             buyer.payment.send(to=TO, amount="0.008")
+        assert "it is charged once, however often. resolve() looks whether it was. [" in str(caught.value)
         found = caught.value.resolve()
         assert (found.id, found.amount) == (next(iter(market.payments)), "0.008")
         assert market.charges == ["0.008"]
@@ -83,6 +84,7 @@ class TestUnknownOutcomes:
         market.faults.extend(["drop_after"] * 4)
         with pytest.raises(agentmarket.OutcomeUnknown) as caught:
             buyer.payment.create_session(budget="1.00")
+        assert "resolve()" not in str(caught.value)
         session = caught.value.resume()
         assert (len(market.sessions), session.client().me().scope) == (1, "session")
         with pytest.raises(agentmarket.InvalidRequest, match="resume"):

@@ -177,6 +177,8 @@ class OutcomeUnknown(Resumable):
 
     def is_found_by(self, find: Callable[[], Any]) -> Self:
         """Say which steps look the payment up."""
+        if self._find is None:
+            self.detail += " resolve() looks whether it was."
         self._find = find
         return self
 

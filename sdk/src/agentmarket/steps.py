@@ -182,8 +182,7 @@ def _verdict(
         return error
     unknown = errors.OutcomeUnknown(
         f"{request.method} {request.url}: no certain answer in {attempts} attempts (last: {error.detail.rstrip('.')}). "
-        f'resolve() looks if it was charged. resume(), or the same call with key="{request.key}", sends it again: '
-        "it is charged once, however often.",
+        f'resume(), or the same call with key="{request.key}", sends it again: it is charged once, however often.',
         status=error.status,
         retryable=True,
         outcome="unknown",
