@@ -82,7 +82,8 @@ class Run:
 
     def again(self, key: str | None) -> str:
         """The command that does the same thing, and only once."""
-        named = key is None or self.is_repeatable or "--key" in self._arguments
+        given = any(argument.partition("=")[0] == "--key" for argument in self._arguments)
+        named = key is None or self.is_repeatable or given
         return hidden(shlex.join(["agentmarket", *self._arguments, *([] if named else ["--key", str(key)])]))
 
     def fail(self, error: errors.AgentMarketError) -> NoReturn:
@@ -100,8 +101,9 @@ class Run:
     def _advice(self, error: errors.AgentMarketError, code: Exit) -> str | None:
         if code == Exit.UNKNOWN:
             return f"It is not known whether money moved. This finds out, and charges once: {self.again(error.key)}"
-        if (approval := getattr(error, "approval_id", None)) is not None:
-            return f"A person has to approve it: agentmarket approval approve {approval}. Then: {self.again(error.key)}"
+        if isinstance(error, errors.ApprovalRequired):
+            approve = f"agentmarket approval approve {error.approval_id}"
+            return f"A person has to approve it: {approve}. Then: {self.again(error.key)}"
         if error.retryable and code == Exit.FAILED:
             return f"Nothing was charged. Later: {self.again(error.key)}"
         return None
