@@ -1,5 +1,6 @@
 """The market's commands against the real market: what they say, how they end, and that a refusal moves no money."""
 
+import csv
 import json
 import signal
 from datetime import timedelta
@@ -176,11 +177,14 @@ def test_a_session_from_its_opening_to_its_end(live: Live) -> None:
     assert live.refused("session", "create", "--budget", "1000.00", key=live.payer_key, expect=3)["exit_code"] == 3
 
 
-def test_a_ledger_is_a_spreadsheet_too(live: Live) -> None:
-    lines = live.run("session", "ledger", str(live.world.a.session.pk), "--csv").out.splitlines()
-    assert lines[0] == "id,at,reason,amount,counterparty,ref"
-    assert ",25.00," in lines[-1]
-    assert live.refused("session", "ledger", str(live.world.a.session.pk), "--csv")["code"] == "usage"
+def test_a_ledger_is_the_spreadsheet_that_the_api_gives(live: Live) -> None:
+    session = str(live.world.a.session.pk)
+    said = live.run("session", "ledger", session, "--csv").out
+    given = live.world.a.by_session.get(f"/v1/sessions/{session}/ledger", accept="text/csv").raw.decode()
+    assert [*csv.reader(said.splitlines())] == [*csv.reader(given.splitlines())]
+    assert said.splitlines()[0] == "id,at,reason,amount,counterparty,ref"
+    assert ",25.00," in said.splitlines()[-1]
+    assert live.refused("session", "ledger", session, "--csv")["code"] == "usage"
 
 
 def test_a_key_can_go_to_a_private_file(live: Live, tmp_path: Path) -> None:

@@ -133,11 +133,11 @@ def ledger(run: Run, session_id: str, as_csv: bool, most: int) -> None:
     run.write(",".join(_LEDGER))
     for transfer in transfers:
         shown, line = document(transfer), io.StringIO()
-        csv.writer(line, lineterminator="").writerow([_cell(shown[name]) for name in _LEDGER])
+        csv.writer(line, lineterminator="").writerow([_cell(name, shown[name]) for name in _LEDGER])
         run.write(line.getvalue())
 
 
-def _cell(value: Any) -> Any:
-    """A spreadsheet runs what begins like a formula; an amount may begin with a minus."""
-    risky = isinstance(value, str) and value[:1] in "=+@\t\r" and value != ""
+def _cell(name: str, value: Any) -> Any:
+    """A spreadsheet runs a text that begins like a formula. An amount is a number, and keeps its sign."""
+    risky = name != "amount" and isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{value}" if risky else value
