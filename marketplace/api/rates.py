@@ -29,7 +29,7 @@ STORED_REFUSALS: Final = frozenset(("policy_denied", "insufficient_funds", "appr
 """Refusals of the money rooms, each of which is kept as a decision."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Standing:
     """What a caller has left of a quota."""
 
@@ -132,6 +132,10 @@ class Quota:
         count, left = self._counters.of(who)
         return self._standing(count + 1, left)
 
+    def is_used_up(self, who: str) -> bool:
+        """Return whether a caller has none left; as far as this process knows."""
+        return self._counters.of(who)[0] >= self.most
+
     def forget(self) -> None:
         """Let every caller begin again."""
         self._counters.forget()
@@ -162,8 +166,7 @@ def count(key_id: str, *, pays: bool) -> Standing:
     """Count a call of a live key, and return how it stands."""
     if not pays:
         return CALLS.hit(key_id)
-    refusals = REFUSALS.standing(key_id)
-    return PAYMENTS.hit(key_id) if refusals.is_within else refusals
+    return REFUSALS.standing(key_id) if REFUSALS.is_used_up(key_id) else PAYMENTS.hit(key_id)
 
 
 def is_live(secret_hash: bytes) -> bool:
