@@ -133,7 +133,17 @@ def _take(refund: Refund, payment: Payment, owed_micros: int) -> dict[UUID, int]
     if payment.status == Payment.Status.PAYABLE:
         taken[payment.pk] = min(left, payment.due_micros)
         left -= taken[payment.pk]
-    # The account of all these debts is locked, so none of them can go into a batch or a dispute meanwhile.
+    if left:
+        taken |= _net(refund, payment, left)
+    return taken
+
+
+def _net(refund: Refund, payment: Payment, left_micros: int) -> dict[UUID, int]:
+    """Return which other debts pay for what a payment's own does not, the newest first, and take it off them.
+
+    The account of all these debts is locked, so none of them can go into a batch or a dispute meanwhile.
+    """
+    left, taken = left_micros, dict[UUID, int]()
     others = Payment.objects.filter(pool=payment.pool, party=payment.party, status=Payment.Status.PAYABLE)
     newest = others.exclude(pk=payment.pk).order_by("-created_at", "-pk").values_list("pk", DUE)
     used_up: list[UUID] = []
@@ -177,8 +187,10 @@ def _note(payment: Payment, refund: Refund, *, own_micros: int) -> None:
 
 def _amount(payment: Payment, asked_micros: int | None) -> int:
     """Return how much goes back: what was asked for, or all that can. What was in a dispute on chain was ruled on."""
-    ruled = Dispute.objects.filter(payment=payment, on_chain=True).exclude(status=Dispute.Status.FAILED)
-    left = payment.unrefunded_micros - (ruled.aggregate(total=Sum("amount_micros"))["total"] or 0)
+    left = payment.unrefunded_micros
+    if payment.status == Payment.Status.SETTLED:  # an unsettled one is disputed as a whole, and `disputed` itself
+        ruled = Dispute.objects.filter(payment=payment, on_chain=True).exclude(status=Dispute.Status.FAILED)
+        left -= ruled.aggregate(total=Sum("amount_micros"))["total"] or 0
     if left <= 0:
         state = Payment.Status.REFUNDED if not payment.unrefunded_micros else payment.status
         raise StateConflict("payment", state, "Nothing of the payment is left to go back.")
@@ -193,10 +205,10 @@ def _require_undisputed(payment: Payment) -> None:
     if payment.pool.status == Pool.Status.CLOSED:
         detail = "The pool is closed; what it still owed left it with the rest."
         raise StateConflict("pool", payment.pool.status, detail)
-    if (
-        payment.status == Payment.Status.DISPUTED
-        or Dispute.objects.filter(payment=payment, status__in=OPEN_DISPUTE).exists()
-    ):
+    is_disputed = payment.status == Payment.Status.DISPUTED
+    if payment.status == Payment.Status.SETTLED:
+        is_disputed = Dispute.objects.filter(payment=payment, status__in=OPEN_DISPUTE).exists()
+    if is_disputed:
         raise StateConflict(
             "payment", Payment.Status.DISPUTED, "The payment is disputed; a ruling says what goes back."
         )
