@@ -1,7 +1,8 @@
 """/v1/webhooks. Lives here: HTTP only; `marketplace.webhooks` decides, `marketplace.outside` says what may be called."""
 
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 from django.db.models import Count, Q, QuerySet
@@ -12,14 +13,29 @@ from marketplace.api import webhook_shapes as shapes
 from marketplace.api.auth import Actor
 from marketplace.api.bodies import PageQuery
 from marketplace.api.endpoint import Call, Endpoint, serves
+from marketplace.api.errors import Problem
 from marketplace.api.pages import page
 from marketplace.api.ways_on import Action, get, post
 from marketplace.models import Delivery, Scope, WebhookEndpoint
 
+_VETTING: Final = threading.BoundedSemaphore(2)
+"""Hosts that are looked up at once: name servers that never answer must not take every thread of the web."""
+
 
 def vet(call: Call) -> None:
     """Look the host up, before a database transaction is open."""
-    outside.vet(call.body.url)
+    if not _VETTING.acquire(blocking=False):
+        raise Problem(
+            "unavailable",
+            "Other hosts are being looked up; this one was not. Nothing was made.",
+            headers={"Retry-After": "1"},
+            retryable=True,
+            untouched=True,
+        )
+    try:
+        outside.vet(call.body.url)
+    finally:
+        _VETTING.release()
 
 
 class Webhooks(Endpoint):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -16,7 +17,9 @@ from django.utils import timezone
 
 from agentmarket import webhooks as receiving_side
 from escrow import events
+from escrow.errors import InvalidInput
 from marketplace import keys, outside, webhooks
+from marketplace.api import webhooks as api
 from marketplace.courier import Courier
 from marketplace.models import Delivery, IdempotencyRecord, Payer, Scope, WebhookEndpoint
 from tests.marketplace.client import Answer, Caller
@@ -172,6 +175,37 @@ def test_the_last_place_is_given_once(settings) -> None:
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(ask, range(8))) == 3
     assert WebhookEndpoint.objects.count() == 3
+
+
+def test_name_servers_that_never_answer_do_not_take_every_thread(world: World, monkeypatch) -> None:
+    """While two hosts are looked up a third is put off, and told when to come again."""
+    asked, released = threading.Semaphore(0), threading.Event()
+
+    def tarpit(host: str, seconds: float) -> tuple[str, ...]:
+        asked.release()
+        released.wait(30)
+        return ()
+
+    monkeypatch.setattr(outside, "_look_up", tarpit)
+    with ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(_vet_refused) for _ in range(2)]
+        assert all(asked.acquire(timeout=30) for _ in waiting)
+        problem = world.a.by_payer.post("/v1/webhooks", {"url": URL})
+        released.set()
+        assert [task.result(30) for task in waiting] == [True, True]
+    refused(problem, 503, "unavailable")
+    assert (problem.headers["Retry-After"], problem.json["retryable"]) == ("1", True)
+    assert not WebhookEndpoint.objects.exists()
+    monkeypatch.setattr(outside, "_look_up", lambda host, seconds: NAMES.get(host, ()))
+    make(world.a.by_payer)
+
+
+def _vet_refused() -> bool:
+    try:
+        api.vet(SimpleNamespace(body=SimpleNamespace(url=URL)))
+    except InvalidInput:
+        return True
+    return False
 
 
 def test_a_session_has_none_and_a_reader_only_reads(world: World) -> None:
