@@ -149,7 +149,7 @@ def _top_up(session: str, facts: Mapping[str, object]) -> Action:
 def _approval(id: str, scope: str) -> list[Action]:
     path = f"/v1/approvals/{id}"
     if scope == "payer":
-        return [post(f"{path}/approve", "Approve it, if you may.")]
+        return [post(f"{path}/approve", "Approve it, if you may.", keyed=False)]
     return [get(path, "See whether it is approved.")]
 
 
