@@ -36,7 +36,7 @@ GIVEN: Final = {
     "keys": "ARRAY[gen_random_uuid()::text]",
     "hashes": "ARRAY[sha256('floor')]",
     "versions": "ARRAY[caller.version]",
-    "denied": "ARRAY[false]",
+    "capabilities": "ARRAY['']",
 }
 """What one payment gives to the function's arguments, by name; the others get NULL, or one NULL each."""
 INSERT: Final = f"INSERT INTO {ROWS} (amount) VALUES (1);\n"  # noqa: S608 - our own constant

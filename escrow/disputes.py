@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Sum
 
-from escrow import events, holds, intents, invoices, ledger, lifecycle, money, payments, sessions
+from escrow import events, families, holds, intents, invoices, ledger, lifecycle, money, payments, sessions
 from escrow.errors import InvalidInput, StateConflict
 from escrow.ledger import Move
 from escrow.models import Account, ChainAction, Dispute, Invoice, Party, Payment, Pool, Reason, Session
@@ -209,7 +209,7 @@ def _require_unmatured(payment: Payment, now: datetime) -> None:
 
 def _split(dispute: Dispute, payable: Account, to_provider: int) -> None:
     session = sessions.reread(dispute.session_id)
-    back = sessions.return_account(session)
+    back = families.return_account(session)
     ledger.post([Move(dispute.account, back, dispute.amount_micros - to_provider, Reason.RULING, str(dispute.pk))])
     if to_provider:
         dispute.ruled_payment = payments.owe(
@@ -248,7 +248,7 @@ def locked_with_accounts(dispute: Dispute) -> Dispute:
     """Return a dispute as it is now, locked after the accounts that a ruling moves money between."""
     session = dispute.session
     payable = ledger.payable(session.pool, dispute.party)
-    ledger.lock([dispute.account, payable, session.account, ledger.free(session.pool)])
+    ledger.lock([dispute.account, payable, session.account, *families.ways_back(session)])
     return _locked(dispute)
 
 

@@ -6,6 +6,7 @@
     |   `-- InvalidPolicy
     |-- InsufficientFunds       insufficient_funds
     |-- PolicyDenied            policy_denied
+    |-- ApprovalRequired        approval_required
     |-- StateConflict           conflict
     |   |-- AlreadyRedeemed     already_redeemed
     |   |-- DuplicateInvoice    duplicate_invoice
@@ -18,7 +19,7 @@
 An EscrowError is always a refusal: nothing has been charged and nothing has changed. Amounts in ``facts`` are decimal strings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -34,6 +35,8 @@ class EscrowError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.facts: dict[str, object] = dict(facts or {})
+        self.afterwards: Callable[[], None] | None = None
+        """What puts this refusal on record once the database transaction that it ended is rolled back."""
 
 
 class InvalidInput(EscrowError):
@@ -59,11 +62,15 @@ class InsufficientFunds(EscrowError):
     code = "insufficient_funds"
     retryable = True
 
-    def __init__(self, account: str, remaining: str, required: str) -> None:
+    def __init__(
+        self, account: str, remaining: str, required: str, *, checkpoint: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(
             f"{account} has {remaining} USDC left; this needs {required}.",
             {"remaining": remaining, "required": required, "would_allow": remaining},
         )
+        if checkpoint is not None:
+            self.facts["checkpoint"] = dict(checkpoint)
 
 
 class PolicyDenied(EscrowError):
@@ -92,6 +99,17 @@ class PolicyDenied(EscrowError):
             facts["available_at"] = available_at
         super().__init__(detail, facts)
         self.retryable = retryable  # a limit over a sliding time makes room by itself, and windows open
+
+
+class ApprovalRequired(EscrowError):
+    """An amount that a person must allow first. The same request can pass once the approval is given."""
+
+    code = "approval_required"
+    retryable = True
+
+    def __init__(self, detail: str, *, limit: str, approval_id: str) -> None:
+        facts = {"rule": "approval_above", "limit": limit, "would_allow": limit, "approval_id": approval_id}
+        super().__init__(detail, facts)
 
 
 class StateConflict(EscrowError):

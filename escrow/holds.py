@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from escrow import events, ledger, lifecycle, money, payments, sessions, verdicts
+from escrow import authorisation, events, families, ledger, lifecycle, money, payments, sessions, verdicts
 from escrow.errors import InvalidInput, StateConflict
 from escrow.ledger import Move
 from escrow.models import Account, Hold, Party, Payment, Pool, Reason, Session
@@ -29,16 +29,22 @@ def place(
     to: str,
     metadata: Mapping[str, object] | None = None,
     expires_in: int | None = None,
+    capability: str = "",
+    fingerprint: bytes = b"",
     now: datetime | None = None,
 ) -> Hold:
     """Set an amount of a session aside for a party, under the same policy as a payment.
 
     One that expires, after so many seconds or earlier if its pool's life asks for it, is its buyer's to `capture`. One
-    that does not belongs to a task or an invoice.
+    that does not belongs to a task or an invoice. ``fingerprint`` is what tells the request from any other: a person's
+    approval is of one request.
     """
     payments.require_payable_amount(amount_micros)
     _require_lifetime(expires_in)
-    account = sessions.authorise(session=session, party=party, to=to, amount_micros=amount_micros, now=now)
+    account, version = authorisation.authorise(
+        session=session, party=party, to=to, amount_micros=amount_micros, capability=capability,
+        fingerprint=fingerprint, metadata=metadata or {}, now=now,
+    )  # fmt: skip
     session = sessions.reread(session.pk)
     ledger.payable(session.pool, party)  # opened now, so that it is older than the hold: the order of locks
     hold_id = uuid4()
@@ -52,6 +58,8 @@ def place(
         account=held,
         to=to,
         metadata=dict(metadata or {}),
+        capability=capability,
+        policy_version=version,
         expires_at=expires_at or None,
     )
     ledger.post([Move(account, held, amount_micros, Reason.HOLD, str(hold_id))])
@@ -95,7 +103,7 @@ def _turn_into_debt(
     held = locked[hold.account_id]
     require_within(held, amount_micros)
     lifecycle.move(hold, Hold.Status.CAPTURED)
-    back = locked[sessions.return_account(hold.session).pk]
+    back = locked[families.return_account(hold.session).pk]
     rest = held.balance_micros - amount_micros
     ledger.post([Move(held, back, rest, Reason.RELEASE, str(hold.pk))])
     hold.payment = payments.owe(
@@ -151,7 +159,7 @@ def give_back(*, hold: Hold, now: datetime) -> Hold:
     held = locked[hold.account_id]
     amount = held.balance_micros
     lifecycle.move(hold, Hold.Status.RELEASED)
-    ledger.post([Move(held, sessions.return_account(hold.session), amount, Reason.RELEASE, str(hold.pk))])
+    ledger.post([Move(held, families.return_account(hold.session), amount, Reason.RELEASE, str(hold.pk))])
     _tell(hold, "hold.released", amount)
     return hold
 
@@ -166,7 +174,7 @@ def dispute(*, hold: Hold, dispute_account: Account, amount_micros: int, ref: st
     rest = held.balance_micros - amount_micros
     ledger.post(
         [
-            Move(held, sessions.return_account(hold.session), rest, Reason.RELEASE, str(hold.pk)),
+            Move(held, families.return_account(hold.session), rest, Reason.RELEASE, str(hold.pk)),
             Move(held, dispute_account, amount_micros, Reason.DISPUTE, ref),
         ]
     )
@@ -217,6 +225,8 @@ def _require_held(hold: Hold, now: datetime) -> None:
         raise verdicts.not_open("pool", pool.status)
     if now >= pool.expires_at:
         raise verdicts.not_open("pool", "expired")
+    if pool.frozen_at is not None:
+        raise verdicts.not_open("pool", "frozen")
     if session.status not in (Session.Status.OPEN, Session.Status.CLOSED):
         raise verdicts.not_open("session", session.status)
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from escrow import events, holds, ledger, lifecycle, money, sessions
+from escrow import events, families, holds, ledger, lifecycle, money, sessions
 from escrow.errors import DuplicateInvoice, StateConflict
 from escrow.models import Hold, Invoice, Payment, Pool
 
@@ -121,7 +121,8 @@ def locked(invoice: Invoice) -> Invoice:
     """
     hold = invoice.hold
     pool = hold.session.pool
-    ledger.lock([hold.account, hold.session.account, ledger.free(pool), ledger.payable(pool, hold.party)])
+    ways_back = families.ways_back(hold.session)
+    ledger.lock([hold.account, hold.session.account, ledger.payable(pool, hold.party), *ways_back])
     related = Invoice.objects.select_related(
         "hold__account", "hold__party", "hold__session__pool", "hold__session__account"
     )

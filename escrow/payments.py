@@ -6,13 +6,14 @@ Nothing here waits for the chain, and nothing is queued: a payment is done when 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection, transaction
 
-from escrow import events, ledger, money, sessions, verdicts
+from escrow import authorisation, events, ledger, money, verdicts
 from escrow.errors import AlreadyRedeemed, InvalidInput, NotFound, StateConflict
 from escrow.ledger import Move
 from escrow.models import Account, Dispute, Party, Payment, Reason, Session
@@ -32,8 +33,8 @@ class Sent:
 
 _SEND: Final = """
 SELECT outcome, payment_id, at, remaining_micros, facts::text FROM escrow_send(
-    true, %s, %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[],
-    %s::integer[], %s::timestamptz[], %s::timestamptz[], %s::boolean[]
+    true, %s, %s, %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[],
+    %s::bytea[], %s::integer[], %s::timestamptz[], %s::timestamptz[], %s::text[]
 )
 """
 
@@ -47,6 +48,7 @@ def send(
     metadata: Mapping[str, object],
     idempotency_key: str,
     request_hash: bytes,
+    capability: str = "",
     now: datetime | None = None,
 ) -> Sent:
     """Pay a party out of a session, once for each idempotency key. The database's clock decides, unless ``now`` does.
@@ -58,15 +60,24 @@ def send(
 
     def ask(opinion: Opinion) -> Sequence[Any] | None:
         with connection.cursor() as cursor:
-            order: list[Any] = [[session_id], [party_id], [to], [amount_micros], [money.render(amount_micros)]]
-            order += [[json.dumps(metadata)], [idempotency_key], [request_hash]]
-            cursor.execute(_SEND, [now, *order, *([value] for value in opinion.columns)])
+            order: list[Any] = [
+                now,
+                approval_window(),
+                [session_id],
+                [party_id],
+                [to],
+                [amount_micros],
+                [money.render(amount_micros)],
+            ]
+            order += [[json.dumps(metadata)], [capability], [idempotency_key], [request_hash]]
+            cursor.execute(_SEND, [*order, *([value] for value in opinion.columns)])
             row: Sequence[Any] | None = cursor.fetchone()
             return row
 
-    verdict = sessions.decide(
-        session_id=session_id, to=to, amount_micros=amount_micros, now=now, ask=ask, key=idempotency_key
-    )
+    verdict = authorisation.decide(
+        session_id=session_id, to=to, capability=capability, amount_micros=amount_micros, now=now, ask=ask,
+        key=idempotency_key,
+    )  # fmt: skip
     payment = Payment.objects.get(pk=cast("UUID", verdict.payment_id))
     return Sent(payment, replayed=verdict.outcome == verdicts.REPLAYED)
 
@@ -134,6 +145,11 @@ def redeem(*, payment: Payment, party_id: UUID, request_hash: str, now: datetime
     payment.redeemed_hash, payment.redeemed_at = request_hash, now
     payment.save(update_fields=["redeemed_hash", "redeemed_at"])
     return payment
+
+
+def approval_window() -> timedelta:
+    """Return how long a person has to approve a payment, and how long the approval then lasts."""
+    return timedelta(seconds=settings.APPROVAL_WINDOW)
 
 
 def require_payable_amount(amount_micros: int) -> None:

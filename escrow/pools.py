@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, Q, QuerySet, Sum
 
-from escrow import events, intents, ledger, lifecycle, money, payments, sessions
+from escrow import events, intents, ledger, lifecycle, money, payments, sessions, verdicts
 from escrow.errors import InvalidInput
 from escrow.ledger import Move
 from escrow.models import Account, Batch, ChainAction, Party, Pool, PoolProvider, Reason, Session, Transfer
@@ -52,6 +52,7 @@ def open(
     dispute_window_seconds: int | None = None,
 ) -> Pool:
     """Ask for a pool with a deposit. It is OPENING until the chain has the money. Raises InvalidInput."""
+    require_unfrozen(payer_id)
     lifetime = expires_in or timedelta(seconds=settings.POOL_EXPIRY)
     window = settings.DISPUTE_WINDOW if dispute_window_seconds is None else dispute_window_seconds
     distinct = {party.pk: party for party in providers}
@@ -90,7 +91,7 @@ def close(*, pool: Pool, now: datetime) -> Pool:
     # session can open that the list would miss.
     ledger.lock([ledger.free(pool)])
     open_sessions = list(
-        Session.objects.filter(pool=pool, status=Session.Status.OPEN).select_related("account", "pool")
+        Session.objects.filter(pool=pool).exclude(status=Session.Status.CLOSED).select_related("account", "pool")
     )
     ledger.lock(session.account for session in open_sessions)
     pool = _locked(pool)
@@ -101,6 +102,38 @@ def close(*, pool: Pool, now: datetime) -> Pool:
         sessions.close(session=session, now=now)
     _tell(pool, "pool.closing")
     return pool
+
+
+def freeze(*, payer_id: UUID, reason: str, now: datetime) -> list[Pool]:
+    """Let nothing new be spent from any pool of a payer; return the pools. When it returns, nothing is under way any more.
+
+    What is owed still settles, and what was set aside before is still claimed by whoever earned it.
+    """
+    return _set_frozen(payer_id, now, "pool.frozen", reason)
+
+
+def unfreeze(*, payer_id: UUID) -> list[Pool]:
+    """Let all pools of a payer spend again; return the pools."""
+    return _set_frozen(payer_id, None, "pool.unfrozen", "")
+
+
+@transaction.atomic
+def _set_frozen(payer_id: UUID, frozen_at: datetime | None, told: str, reason: str) -> list[Pool]:
+    # The accounts first: whoever spends holds one until it is done, and looks at the pool only once it holds it.
+    ledger.lock(Account.objects.filter(pool__payer_id=payer_id, kind__in=[Kind.POOL, Kind.SESSION]))
+    pools = list(Pool.objects.filter(payer_id=payer_id).exclude(status__in=[Pool.Status.CLOSED, Pool.Status.FAILED]))
+    for pool in pools:
+        if bool(pool.frozen_at) != bool(frozen_at):
+            pool.frozen_at = frozen_at
+            pool.save(update_fields=["frozen_at"])
+            _tell(pool, told, reason=reason)
+    return pools
+
+
+def require_unfrozen(payer_id: UUID) -> None:
+    """Return when a payer has not frozen its spending. Raises StateConflict."""
+    if Pool.objects.filter(payer_id=payer_id, frozen_at__isnull=False).exclude(status=Pool.Status.CLOSED).exists():
+        raise verdicts.not_open("pool", "frozen")
 
 
 def balances(pool: Pool) -> PoolBalances:
@@ -195,7 +228,8 @@ def reclaimed(pool: Pool, *, amount_micros: int, ref: str, at: datetime) -> None
     ledger.post([Move(free, ledger.world(pool), amount_micros, Reason.RECLAIM, ref)])
     if pool.status != Pool.Status.CLOSED:
         lifecycle.move(pool, Pool.Status.CLOSED, closed_at=at)
-    Session.objects.filter(pool=pool, status=Session.Status.OPEN).update(status=Session.Status.CLOSED, closed_at=at)
+    ended = Session.objects.filter(pool=pool).exclude(status=Session.Status.CLOSED)
+    ended.update(status=Session.Status.CLOSED, closed_at=at)
     _tell(pool, "pool.closed", reclaimed=money.render(amount_micros), swept=[account.code for account in left])
 
 

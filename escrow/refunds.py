@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Sum
 
-from escrow import events, ledger, lifecycle, money, payments, sessions
+from escrow import events, families, ledger, lifecycle, money, payments, sessions
 from escrow.errors import InvalidInput, NotRefundable, StateConflict
 from escrow.ledger import Move
 from escrow.models import DUE, Account, Deduction, Dispute, Payment, Pool, Reason, Refund
@@ -115,7 +115,7 @@ def _carry_out(refund: Refund, payment: Payment, source: Account, now: datetime)
         Deduction(refund=refund, payment_id=pk, amount_micros=micros) for pk, micros in taken.items()
     )
     _note(payment, refund, own_micros=taken.get(payment.pk, 0))
-    target = sessions.return_account(sessions.reread(payment.session_id))
+    target = families.return_account(sessions.reread(payment.session_id))
     ledger.post([Move(source, target, refund.amount_micros, Reason.REFUND, str(refund.pk))])
     _tell(refund, "refund.paid", reason=refund.reason)
     if not payment.unrefunded_micros:
@@ -229,7 +229,7 @@ def _require_text(field: str, text: str) -> None:
 def _locked(payment: Payment) -> tuple[Account, Payment]:
     """Return the account that a refund is paid from and the payment, both locked, and so are the accounts it can go to."""
     source = ledger.payable(payment.pool, payment.party)
-    locked = ledger.lock([source, payment.session.account, ledger.free(payment.pool)])
+    locked = ledger.lock([source, payment.session.account, *families.ways_back(payment.session)])
     return locked[source.pk], payments.locked(payment)
 
 

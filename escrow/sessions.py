@@ -1,43 +1,19 @@
-"""Sessions: spending accounts inside a pool. Lives here: opening, topping up, closing, and what a session may still pay."""
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
-from uuid import UUID, uuid4
-
-from django.db import connection, transaction
-from django.db.models import Case, F, Sum, When
-from django.utils import timezone
-
-from escrow import events, ledger, lifecycle, money, verdicts
-from escrow.errors import NotFound, StateConflict
-from escrow.ledger import Move
-from escrow.models import Account, Hold, Party, Payment, Pool, Reason, Session
-from escrow.policy import Policy
-from escrow.verdicts import Opinion, Rulebook, Verdict
-
-RULES: Final = Rulebook()
-"""What this process knows of the sessions' policies; the database says when it is stale."""
-ATTEMPTS: Final = 5
-"""A policy that changes this often between two looks is a mistake of its payer's."""
-
-_JUDGE: Final = """
-SELECT outcome, payment_id, at, remaining_micros, facts::text FROM escrow_judge(
-    true, %s, %s::uuid[], %s::uuid[], %s::bigint[], ARRAY[NULL]::text[], ARRAY[NULL]::bytea[], %s::integer[],
-    %s::timestamptz[], %s::timestamptz[], %s::boolean[]
-)
+"""Sessions: spending accounts inside a pool, or inside another session. Lives here: opening, topping up, pausing, closing, and
+changing a policy. Whether one may spend is `escrow.authorisation`'s to ask, what it has left `escrow.budgets`' to say.
 """
 
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
 
-@dataclass(frozen=True, slots=True)
-class SessionBalances:
-    """What a session was given, has paid, has set aside and has left, in micro-USDC."""
+from django.db import transaction
 
-    budget: int
-    spent: int
-    held: int
-    remaining: int
+from escrow import budgets, events, families, ledger, lifecycle, money, policy, verdicts
+from escrow.errors import NotFound, StateConflict
+from escrow.ledger import Move
+from escrow.models import Account, Pool, Reason, Session, SessionPolicy
+from escrow.policy import Policy
+
+Status = Session.Status
 
 
 def require_open(pool: Pool, now: datetime) -> None:
@@ -46,6 +22,14 @@ def require_open(pool: Pool, now: datetime) -> None:
         raise verdicts.not_open("pool", pool.status)
     if now >= pool.expires_at:
         raise verdicts.not_open("pool", "expired")
+    if pool.frozen_at is not None:
+        raise verdicts.not_open("pool", "frozen")
+
+
+def require_spending(session: Session, now: datetime) -> None:
+    """Return when a session and its pool take new spending. Raises StateConflict when they do not."""
+    require_open(session.pool, now)
+    _require(session, now, Status.OPEN)
 
 
 def timer(pool: Pool, seconds: int, now: datetime) -> datetime:
@@ -71,144 +55,204 @@ def open(
     pool.refresh_from_db()
     require_open(pool, now)
     ledger.require(free, budget_micros, "The pool")
-    session_id = uuid4()
-    account = ledger.open_account(Account.Kind.SESSION, pool=pool, subject=session_id)
-    session = Session.objects.create(
-        id=session_id, pool=pool, account=account, name=name, policy=policy.to_document(), expires_at=expires_at
-    )
-    ledger.post([Move(free, account, budget_micros, Reason.SESSION_OPEN, str(session_id))])
-    _tell(session, "session.opened", {"budget": money.render(budget_micros)})
-    return session
+    return _open(free, pool, budget_micros, policy, name, expires_at)
+
+
+@transaction.atomic
+def open_child(
+    *,
+    parent: Session,
+    budget_micros: int,
+    policy: Policy,
+    now: datetime,
+    name: str = "",
+    expires_at: datetime | None = None,
+) -> Session:
+    """Open a session inside another, with a budget of its money, under at most its policy, for at most its time.
+
+    What it is given counts as spent against its parent's limits over time, so that sessions inside one never spend more
+    together than it might alone. Raises InvalidPolicy, PolicyDenied, InsufficientFunds or StateConflict.
+    """
+    source = ledger.lock([parent.account]).popitem()[1]
+    parent = reread(parent.pk)
+    require_spending(parent, now)
+    families.require_room(parent)
+    effective = narrowed(policy, parent)
+    ledger.require(source, budget_micros, "The session")
+    budgets.require_within(parent, budget_micros, now)
+    end = min(filter(None, [expires_at, parent.expires_at]), default=None)
+    return _open(source, parent.pool, budget_micros, effective, name, end, parent)
+
+
+def narrowed(asked: Policy, parent: Session) -> Policy:
+    """Return what a session inside another may do of what was asked for it. Raises InvalidPolicy when that is more."""
+    return policy.narrow(asked, Policy.from_document(parent.policy))
 
 
 @transaction.atomic
 def top_up(*, session: Session, amount_micros: int, now: datetime) -> Session:
-    """Move more of the pool's money into a session. Raises InsufficientFunds or StateConflict."""
-    free_account = ledger.free(session.pool)
-    free = ledger.lock([free_account, session.account])[free_account.pk]
+    """Move more money into a session, from its pool or from the session it is in.
+
+    Raises InsufficientFunds, PolicyDenied or StateConflict.
+    """
+    parent = session.parent
+    source = parent.account if parent is not None else ledger.free(session.pool)
+    from_ = ledger.lock([source, session.account])[source.pk]
     session = reread(session.pk)
     require_open(session.pool, now)
-    _require_open_session(session, now)
-    ledger.require(free, amount_micros, "The pool")
-    ledger.post([Move(free, session.account, amount_micros, Reason.SESSION_TOP_UP, str(uuid4()))])
+    _require(session, now, Status.OPEN, Status.PAUSED)
+    if session.parent_id is not None:
+        parent = reread(session.parent_id)
+        require_spending(parent, now)
+        budgets.require_within(parent, amount_micros, now)
+    ledger.require(from_, amount_micros, "The pool" if parent is None else "The session it is in")
+    ledger.post([Move(source, session.account, amount_micros, Reason.SESSION_TOP_UP, str(uuid4()))])
+    _mark(session)
     _tell(session, "session.topped_up", {"amount": money.render(amount_micros)})
     return session
 
 
 @transaction.atomic
-def close(*, session: Session, now: datetime) -> Session:
-    """End a session; what it has left goes back to its pool. Money on hold stays held and returns to the pool later."""
-    free = ledger.free(session.pool)
-    account = ledger.lock([free, session.account])[session.account_id]
+def pause(*, session: Session, now: datetime, reason: str = "") -> Session:
+    """Let a session and those inside it spend no more until they are resumed. Money on hold stays on hold."""
+    _, below = families.lock(session)
     session = reread(session.pk)
-    if session.status == Session.Status.CLOSED:
+    if session.status == Status.PAUSED:
         return session
-    left = account.balance_micros
-    lifecycle.move(session, Session.Status.CLOSED, closed_at=now)
-    ledger.post([Move(account, free, left, Reason.SESSION_CLOSE, str(session.pk))])
-    _tell(session, "session.closed", {"returned": money.render(left)})
+    _require(session, now, Status.OPEN)
+    for each in [session, *below]:
+        if each.status == Status.OPEN:
+            lifecycle.move(each, Status.PAUSED)
+            _tell(each, "session.paused", {"reason": reason})
+    return session
+
+
+@transaction.atomic
+def resume(*, session: Session, now: datetime) -> Session:
+    """Let a paused session and those inside it spend again. Raises StateConflict while one above it is paused."""
+    _, below = families.lock(session)
+    session = reread(session.pk)
+    if session.status == Status.OPEN:
+        return session
+    _require(session, now, Status.PAUSED)
+    if any(parent.status == Status.PAUSED for parent in families.above(session)):
+        raise StateConflict("session", "paused", "The session that it is in is paused; resume that one.")
+    for each in [session, *below]:
+        if each.status == Status.PAUSED:
+            lifecycle.move(each, Status.OPEN)
+            _tell(each, "session.resumed", {})
+    return session
+
+
+@transaction.atomic
+def close(*, session: Session, now: datetime) -> Session:
+    """End a session and those inside it; what they have left goes back to where it came from.
+
+    Money on hold stays held, and goes back later.
+    """
+    _, below = families.lock(session)
+    session = reread(session.pk)
+    if session.status == Status.CLOSED:
+        return session
+    for each in [*families.closing_order(below), session]:
+        lifecycle.move(each, Status.CLOSED, closed_at=now)
+        left = ledger.balance(each.account)
+        ledger.post([Move(each.account, families.return_account(each), left, Reason.SESSION_CLOSE, str(each.pk))])
+        _tell(each, "session.closed", {"returned": money.render(left)})
+    return session
+
+
+@transaction.atomic
+def change_policy(*, session: Session, policy: Policy, now: datetime) -> Session:
+    """Put a new version of a session's policy into force; the sessions inside it are held to it at once.
+
+    One inside it that would be allowed nothing any more is paused. Raises InvalidPolicy or StateConflict.
+    """
+    families.lock(session)
+    session = reread(session.pk)
+    _require(session, now, Status.OPEN, Status.PAUSED)
+    if session.parent is not None:
+        policy = narrowed(policy, session.parent)
+    _renew(session, policy)
+    _hold_to(session, policy)
     return session
 
 
 def reread(session_id: UUID) -> Session:
-    """Return a session as it is now, with its pool and account. Raises NotFound."""
+    """Return a session as it is now, with its pool, account and parent. Raises NotFound."""
     try:
-        return Session.objects.select_related("pool", "account").get(pk=session_id)
+        return Session.objects.select_related("pool", "account", "parent__account").get(pk=session_id)
     except Session.DoesNotExist:
         raise NotFound("There is no such session.") from None
 
 
-def decide(
-    *,
-    session_id: UUID,
-    to: str,
-    amount_micros: int,
-    now: datetime | None,
-    ask: Callable[[Opinion], Sequence[Any] | None],
-    key: str = "",
-) -> Verdict:
-    """Have the database decide on a request to spend, and return its verdict: allowed, or replayed.
-
-    ``ask`` runs the statement with what the pure rules say, and returns its row for `Verdict.read`. The database's clock
-    decides, unless ``now`` does. Raises the refusals of `escrow.verdicts`.
-    """
-    at = now or timezone.now()  # of the rules that need no counting; the database refuses an answer that is too old
-    for _ in range(ATTEMPTS):
-        opinion = RULES.opinion(session_id, to=to, now=at)
-        verdict = Verdict.read(ask(opinion))
-        if verdict.outcome in (verdicts.ALLOWED, verdicts.REPLAYED):
-            return verdict
-        at = now or verdict.at or at
-        if verdict.outcome == verdicts.STALE:
-            RULES.learn(session_id, verdict.facts)
-        elif verdict.outcome != verdicts.BUSY:
-            raise verdicts.refusal(verdict, amount_micros=amount_micros, denial=opinion.denial, key=key)
-    raise StateConflict("session", "changing", "The session's policy is being changed; repeat the request.")
-
-
-def authorise(*, session: Session, party: Party, to: str, amount_micros: int, now: datetime | None = None) -> Account:
-    """Lock and return the account of a session that may commit an amount to a party; raise the refusal when it may not.
-
-    The lock is kept, so that nothing changes between this answer and the posting.
-    """
-
-    def ask(opinion: Opinion) -> Sequence[Any] | None:
-        with connection.cursor() as cursor:
-            judged: list[Any] = [[session.pk], [party.pk], [amount_micros], *([value] for value in opinion.columns)]
-            cursor.execute(_JUDGE, [now, *judged])
-            row: Sequence[Any] | None = cursor.fetchone()
-            return row
-
-    decide(session_id=session.pk, to=to, amount_micros=amount_micros, now=now, ask=ask)
-    return Account.objects.get(pk=session.account_id)
-
-
-def return_account(session: Session) -> Account:
-    """Return where money that comes back to a session goes: the session while it is open, else its pool."""
-    return session.account if session.status == Session.Status.OPEN else ledger.free(session.pool)
-
-
-def balances(session: Session) -> SessionBalances:
-    """Return what a session was given, has paid, has set aside and has left."""
-    session = reread(session.pk)
-    account = session.account
-    budget = ledger.budget_of(account)
-    held = sum(
-        hold.account.balance_micros
-        for hold in Hold.objects.filter(session=session, status=Hold.Status.HELD).select_related("account")
-    )
-    remaining = account.balance_micros
-    if session.status == Session.Status.CLOSED:
-        return SessionBalances(budget=budget, spent=_owed(session), held=held, remaining=remaining)
-    return SessionBalances(budget=budget, spent=budget - remaining - held, held=held, remaining=remaining)
-
-
 def close_expired(*, now: datetime, limit: int) -> int:
-    """Close sessions whose time is over, so that what they have left is the pool's again; return how many."""
-    over = Session.objects.filter(status=Session.Status.OPEN, expires_at__lte=now).select_related("pool", "account")
-    return lifecycle.sweep(over.order_by("expires_at")[:limit], lambda session: close(session=session, now=now))
+    """Close sessions whose time is over, so that what they have left is free again; return how many."""
+    over = Session.objects.exclude(status=Status.CLOSED).filter(expires_at__lte=now)
+    related = over.select_related("pool", "account")
+    return lifecycle.sweep(related.order_by("expires_at")[:limit], lambda session: close(session=session, now=now))
 
 
-def _owed(session: Session) -> int:
-    """Return what a closed session has spent: what did not come back of its debts, and what is in dispute."""
-    # A disputed debt is in its dispute's account and then in its ruling, but for what had paid for other refunds before.
-    kept = Case(
-        When(status=Payment.Status.DISPUTED, then=F("deducted_micros") - F("refunded_micros")),
-        default=F("amount_micros") - F("refunded_micros"),
+def _open(
+    source: Account,
+    pool: Pool,
+    budget_micros: int,
+    limits: Policy,
+    name: str,
+    expires_at: datetime | None,
+    parent: Session | None = None,
+) -> Session:
+    session_id = uuid4()
+    account = ledger.open_account(Account.Kind.SESSION, pool=pool, subject=session_id)
+    session = Session.objects.create(
+        id=session_id,
+        pool=pool,
+        parent=parent,
+        account=account,
+        name=name,
+        policy=limits.to_document(),
+        checkpoints_micros=budgets.thresholds(limits, budget_micros),
+        expires_at=expires_at,
     )
-    debts = Payment.objects.filter(session=session).aggregate(s=Sum(kept))["s"] or 0
-    waiting = Account.objects.filter(kind=Account.Kind.DISPUTE, dispute__session=session)
-    return debts + (waiting.aggregate(s=Sum(F("received_micros") - F("sent_micros")))["s"] or 0)
+    SessionPolicy.objects.create(session=session, version=session.policy_version, policy=session.policy)
+    ledger.post([Move(source, account, budget_micros, Reason.SESSION_OPEN, str(session_id))])
+    _tell(session, "session.opened", {"budget": money.render(budget_micros)})
+    return session
 
 
-def _require_open_session(session: Session, now: datetime) -> None:
-    if session.status != Session.Status.OPEN:
+def _hold_to(parent: Session, limits: Policy) -> None:
+    for child in parent.children.exclude(status=Status.CLOSED).select_related("pool", "account"):
+        own = Policy.from_document(child.policy)
+        held = policy.tightened(own, limits)
+        if held is None:
+            if child.status == Status.OPEN:
+                lifecycle.move(child, Status.PAUSED)
+                _tell(child, "session.paused", {"reason": "Its parent's policy allows nothing of its own any more."})
+        elif held != own:
+            _renew(child, held)
+        _hold_to(child, held or own)
+
+
+def _renew(session: Session, limits: Policy) -> None:
+    session.policy, session.policy_version = limits.to_document(), session.policy_version + 1
+    session.save(update_fields=["policy", "policy_version"])
+    SessionPolicy.objects.create(session=session, version=session.policy_version, policy=session.policy)
+    _mark(session)
+    _tell(session, "session.policy_changed", {"version": session.policy_version})
+
+
+def _mark(session: Session) -> None:
+    """Reckon what is left at each checkpoint anew."""
+    marks = budgets.thresholds(Policy.from_document(session.policy), ledger.budget_of(session.account))
+    Session.objects.filter(pk=session.pk).update(checkpoints_micros=marks)
+
+
+def _require(session: Session, now: datetime, *statuses: str) -> None:
+    if session.status not in statuses:
         raise verdicts.not_open("session", session.status)
     if session.expires_at is not None and now >= session.expires_at:
         raise verdicts.not_open("session", "expired")
 
 
-def _tell(session: Session, type: str, payload: dict[str, object], party: Party | None = None) -> None:
-    events.record(
-        type=type, subject_type="session", subject_id=session.pk, payload=payload, pool=session.pool, party=party
-    )
+def _tell(session: Session, type: str, payload: dict[str, object]) -> None:
+    events.record(type=type, subject_type="session", subject_id=session.pk, payload=payload, pool=session.pool)

@@ -13,7 +13,15 @@ from typing import Any, Final, Self
 from uuid import UUID
 
 from escrow import money, policy
-from escrow.errors import EscrowError, IdempotencyConflict, InsufficientFunds, NotFound, PolicyDenied, StateConflict
+from escrow.errors import (
+    ApprovalRequired,
+    EscrowError,
+    IdempotencyConflict,
+    InsufficientFunds,
+    NotFound,
+    PolicyDenied,
+    StateConflict,
+)
 from escrow.policy import Policy
 
 ALLOWED: Final = "allowed"
@@ -55,9 +63,9 @@ class Opinion:
     denial: PolicyDenied | None
 
     @property
-    def columns(self) -> tuple[int | None, datetime | None, datetime | None, bool]:
-        """What `escrow_judge` is told of it: version, since, until, and whether the rules refuse."""
-        return self.version, self.since, self.until, self.denial is not None
+    def columns(self) -> tuple[int | None, datetime | None, datetime | None, str | None]:
+        """What `escrow_judge` is told of it: version, since, until, and the facts of the refusal as JSON text."""
+        return self.version, self.since, self.until, json.dumps(self.denial.facts) if self.denial else None
 
 
 UNKNOWN: Final = Opinion(None, None, None, None)
@@ -70,7 +78,7 @@ class Rulebook:
         self._known: OrderedDict[UUID | str, tuple[int, Policy]] = OrderedDict()
         self._weight = 0
 
-    def opinion(self, session_id: UUID | str, *, to: str, capability: str | None = None, now: datetime) -> Opinion:
+    def opinion(self, session_id: UUID | str, *, to: str, capability: str | None, now: datetime) -> Opinion:
         """Return what the pure rules say now; of a session whose policy is not known, that it is not."""
         found = self._known.get(session_id)
         if found is None:
@@ -116,8 +124,9 @@ def refusal(verdict: Verdict, *, amount_micros: int, denial: PolicyDenied | None
         case "key_conflict":
             return IdempotencyConflict(key)
         case "insufficient_funds":
-            remaining = money.render(verdict.remaining_micros)
-            return InsufficientFunds("The session", remaining, money.render(amount_micros))
+            return _dry(verdict, amount_micros)
+        case "approval_required" | "approval_refused":
+            return _needs_a_person(verdict, amount_micros)
     subject, _, state = outcome.partition("_")
     if subject in ("pool", "session"):
         return not_open(subject, state)
@@ -125,10 +134,30 @@ def refusal(verdict: Verdict, *, amount_micros: int, denial: PolicyDenied | None
     return policy.exceeded(outcome, limit=counted["limit"], spent=counted.get("spent", 0), amount_micros=amount_micros)
 
 
+def _dry(verdict: Verdict, amount_micros: int) -> InsufficientFunds:
+    remaining, counted = money.render(verdict.remaining_micros), verdict.facts or {}
+    checkpoint = {name: money.render(counted[name]) for name in ("budget", "spent")} | {"remaining": remaining}
+    return InsufficientFunds("The session", remaining, money.render(amount_micros), checkpoint=checkpoint)
+
+
+def _needs_a_person(verdict: Verdict, amount_micros: int) -> ApprovalRequired | PolicyDenied:
+    counted = verdict.facts or {}
+    asked, limit = money.render(amount_micros), money.render(counted["limit"])
+    if verdict.outcome == "approval_refused":
+        detail = f"{asked} USDC needs a person's approval, and it was refused: {counted['reason']}"
+        return PolicyDenied("approval_above", detail, limit=limit, would_allow=limit)
+    detail = f"{asked} USDC is over {limit}: a person has to approve it first. Then send the same request again."
+    return ApprovalRequired(detail, limit=limit, approval_id=str(counted["approval_id"]))
+
+
 def not_open(subject: str, state: str) -> StateConflict:
     """Return the refusal of new spending by a pool or session that is in another state than open, or past its end."""
     if (subject, state) == ("pool", "expired"):
         return StateConflict(subject, state, "The pool has expired: what it has left is its payer's.")
+    if (subject, state) == ("pool", "frozen"):
+        return StateConflict(subject, state, "The payer has frozen all spending; only the payer can lift that.")
+    if (subject, state) == ("session", "paused"):
+        return StateConflict(subject, state, "The session is paused; its payer can resume it.")
     if subject == "pool":
         return StateConflict(subject, state, f"The pool is {state}; only an open pool takes new spending.")
     what = "has expired" if state == "expired" else f"is {state}"

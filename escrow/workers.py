@@ -10,7 +10,20 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from escrow import events, holds, indexer, invoices, payouts, pools, reconcile, refunds, sessions, settlement, silence
+from escrow import (
+    approvals,
+    events,
+    holds,
+    indexer,
+    invoices,
+    payouts,
+    pools,
+    reconcile,
+    refunds,
+    sessions,
+    settlement,
+    silence,
+)
 from escrow.chain.client import ChainClient
 from escrow.chain.signer import Keyring, Role
 from escrow.relay import Relay
@@ -67,6 +80,7 @@ def timer_sweep() -> None:
     """Let silence decide where its time has come."""
     holds.release_expired(now=timezone.now(), limit=settings.SWEEP_LIMIT)
     sessions.close_expired(now=timezone.now(), limit=settings.SWEEP_LIMIT)
+    approvals.expire_due(now=timezone.now(), limit=settings.SWEEP_LIMIT)
     invoices.approve_by_silence(now=timezone.now(), limit=settings.SWEEP_LIMIT)
     refunds.lapse_by_silence(now=timezone.now(), limit=settings.SWEEP_LIMIT)
     silence.rule_by_silence(now=timezone.now(), limit=settings.SWEEP_LIMIT)

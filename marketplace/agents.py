@@ -70,22 +70,29 @@ def register(
     return agent
 
 
-def find(*, uri: str) -> Agent:
-    """Return the agent of that name, its provider loaded. Raises InvalidInput or NotFound."""
+def find(*, uri: str, capability: str | None = None) -> Agent:
+    """Return the agent of that name, its provider loaded, for what it offers. Raises InvalidInput or NotFound."""
     check_uri(uri, field="agent")
     agent = Agent.objects.select_related("provider__party").filter(uri=uri).first()
     if agent is None:
         raise NotFound(f"No agent is registered as {uri}.")
+    _require_offered(uri, capability, agent.capabilities)
     return agent
 
 
-def payee(*, uri: str) -> tuple[UUID, UUID]:
-    """Return the ids of the party and of the provider that are paid for an agent. Raises InvalidInput or NotFound."""
+def payee(*, uri: str, capability: str | None = None) -> tuple[UUID, UUID]:
+    """Return the ids of the party and of the provider that are paid for an agent, and for what it offers.
+
+    Raises InvalidInput or NotFound.
+    """
     check_uri(uri, field="agent")
-    found = Agent.objects.filter(uri=uri).values_list("provider__party_id", "provider_id").order_by().first()
+    wanted = ("provider__party_id", "provider_id", "capabilities")
+    found = Agent.objects.filter(uri=uri).values_list(*wanted).order_by().first()
     if found is None:
         raise NotFound(f"No agent is registered as {uri}.")
-    return found
+    party_id, provider_id, offered = found
+    _require_offered(uri, capability, offered)
+    return party_id, provider_id
 
 
 def parties(*, uris: Iterable[str]) -> list[Party]:
@@ -163,6 +170,11 @@ def checksummed(address: str) -> str:
     if address[2:] not in (digits, digits.upper(), proper[2:]):
         raise InvalidInput("payout_address", "has a wrong checksum (EIP-55)", f"{proper}, if that is what you mean")
     return proper
+
+
+def _require_offered(uri: str, capability: str | None, offered: Sequence[str]) -> None:
+    if capability is not None and capability not in offered:
+        raise InvalidInput("capability", f"must be one that {uri} offers", " or ".join(offered) or "none: leave it out")
 
 
 def _check_endpoint(endpoint: str) -> None:

@@ -15,7 +15,7 @@ import secrets
 import zlib
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from django.conf import settings
@@ -124,7 +124,8 @@ def rotate(*, key: ApiKey, now: datetime, overlap: timedelta = OVERLAP, seed: UU
 
 def open_session(
     *,
-    pool: Pool,
+    pool: Pool | None = None,
+    parent: Session | None = None,
     budget_micros: int,
     policy: Policy,
     now: datetime,
@@ -132,11 +133,24 @@ def open_session(
     expires_at: datetime | None = None,
     seed: UUID | None = None,
 ) -> tuple[Session, str]:
-    """Open a session and issue the key an agent spends it with, in one database transaction."""
+    """Open a session in a pool, or inside another, and issue the key an agent spends it with.
+
+    Both in one database transaction.
+    """
+    given: dict[str, Any] = {
+        "budget_micros": budget_micros,
+        "policy": policy,
+        "name": name,
+        "expires_at": expires_at,
+        "now": now,
+    }
     with transaction.atomic():
-        session = sessions.open(
-            pool=pool, budget_micros=budget_micros, policy=policy, now=now, name=name, expires_at=expires_at
-        )
+        if parent is not None:
+            session = sessions.open_child(parent=parent, **given)
+        elif pool is not None:
+            session = sessions.open(pool=pool, **given)
+        else:
+            raise ValueError("a session is in a pool or inside another session")
         _, text = issue(scope=Scope.SESSION, session=session, name=name, now=now, seed=seed)
     return session, text
 

@@ -231,6 +231,9 @@ HOLD_DEFAULT_SECONDS = env_int("HOLD_DEFAULT_SECONDS", 900)  # a hold that says 
 HOLD_MAX_SECONDS = env_int("HOLD_MAX_SECONDS", 7 * 24 * 3600)  # money that is set aside longer is a task's
 REFUND_WINDOW = env_int("REFUND_WINDOW", 72 * 3600)  # a refund that was asked for and not answered lapses
 REFUND_MAX_DEBTS = env_int("REFUND_MAX_DEBTS", 10_000)  # debts that pay for one refund: as many as a batch nets
+APPROVAL_WINDOW = env_int(
+    "APPROVAL_WINDOW", 24 * 3600
+)  # seconds a person has to allow a large payment; silence is a no
 FEE_BPS = env_int("FEE_BPS", 100)  # 1 %, floored; the remainder stays with the payer
 DISPUTE_WINDOW = env_int("DISPUTE_WINDOW", 3_600)  # seconds a settled credit can still be disputed on chain
 FEE_PAYOUT_MIN_MICROS = env_int("FEE_PAYOUT_MIN_MICROS", 10_000_000)  # $10: below it fees wait in the contract

@@ -4,6 +4,7 @@ A task's money is in escrow: a hold from its assignment, an invoice from its sub
 decided there (`escrow.invoices`, `escrow.disputes`) and only read here.
 """
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -67,8 +68,7 @@ def post(
     """
     agents.check_capability(capability)
     session = sessions.reread(session.pk)
-    if session.status != Session.Status.OPEN:
-        raise StateConflict("session", session.status, "The session is closed; post the task in an open one.")
+    sessions.require_spending(session, now)
     due_in = due_in or settings.TASK_DEFAULT_DUE
     if not timedelta(0) < due_in <= settings.TASK_MAX_DUE:
         limit = int(settings.TASK_MAX_DUE.total_seconds())
@@ -99,7 +99,10 @@ def assign(*, task: Task, agent_uri: str, now: datetime) -> Task:
     _require(task, Task.Status.ASSIGNED)
     if task.due_at <= now:
         raise StateConflict("task", task.status, "The task is past its due time; post it again.")
-    hold = holds.place(session=task.session, amount_micros=task.budget_micros, party=agent.provider.party, to=agent.uri)
+    hold = holds.place(
+        session=task.session, amount_micros=task.budget_micros, party=agent.provider.party, to=agent.uri,
+        capability=task.capability, fingerprint=_fingerprint("task", task.pk, agent.uri),
+    )  # fmt: skip
     lifecycle.move(task, Task.Status.ASSIGNED, agent=agent, hold=hold)
     _tell(task, "task.assigned")
     return task
@@ -178,7 +181,10 @@ def bill(
     session = sessions.reread(session_id)
     _require_named(session, agent)
     with transaction.atomic():
-        hold = holds.place(session=session, amount_micros=amount_micros, party=agent.provider.party, to=agent.uri)
+        hold = holds.place(
+            session=session, amount_micros=amount_micros, party=agent.provider.party, to=agent.uri,
+            fingerprint=_fingerprint("invoice", session.pk, agent.uri, number, amount_micros),
+        )  # fmt: skip
         return invoices.submit(
             hold=hold, amount_micros=amount_micros, number=number, memo=memo, task_ref="", deliverable={}, now=now
         )
@@ -239,6 +245,11 @@ def _invoice_of(task: Task) -> Invoice:
     if task.invoice is None:
         raise StateConflict("task", task.status, f"The task is {task.status}; nothing has been delivered yet.")
     return task.invoice
+
+
+def _fingerprint(*parts: object) -> bytes:
+    """Return what tells one request for a hold from any other, for a person's approval of it."""
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).digest()
 
 
 def _require_named(session: Session, agent: Agent) -> None:

@@ -6,11 +6,12 @@ from django.contrib import admin
 from django.urls import include, path
 from drf_spectacular.views import SpectacularSwaggerView
 
-from marketplace.web import pages
+from marketplace.web import consenting, pages
 
 urlpatterns: Final = [
     path("", pages.landing, name="landing"),
     path("agents", pages.catalogue, name="catalogue"),
+    path("approvals/<uuid:approval_id>/<str:token>", consenting.answer, name="approval"),
     path("admin/", admin.site.urls),
     path("docs", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),
     path("", include("marketplace.api.urls")),

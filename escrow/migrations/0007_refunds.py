@@ -48,7 +48,7 @@ CREATE TRIGGER deductions_only_grow BEFORE UPDATE OR DELETE OR TRUNCATE ON escro
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("escrow", "0004_send"),
+        ("escrow", "0006_decide"),
     ]
 
     operations = [

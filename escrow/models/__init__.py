@@ -1,27 +1,32 @@
 """The tables of the money rooms: fields, constraints, statuses and their allowed moves. Behaviour lives in the verbs."""
 
 from escrow.models.chain import Attempt, Batch, BatchRecord, ChainAction, ChainCursor, ChainLog, SignerNonce
+from escrow.models.decisions import Approval, Decision, Denial, Kind
 from escrow.models.events import Event, EventMark
 from escrow.models.ledger import Account, Reason, Transfer
-from escrow.models.pools import Party, Pool, PoolProvider, Session
+from escrow.models.pools import Party, Pool, PoolProvider, Session, SessionPolicy
 from escrow.models.refunds import Deduction, Refund
 from escrow.models.spending import DUE, Dispute, Hold, Invoice, Payment
 
 __all__ = [
     "DUE",
     "Account",
+    "Approval",
     "Attempt",
     "Batch",
     "BatchRecord",
     "ChainAction",
     "ChainCursor",
     "ChainLog",
+    "Decision",
     "Deduction",
+    "Denial",
     "Dispute",
     "Event",
     "EventMark",
     "Hold",
     "Invoice",
+    "Kind",
     "Party",
     "Payment",
     "Pool",
@@ -29,6 +34,7 @@ __all__ = [
     "Reason",
     "Refund",
     "Session",
+    "SessionPolicy",
     "SignerNonce",
     "Transfer",
 ]

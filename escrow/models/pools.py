@@ -2,8 +2,9 @@
 
 from typing import ClassVar
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.fields.json import KT
 from django.db.models.functions import Cast, Now
 
@@ -63,6 +64,8 @@ class Pool(models.Model):
     next_seq = models.PositiveIntegerField(default=0)
     """The next free sequence number of a batch record; dense, so that the contract's bitmap stays small."""
     reason = models.TextField(blank=True)
+    frozen_at = models.DateTimeField(null=True)
+    """Since when nothing new is spent from it: its payer has frozen everything."""
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
     opened_at = models.DateTimeField(null=True)
@@ -111,12 +114,19 @@ class Session(models.Model):
 
     class Status(models.TextChoices):
         OPEN = "open"
+        PAUSED = "paused"
         CLOSED = "closed"
 
-    MOVES: ClassVar[Moves] = {Status.OPEN: {Status.CLOSED}, Status.CLOSED: set()}
+    MOVES: ClassVar[Moves] = {
+        Status.OPEN: {Status.PAUSED, Status.CLOSED},
+        Status.PAUSED: {Status.OPEN, Status.CLOSED},
+        Status.CLOSED: set(),
+    }
 
     id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="sessions")
+    parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="children")
+    """The session that gave it its budget, and that what it has left goes back to; without one, the pool."""
     account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="session")
     name = models.CharField(max_length=200, blank=True)
     status = models.CharField(max_length=8, choices=Status, default=Status.OPEN)
@@ -131,9 +141,31 @@ class Session(models.Model):
         output_field=models.IntegerField(null=True),
         db_persist=True,
     )
+    approval_above_micros = _amount_of("approval_above")
+    new_recipient_max_micros = _amount_of("new_recipient_max")
+    checkpoints_micros = ArrayField(models.BigIntegerField(), default=list)
+    """What it has left when each checkpoint of its policy is passed; reckoned anew with each change of budget or policy."""
     expires_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(db_default=Now())
     closed_at = models.DateTimeField(null=True)
 
+    class Meta:
+        constraints = (models.CheckConstraint(name="session_not_its_own_parent", condition=~Q(parent=F("pk"))),)
+
     def __str__(self) -> str:
         return self.name or f"session {self.id}"
+
+
+class SessionPolicy(models.Model):
+    """A version of a session's policy, as it came into force. A trigger keeps it as it is."""
+
+    session = models.ForeignKey(Session, on_delete=models.PROTECT, related_name="policies", db_index=False)
+    version = models.PositiveIntegerField()
+    policy = models.JSONField()
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = (models.UniqueConstraint(name="session_policy_once", fields=["session", "version"]),)
+
+    def __str__(self) -> str:
+        return f"policy {self.version} of {self.session_id}"

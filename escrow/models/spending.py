@@ -62,6 +62,9 @@ class Payment(models.Model):
     """What the session had left right after it: part of the answer, so that a repeated request gets the same one."""
     payer_id = models.UUIDField()
     """The pool's, for the payer's own list: with millions of payments a page must be a walk along one index."""
+    capability = models.CharField(max_length=64, db_default="", default="")
+    policy_version = models.PositiveIntegerField(null=True)
+    """Under which version of the session's policy it was decided; empty where the decision was another's, as of a hold."""
     record = models.ForeignKey(
         "escrow.BatchRecord", on_delete=models.PROTECT, null=True, related_name="payments", db_index=False
     )
@@ -151,6 +154,9 @@ class Hold(models.Model):
     status = models.CharField(max_length=8, choices=Status, default=Status.HELD)
     metadata = models.JSONField(default=dict)
     expires_at = models.DateTimeField(null=True)
+    capability = models.CharField(max_length=64, blank=True, default="")
+    policy_version = models.PositiveIntegerField(null=True)
+    """Under which version of the session's policy it was decided."""
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:

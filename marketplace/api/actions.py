@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
-from escrow.models import Dispute, Invoice, Payment, Pool, Session
+from escrow.models import Approval, Dispute, Invoice, Kind, Payment, Pool, Session
 from marketplace import tasks
 from marketplace.api.auth import Actor
-from marketplace.api.ways_on import Action, get, post
+from marketplace.api.ways_on import THE_SAME, Action, get, post
 from marketplace.models import Scope, Task
 
 PAYMENT = Payment.Status
@@ -57,18 +57,37 @@ def of_session(session: Session, actor: Actor) -> list[Action]:
     """An open session spends; its payer tops it up and closes it."""
     path = f"/v1/sessions/{session.pk}"
     offers = [get(f"{path}/ledger", "See every transfer.")]
-    if session.status == Session.Status.OPEN:
+    governs = actor.scope == Scope.PAYER or session.pk != actor.key.session_id
+    if session.status == Session.Status.OPEN and (actor.scope == Scope.PAYER or not governs):
         named = () if actor.key.session_id else ("session_id",)
         offers += [
             post("/v1/payments", "Pay an agent.", "to", "amount", *named),
             post("/v1/tasks", "Post a task.", "title", "capability", "budget", *named),
         ]
-        if actor.scope == Scope.PAYER:
-            offers += [
-                post(f"{path}/top-up", "Give it more.", "amount"),
-                post(f"{path}/close", "Take back what is left."),
-            ]
+    if session.status == Session.Status.PAUSED and governs:
+        offers.append(post(f"{path}/resume", "Let it spend again.", keyed=False))
+    if session.status != Session.Status.CLOSED and governs:
+        offers += [post(f"{path}/top-up", "Give it more.", "amount"), post(f"{path}/close", "Take back what is left.")]
     return of(actor, offers)
+
+
+def of_approval(approval: Approval, actor: Actor) -> list[Action]:
+    """A payer says yes or no while it waits; an agent reads it until it is answered, and then asks again."""
+    path = f"/v1/approvals/{approval.pk}"
+    if approval.status == Approval.Status.WAITING and actor.scope == Scope.PAYER:
+        no = {"reason": "The payer does not want this."}
+        offers = [
+            post(f"{path}/approve", "Allow it.", keyed=False),
+            post(f"{path}/refuse", "Refuse it, with a reason.", body=no, keyed=False),
+        ]
+        return of(actor, offers)
+    if approval.status == Approval.Status.WAITING:
+        return [get(path, "See whether a person has answered.")]
+    if approval.status == Approval.Status.APPROVED and approval.kind == Kind.PAYMENT:
+        return of(
+            actor, [post("/v1/payments", "Send the same request again, with the same Idempotency-Key.", THE_SAME)]
+        )
+    return []
 
 
 def of_pool(pool: Pool, actor: Actor) -> list[Action]:

@@ -3,9 +3,10 @@
 from escrow.errors import NotFound
 from marketplace import agents, offerings
 from marketplace.api import auth, scope, shapes, show
-from marketplace.api.bodies import AgentBody, AgentQuery, OfferingIn
+from marketplace.api.bodies import AgentBody, OfferingIn
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.pages import page
+from marketplace.api.queries import AgentQuery
 from marketplace.models import Terms
 
 

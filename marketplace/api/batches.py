@@ -3,9 +3,9 @@
 from uuid import UUID
 
 from marketplace.api import auth, chain_shapes, scope, shapes, show_chain
-from marketplace.api.bodies import BatchQuery
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.pages import page
+from marketplace.api.queries import BatchQuery
 
 
 class Batches(Endpoint):

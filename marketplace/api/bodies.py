@@ -2,8 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from django.conf import settings
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
 from marketplace.api.fields import (
     AgentIn,
@@ -35,6 +34,9 @@ class PaymentIn(Shape):
     currency: Currency = "USDC"
     metadata: JsonObject = {}
     session_id: Annotated[IdIn | None, Field(description="Which session pays. A session key pays from its own.")] = None
+    capability: Annotated[
+        CapabilityIn | None, Field(description="What it buys: one that the agent offers. A policy may ask for it.")
+    ] = None
 
 
 class Redemption(Shape):
@@ -58,6 +60,24 @@ class SessionIn(Shape):
     policy: PolicyIn | None = None
     name: Line | None = None
     expires_at: MomentIn | None = None
+
+
+class ChildIn(Shape):
+    budget: AmountIn
+    currency: Currency = "USDC"
+    policy: Annotated[PolicyIn | None, Field(description="At most what the parent may do; without it, the same.")] = (
+        None
+    )
+    name: Line | None = None
+    expires_at: MomentIn | None = None
+
+
+class PauseIn(Shape):
+    reason: Words | None = None
+
+
+class PolicyBody(Shape):
+    policy: PolicyIn
 
 
 class PoolIn(Shape):
@@ -158,110 +178,3 @@ class KeyIn(Shape):
     read_only: bool = False
     name: Line | None = None
     expires_at: MomentIn | None = None
-
-
-# --- Query parameters ------------------------------------------------------------------------------------------------
-def _read_number(value: object) -> object:
-    if isinstance(value, str):
-        if not (value.isascii() and value.isdigit() and len(value) <= 18):
-            raise wrong("must be ASCII digits", '"50"')
-        return int(value)
-    return value
-
-
-def _read_flag(value: object) -> object:
-    if isinstance(value, str):
-        if value not in ("true", "false"):
-            raise wrong("must be true or false", '"true"')
-        return value == "true"
-    return value
-
-
-Number = Annotated[int, BeforeValidator(_read_number)]
-Flag = Annotated[bool, BeforeValidator(_read_flag)]
-Limit = Annotated[
-    Number,
-    Field(ge=1, le=settings.API_PAGE_MAX),
-    WithJsonSchema(
-        {"type": "integer", "minimum": 1, "maximum": settings.API_PAGE_MAX, "default": settings.API_PAGE_DEFAULT}
-    ),
-]
-BatchLimit = Annotated[
-    Number,
-    Field(ge=1, le=settings.API_PAGE_MAX_BATCHES),
-    WithJsonSchema(
-        {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": settings.API_PAGE_MAX_BATCHES,
-            "default": settings.API_PAGE_MAX_BATCHES,
-        }
-    ),
-]
-PaymentStatus = Literal["payable", "settling", "settled", "refunded", "offset", "disputed"]
-InvoiceStatus = Literal["submitted", "rejected", "disputed", "approved", "withdrawn", "ruled"]
-TaskStatus = Literal[
-    "posted", "assigned", "submitted", "accepted", "rejected", "disputed", "closed", "cancelled", "expired"
-]
-BatchStatus = Literal["signed", "settled", "void"]
-DisputeStatus = Literal["opening", "open", "answered", "ruling", "ruled", "failed"]
-
-
-class NoQuery(Shape):
-    """No parameters."""
-
-
-class PageQuery(Shape):
-    limit: Annotated[Limit, Field(description="Rows of a page.")] = settings.API_PAGE_DEFAULT
-    cursor: Annotated[str | None, Field(description="`next` of the page before.", max_length=200)] = None
-
-
-class PaymentQuery(PageQuery):
-    session_id: IdIn | None = None
-    status: PaymentStatus | None = None
-
-
-class SessionQuery(PageQuery):
-    pool_id: IdIn | None = None
-    status: Literal["open", "closed"] | None = None
-
-
-class PoolQuery(PageQuery):
-    status: Literal["opening", "open", "closing", "closed", "failed"] | None = None
-
-
-class BatchQuery(PageQuery):
-    limit: Annotated[BatchLimit, Field(description="Rows of a page.")] = settings.API_PAGE_MAX_BATCHES
-    pool_id: IdIn | None = None
-    status: BatchStatus | None = None
-
-
-class TaskQuery(PageQuery):
-    status: TaskStatus | None = None
-    session_id: IdIn | None = None
-    role: Annotated[Literal["buyer", "provider"] | None, Field(description="As whom; a key has one role only.")] = None
-    open: Annotated[
-        Flag, Field(description="Providers: posted tasks of nobody, for capabilities your agents have.")
-    ] = False
-
-
-class InvoiceQuery(PageQuery):
-    session_id: IdIn | None = None
-    status: InvoiceStatus | None = None
-
-
-class DisputeQuery(PageQuery):
-    session_id: IdIn | None = None
-    status: DisputeStatus | None = None
-
-
-class AgentQuery(PageQuery):
-    capability: CapabilityIn | None = None
-    q: Annotated[
-        str | None, Field(description="A text in the name, URI or description.", min_length=1, max_length=100)
-    ] = None
-
-
-class EventQuery(Shape):
-    after: Annotated[Number, Field(ge=0, description="The position to go on from.")] = 0
-    limit: Limit = settings.API_PAGE_DEFAULT

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from marketplace.api.bodies import BatchStatus
 from marketplace.api.fields import Amount, Id, JsonObject, Moment, Shape
+from marketplace.api.queries import BatchStatus
 
 Hash = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{64}$")]
 Hex = Annotated[str, StringConstraints(pattern=r"^0x([0-9a-f]{2})*$")]

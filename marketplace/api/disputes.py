@@ -5,9 +5,10 @@ from uuid import UUID
 from escrow import disputes
 from escrow.models import Dispute
 from marketplace.api import auth, scope, shapes, show
-from marketplace.api.bodies import Answer, DisputeIn, DisputeQuery
+from marketplace.api.bodies import Answer, DisputeIn
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.pages import page
+from marketplace.api.queries import DisputeQuery
 
 
 class Disputes(Endpoint):

@@ -18,14 +18,16 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from escrow import decisions
 from escrow.errors import EscrowError
 from marketplace import keys, webhooks
 from marketplace.api import auth, idempotency, parsing, rates, ways_on
 from marketplace.api.auth import Actor
-from marketplace.api.bodies import NoQuery, Nothing
+from marketplace.api.bodies import Nothing
 from marketplace.api.downloads import Download
 from marketplace.api.errors import Problem
 from marketplace.api.fields import Shape
+from marketplace.api.queries import NoQuery
 from marketplace.api.ways_on import About
 from marketplace.models import Scope
 
@@ -199,7 +201,8 @@ def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: M
         seed = uuid4()  # kept nowhere: this answer is the only one with the key
         return _respond(_reveal(rule, effect(seed), seed), about)
     owner = cast("Actor", actor).owner_id
-    answer, record_id = idempotency.once(owner_id=owner, key=key, request_hash=request_hash, effect=effect)
+    with decisions.on_record():
+        answer, record_id = idempotency.once(owner_id=owner, key=key, request_hash=request_hash, effect=effect)
     return _respond(_reveal(rule, answer, record_id) if rule.reveals else answer, about)
 
 

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 
 from escrow.models import ChainCursor
-from marketplace.api import auth, shapes
+from marketplace.api import account_shapes, auth
 from marketplace.api.endpoint import Call, Endpoint, Reply, serves
 
 CHAIN_STALE_SECONDS: Final = 60
@@ -18,23 +18,23 @@ CHAIN_STALE_SECONDS: Final = 60
 class Health(Endpoint):
     """Whether the process runs."""
 
-    @serves(auth.PUBLIC, answer=shapes.Health)
-    def get(self, call: Call) -> shapes.Health:
+    @serves(auth.PUBLIC, answer=account_shapes.Health)
+    def get(self, call: Call) -> account_shapes.Health:
         """Say that the process answers; nothing else is looked at."""
-        return shapes.Health(status="ok")
+        return account_shapes.Health(status="ok")
 
 
 class Ready(Endpoint):
     """Whether the service can do its work."""
 
-    @serves(auth.PUBLIC, answer=shapes.Readiness)
+    @serves(auth.PUBLIC, answer=account_shapes.Readiness)
     def get(self, call: Call) -> Reply:
         """Say whether database and Redis answer and the chain is being read; 503 when one of them is not so."""
         found = readiness(call.now)
         return Reply(found, status=200 if found.status == "ready" else 503)
 
 
-def readiness(now: datetime) -> shapes.Readiness:
+def readiness(now: datetime) -> account_shapes.Readiness:
     """Return what is there and what is not."""
     cursor, database = _chain_cursor()
     queue = _redis_answers()
@@ -48,7 +48,7 @@ def readiness(now: datetime) -> shapes.Readiness:
         reasons.append("the chain is not being read")
     elif cursor is not None and cursor.stopped_reason:
         reasons.append("reading the chain has stopped")
-    return shapes.Readiness(
+    return account_shapes.Readiness(
         status="not_ready" if reasons else "ready",
         database=database,
         redis=queue,

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from django.conf import settings
 from pydantic import Field
 
-from marketplace.api.bodies import Currency, PageQuery
-from marketplace.api.fields import AgentIn, Amount, AmountIn, Id, IdIn, JsonObject, Moment, Shape
+from marketplace.api.bodies import Currency
+from marketplace.api.fields import AgentIn, Amount, AmountIn, CapabilityIn, Id, IdIn, JsonObject, Moment, Shape
+from marketplace.api.queries import PageQuery
 from marketplace.api.shapes import USDC, Page
 from marketplace.api.ways_on import Action
 
@@ -19,6 +20,9 @@ class HoldIn(Shape):
     currency: Currency = "USDC"
     metadata: JsonObject = {}
     session_id: Annotated[IdIn | None, Field(description="Out of which session. A session key holds its own's.")] = None
+    capability: Annotated[
+        CapabilityIn | None, Field(description="What it is for: one that the agent offers. A policy may ask for it.")
+    ] = None
     expires_in_seconds: Annotated[
         int,
         Field(
@@ -51,6 +55,7 @@ class Hold(Shape):
     currency: USDC = "USDC"
     status: HoldStatus
     metadata: JsonObject
+    capability: str | None
     expires_at: Annotated[
         Moment | None, Field(description="Null for one that belongs to a task or an invoice, and ends with that.")
     ]

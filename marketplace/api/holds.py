@@ -4,7 +4,7 @@ from uuid import UUID
 
 from escrow import holds
 from marketplace import agents
-from marketplace.api import auth, hold_shapes, scope, shapes, show, show_holds
+from marketplace.api import auth, hold_shapes, idempotency, scope, shapes, show, show_holds
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.hold_shapes import Capture, HoldIn, HoldPage, HoldQuery
 from marketplace.api.pages import page
@@ -26,8 +26,10 @@ class Holds(Endpoint):
         placed = holds.place(
             session=session,
             amount_micros=body.amount,
-            party=agents.find(uri=body.to).provider.party,
+            party=agents.find(uri=body.to, capability=body.capability).provider.party,
             to=body.to,
+            capability=body.capability or "",
+            fingerprint=idempotency.fingerprint_of(call.idempotency_key, call.request_hash),
             metadata=body.metadata,
             expires_in=body.expires_in_seconds,
         )

@@ -67,6 +67,11 @@ def hash_of(method: str, path: str, body: object) -> bytes:
     return digest.digest()
 
 
+def fingerprint_of(key: str, request_hash: bytes) -> bytes:
+    """Return what tells one request from any other: as `escrow_judge` has it, for a person's approval."""
+    return hashlib.sha256(key.encode() + b"\0" + request_hash).digest()
+
+
 @transaction.atomic
 def once(*, owner_id: UUID, key: str, request_hash: bytes, effect: Callable[[UUID], Answer]) -> tuple[Answer, UUID]:
     """Return the answer of the key's first request and the id of its record; have the effect when this is the first.

@@ -6,9 +6,10 @@ from escrow import invoices
 from escrow.models import Invoice
 from marketplace import tasks
 from marketplace.api import auth, scope, shapes, show
-from marketplace.api.bodies import InvoiceIn, InvoiceQuery, Reason
+from marketplace.api.bodies import InvoiceIn, Reason
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.pages import page
+from marketplace.api.queries import InvoiceQuery
 
 
 class Invoices(Endpoint):

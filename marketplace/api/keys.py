@@ -5,19 +5,20 @@ from typing import Any
 from uuid import UUID
 
 from marketplace import keys
-from marketplace.api import auth, scope, shapes, show
-from marketplace.api.bodies import KeyIn, PageQuery, Rotation
+from marketplace.api import account_shapes, auth, scope, show
+from marketplace.api.bodies import KeyIn, Rotation
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.errors import Problem, invalid
 from marketplace.api.pages import page
+from marketplace.api.queries import PageQuery
 from marketplace.models import ApiKey, Scope
 
 
 class Keys(Endpoint):
     """API keys of the caller."""
 
-    @serves(auth.OWNER, body=KeyIn, answer=shapes.IssuedKey, status=201, reveals=True)
-    def post(self, call: Call) -> shapes.Key:
+    @serves(auth.OWNER, body=KeyIn, answer=account_shapes.IssuedKey, status=201, reveals=True)
+    def post(self, call: Call) -> account_shapes.Key:
         """Issue a key.
 
         A payer issues keys of its sessions, and read-only keys of its own; a provider issues its own. A payer's full key
@@ -26,10 +27,10 @@ class Keys(Endpoint):
         """
         return show.key(_issue(call))
 
-    @serves(auth.OWNER, query=PageQuery, answer=shapes.KeyPage)
-    def get(self, call: Call) -> shapes.KeyPage:
+    @serves(auth.OWNER, query=PageQuery, answer=account_shapes.KeyPage)
+    def get(self, call: Call) -> account_shapes.KeyPage:
         """List keys, revoked ones too."""
-        return shapes.KeyPage(
+        return account_shapes.KeyPage(
             **page(scope.keys(call.actor), call.query, lambda found: [show.key(row) for row in found])
         )
 
@@ -37,13 +38,13 @@ class Keys(Endpoint):
 class OneKey(Endpoint):
     """One key."""
 
-    @serves(auth.OWNER, answer=shapes.Key)
-    def get(self, call: Call, key_id: UUID) -> shapes.Key:
+    @serves(auth.OWNER, answer=account_shapes.Key)
+    def get(self, call: Call, key_id: UUID) -> account_shapes.Key:
         """Read a key: never its secret, which nobody has."""
         return show.key(scope.one(scope.keys(call.actor), key_id))
 
-    @serves(auth.OWNER, answer=shapes.Key)
-    def delete(self, call: Call, key_id: UUID) -> shapes.Key:
+    @serves(auth.OWNER, answer=account_shapes.Key)
+    def delete(self, call: Call, key_id: UUID) -> account_shapes.Key:
         """Revoke a key at once."""
         return show.key(keys.revoke(key=scope.one(scope.keys(call.actor), key_id), now=call.now))
 
@@ -51,8 +52,8 @@ class OneKey(Endpoint):
 class Rotate(Endpoint):
     """A key in another's place."""
 
-    @serves(auth.OWNER, body=Rotation, answer=shapes.IssuedKey, status=201, reveals=True)
-    def post(self, call: Call, key_id: UUID) -> shapes.Key:
+    @serves(auth.OWNER, body=Rotation, answer=account_shapes.IssuedKey, status=201, reveals=True)
+    def post(self, call: Call, key_id: UUID) -> account_shapes.Key:
         """Make the key that takes another's place: the same scope, session, limits and end.
 
         The old key ends after `overlap_seconds`; a key that it had itself replaced ends at once, so that two are live at

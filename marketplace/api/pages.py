@@ -14,8 +14,8 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 
-from marketplace.api.bodies import PageQuery
 from marketplace.api.errors import Problem, invalid
+from marketplace.api.queries import PageQuery
 
 
 def page(

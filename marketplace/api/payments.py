@@ -5,9 +5,10 @@ from uuid import UUID
 from escrow import payments, receipts, refunds
 from marketplace import agents
 from marketplace.api import auth, chain_shapes, scope, shapes, show, show_chain, show_sent
-from marketplace.api.bodies import PaymentIn, PaymentQuery, Redemption
+from marketplace.api.bodies import PaymentIn, Redemption
 from marketplace.api.endpoint import Call, Endpoint, Reply, serves
 from marketplace.api.pages import page
+from marketplace.api.queries import PaymentQuery
 from marketplace.api.refund_shapes import RefundTerms
 
 
@@ -23,7 +24,7 @@ class Payments(Endpoint):
         """
         session_id = scope.spending_session_id(call.actor, call.body.session_id)
         call.about.session_id = str(session_id)
-        party_id, provider_id = agents.payee(uri=call.body.to)
+        party_id, provider_id = agents.payee(uri=call.body.to, capability=call.body.capability)
         sent = payments.send(
             session_id=session_id,
             party_id=party_id,
@@ -32,6 +33,7 @@ class Payments(Endpoint):
             metadata=call.body.metadata,
             idempotency_key=call.idempotency_key,
             request_hash=call.request_hash,
+            capability=call.body.capability or "",
         )
         paid = sent.payment
         shown = show_sent.sent(
@@ -41,6 +43,7 @@ class Payments(Endpoint):
             provider_id=provider_id,
             amount_micros=paid.amount_micros,
             metadata=call.body.metadata,
+            capability=paid.capability,
             created_at=paid.created_at,
             remaining_micros=paid.remaining_micros,
         )
@@ -54,6 +57,8 @@ class Payments(Endpoint):
             rows = rows.filter(session_id=call.query.session_id)
         if call.query.status is not None:
             rows = rows.filter(status=call.query.status)
+        if call.query.idempotency_key is not None:
+            rows = scope.keyed(rows, call.actor, call.query.idempotency_key)
         return shapes.PaymentPage(**page(rows, call.query, lambda found: show.payments(found, call.actor)))
 
 

@@ -6,9 +6,10 @@ from uuid import UUID
 from escrow import pools
 from marketplace import agents
 from marketplace.api import auth, scope, shapes, show
-from marketplace.api.bodies import AmountBody, PoolIn, PoolQuery
+from marketplace.api.bodies import AmountBody, PoolIn
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.pages import page
+from marketplace.api.queries import PoolQuery
 
 
 class Pools(Endpoint):

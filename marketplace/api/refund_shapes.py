@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from marketplace.api.bodies import PageQuery
 from marketplace.api.fields import Amount, AmountIn, Id, IdIn, Moment, Shape, Words
+from marketplace.api.queries import PageQuery
 from marketplace.api.shapes import USDC, Action, Page
 
 RefundStatus = Literal["requested", "paid", "declined", "lapsed"]

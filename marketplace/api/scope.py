@@ -10,9 +10,9 @@ from uuid import UUID
 from django.db.models import Model, Prefetch, Q, QuerySet
 
 from escrow.errors import NotFound, StateConflict
-from escrow.models import Batch, BatchRecord, Dispute, Hold, Invoice, Payment, Pool, Refund, Session
+from escrow.models import Approval, Batch, BatchRecord, Decision, Dispute, Hold, Invoice, Payment, Pool, Refund, Session
 from marketplace.api.auth import Actor
-from marketplace.api.errors import invalid
+from marketplace.api.errors import Problem, invalid
 from marketplace.models import Agent, ApiKey, Scope, Task
 
 Row = TypeVar("Row", bound=Model)
@@ -35,6 +35,45 @@ def pools(actor: Actor) -> "QuerySet[Pool]":
 def sessions(actor: Actor) -> "QuerySet[Session]":
     """Return the sessions of the payer, or the one of the session key."""
     return _bought(Session.objects.select_related("pool", "account"), actor, payer="pool__payer_id", session="pk")
+
+
+def family(actor: Actor) -> "QuerySet[Session]":
+    """Return the sessions of the payer, or the one of the session key and those that it has opened inside it."""
+    return sessions(actor) | governed(actor)
+
+
+def governed(actor: Actor) -> "QuerySet[Session]":
+    """Return the sessions whose budget the actor may change: the payer's, or those inside the session key's own."""
+    rows = Session.objects.select_related("pool", "account")
+    return _bought(rows, actor, payer="pool__payer_id", session="parent_id")
+
+
+def governed_session(actor: Actor, session_id: UUID) -> Session:
+    """Return a session whose budget the actor may change. Raises NotFound, or Problem for a session key's own."""
+    if actor.key.session_id == session_id:
+        raise Problem(
+            "forbidden", "A session's own key spends it; its payer, or the session that it is in, governs it."
+        )
+    return one(governed(actor), session_id)
+
+
+def keyed(rows: "QuerySet[Payment]", actor: Actor, key: str) -> "QuerySet[Payment]":
+    """Return the payments of an idempotency key among the buyer's own; a provider knows no keys."""
+    if not actor.is_buyer:
+        raise invalid("idempotency_key", "is the buyer's to know", "the other parameters")
+    mine = sessions(actor).values("pk")
+    return rows.filter(session__in=mine, idempotency_key=key)
+
+
+def approvals(actor: Actor) -> "QuerySet[Approval]":
+    """Return what the buyer's sessions have asked a person for."""
+    rows = Approval.objects.select_related("session__pool")
+    return _bought(rows, actor, payer="payer_id", session="session_id")
+
+
+def decisions(actor: Actor) -> "QuerySet[Decision]":
+    """Return what was decided of the buyer's requests to spend."""
+    return _bought(Decision.objects.all(), actor, payer="payer_id", session="session_id")
 
 
 def payments(actor: Actor) -> "QuerySet[Payment]":

@@ -8,8 +8,9 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import Field
 
 from marketplace.api import chain_shapes, ways_on
-from marketplace.api.bodies import DisputeStatus, InvoiceStatus, PaymentStatus, PricingIn, TaskStatus
+from marketplace.api.bodies import PricingIn
 from marketplace.api.fields import Amount, Id, JsonObject, Moment, PolicyOut, Shape, SignedAmount
+from marketplace.api.queries import DisputeStatus, InvoiceStatus, PaymentStatus, TaskStatus
 
 USDC = Literal["USDC"]
 Item = TypeVar("Item")
@@ -35,6 +36,7 @@ class Payment(Shape):
     status: PaymentStatus
     kind: Literal["call", "invoice", "ruling"]
     metadata: JsonObject
+    capability: str | None
     created_at: Moment
     remaining: Annotated[
         Amount | None, Field(description="What the session had left right after; null for the provider.")
@@ -49,13 +51,16 @@ class Payment(Shape):
 class Session(Shape):
     id: Id
     pool_id: Id
+    parent_id: Annotated[Id | None, Field(description="The session that it is in.")]
     name: str
-    status: Literal["open", "closed"]
+    status: Literal["open", "paused", "closed"]
     budget: Amount
     spent: Amount
     held: Amount
+    delegated: Annotated[Amount, Field(description="What the sessions inside it have of its budget.")]
     remaining: Amount
     currency: USDC = "USDC"
+    checkpoints: Annotated[list[str], Field(description="Fractions of the budget whose passing is told as an event.")]
     policy: PolicyOut
     policy_version: int
     expires_at: Moment | None
@@ -190,63 +195,6 @@ class Agent(Shape):
     created_at: Moment
 
 
-class Event(Shape):
-    position: int
-    type: str
-    at: Moment
-    subject_type: str
-    subject_id: Id
-    payload: JsonObject
-
-
-class EventPage(Shape):
-    """Events, oldest first, and the position to go on from."""
-
-    items: list[Event]
-    next: int
-
-
-class Me(Shape):
-    scope: Literal["payer", "session", "provider"]
-    payer_id: Id | None
-    provider_id: Id | None
-    session_id: Id | None
-    key_id: str
-    read_only: bool
-    chain_id: int
-
-
-class Balance(Shape):
-    payable: Amount
-    settling: Amount
-    credited: Amount
-    withdrawn: Amount
-    disputed: Amount
-    currency: USDC = "USDC"
-    address: str
-
-
-class Key(Shape):
-    id: Id
-    key_id: str
-    scope: Literal["payer", "session", "provider"]
-    session_id: Id | None
-    read_only: bool
-    name: str
-    ceiling: Annotated[Amount | None, Field(description="What its session was given for this key alone.")]
-    rotated_from: Annotated[Id | None, Field(description="The key that this one takes the place of.")]
-    created_at: Moment
-    expires_at: Moment | None
-    revoked_at: Moment | None
-    last_used_at: Moment | None
-
-
-class IssuedKey(Key):
-    """A key with its clear text. It is shown in this answer, and to the same request with the same Idempotency-Key."""
-
-    api_key: str
-
-
 class PaymentPage(Page[Payment]): ...
 
 
@@ -272,22 +220,3 @@ class DisputePage(Page[Dispute]): ...
 
 
 class AgentPage(Page[Agent]): ...
-
-
-class KeyPage(Page[Key]): ...
-
-
-class Health(Shape):
-    status: Literal["ok"]
-
-
-class Readiness(Shape):
-    """What the service stands on. ``status`` is ``ready`` only when all of it is there."""
-
-    status: Literal["ready", "not_ready"]
-    database: bool
-    redis: bool
-    chain_age_seconds: Annotated[
-        float | None, Field(description="Since the chain was last read; null before the first time.")
-    ]
-    reason: str

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from escrow import authorisation, budgets, receipts
 from escrow import pools as escrow_pools
-from escrow import receipts
-from escrow import sessions as escrow_sessions
 from escrow.models import ChainAction, Dispute, Event, Invoice, Party, Payment, Pool, Session, Transfer
 from marketplace import offerings, tasks
-from marketplace.api import actions, downloads, shapes, show_chain
+from marketplace.api import account_shapes, actions, downloads, shapes, show_chain
 from marketplace.api.auth import Actor
 from marketplace.models import Agent, ApiKey, Offering, Task
 
@@ -43,6 +42,7 @@ def _payment(row: Payment, actor: Actor, hashes: dict[UUID, str]) -> shapes.Paym
             "status": row.status,
             "kind": row.kind,
             "metadata": row.metadata,
+            "capability": row.capability or None,
             "created_at": row.created_at,
             "remaining": row.remaining_micros if actor.is_buyer else None,
             "redeemed_at": row.redeemed_at,
@@ -55,17 +55,20 @@ def _payment(row: Payment, actor: Actor, hashes: dict[UUID, str]) -> shapes.Paym
 
 def session(row: Session, actor: Actor) -> shapes.Session:
     """Show a session with what it has left."""
-    balances = escrow_sessions.balances(row)
+    balances = budgets.of(row)
     return shapes.Session.model_validate(
         {
             "id": row.pk,
             "pool_id": row.pool_id,
+            "parent_id": row.parent_id,
             "name": row.name,
             "status": row.status,
             "budget": balances.budget,
             "spent": balances.spent,
             "held": balances.held,
+            "delegated": balances.delegated,
             "remaining": balances.remaining,
+            "checkpoints": row.policy.get("checkpoint_at", [*authorisation.DEFAULT_CHECKPOINTS]),
             "policy": row.policy,
             "policy_version": row.policy_version,
             "expires_at": row.expires_at,
@@ -238,7 +241,7 @@ def offering(row: Offering) -> shapes.Offering:
     )
 
 
-def key(row: ApiKey) -> shapes.Key:
+def key(row: ApiKey) -> account_shapes.Key:
     """Show a key: never its secret, which nobody has."""
     names = (
         "key_id",
@@ -252,14 +255,14 @@ def key(row: ApiKey) -> shapes.Key:
         "last_used_at",
     )
     facts = {name: getattr(row, name) for name in names}
-    return shapes.Key.model_validate(
+    return account_shapes.Key.model_validate(
         {"id": row.pk, "ceiling": row.ceiling_micros, "rotated_from": row.rotated_from_id, **facts}
     )
 
 
-def event(row: Event) -> shapes.Event:
+def event(row: Event) -> account_shapes.Event:
     """Show a published event."""
-    return shapes.Event(
+    return account_shapes.Event(
         position=row.pk,
         type=row.type,
         at=row.created_at,

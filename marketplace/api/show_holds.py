@@ -22,6 +22,7 @@ def hold(row: Hold, actor: Actor, now: datetime) -> hold_shapes.Hold:
             "captured": row.payment.amount_micros if row.payment else 0,
             "status": row.status,
             "metadata": row.metadata,
+            "capability": row.capability or None,
             "expires_at": row.expires_at,
             "payment_id": row.payment_id,
             "remaining": row.session.account.balance_micros if actor.is_buyer else None,

@@ -17,6 +17,7 @@ def sent(
     provider_id: UUID,
     amount_micros: int,
     metadata: dict[str, object],
+    capability: str,
     created_at: datetime,
     remaining_micros: int,
 ) -> shapes.Payment:
@@ -32,6 +33,7 @@ def sent(
         status="payable",
         kind="call",
         metadata=metadata,
+        capability=capability or None,
         created_at=created_at,
         remaining=remaining_micros,
         redeemed_at=None,
@@ -49,10 +51,14 @@ def sent_json(
     provider_id: str,
     amount: str,
     metadata: str,
+    capability: str,
     created_at: datetime,
     remaining_micros: int,
 ) -> str:
-    """Return the JSON of `sent` without making the shape: the lane's answer. ``amount`` and ``metadata`` are JSON already."""
+    """Return the JSON of `sent` without making the shape: the lane's answer.
+
+    ``amount``, ``metadata`` and ``capability`` are JSON already.
+    """
     return _SENT % {
         "id": id,
         "session_id": session_id,
@@ -60,6 +66,7 @@ def sent_json(
         "provider_id": provider_id,
         "amount": amount,
         "metadata": metadata,
+        "capability": capability,
         "created_at": time_text(created_at),
         "remaining": money.render(remaining_micros),
     }
@@ -69,10 +76,11 @@ def _sent_template() -> str:
     """Return the JSON of `sent` with a place for each value, made from the shape, so that the two cannot differ."""
     ids = {name: UUID(int=number) for number, name in enumerate(("id", "session_id", "provider_id"), start=1)}
     at = datetime(2000, 1, 1, tzinfo=UTC)
-    shape = sent(**ids, to="<to>", amount_micros=1, metadata={}, created_at=at, remaining_micros=2)
+    shape = sent(**ids, to="<to>", amount_micros=1, metadata={}, capability="", created_at=at, remaining_micros=2)
     places = {str(value): f"%({name})s" for name, value in ids.items()} | {
         "<to>": "%(to)s",
         '"metadata":{}': '"metadata":%(metadata)s',
+        '"capability":null': '"capability":%(capability)s',
         f'"{money.render(1)}"': '"%(amount)s"',
         f'"{money.render(2)}"': '"%(remaining)s"',
         time_text(at): "%(created_at)s",

@@ -6,9 +6,10 @@ from uuid import UUID
 
 from marketplace import tasks
 from marketplace.api import auth, scope, shapes, show
-from marketplace.api.bodies import Assignment, Delivery, Reason, TaskIn, TaskQuery
+from marketplace.api.bodies import Assignment, Delivery, Reason, TaskIn
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.pages import page
+from marketplace.api.queries import TaskQuery
 from marketplace.models import Payer, Task
 
 

@@ -6,8 +6,8 @@ from django.conf import settings
 from pydantic import AfterValidator, Field, StringConstraints
 
 from marketplace import addresses, webhooks
-from marketplace.api.bodies import PageQuery
 from marketplace.api.fields import Id, Line, Moment, Shape, refused_as_wrong
+from marketplace.api.queries import PageQuery
 from marketplace.api.shapes import Action, Page
 
 Status = Literal["active", "disabled"]

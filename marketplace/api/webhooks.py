@@ -11,10 +11,10 @@ from marketplace import deliveries, outside, webhooks
 from marketplace.api import actions, auth, scope
 from marketplace.api import webhook_shapes as shapes
 from marketplace.api.auth import Actor
-from marketplace.api.bodies import PageQuery
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.errors import Problem
 from marketplace.api.pages import page
+from marketplace.api.queries import PageQuery
 from marketplace.api.ways_on import Action, get, post
 from marketplace.models import Delivery, Scope, WebhookEndpoint
 

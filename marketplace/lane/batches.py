@@ -144,7 +144,7 @@ class Batches:
         now = timezone.now()
         for waiting in batch:
             if waiting.opinion is UNKNOWN and waiting.order.session_id is not None:
-                waiting.opinion = self._rules.opinion(waiting.order.session_id, to=waiting.order.to, now=now)
+                waiting.opinion = self._opinion(waiting.order, now)
         try:
             decisions, unnoted = await self._execute(queue, batch, is_patient=queue.is_patient)
         except TIMEOUTS:
@@ -170,6 +170,10 @@ class Batches:
         if unnoted and queue.connection is not None:
             with suppress(asyncpg.PostgresError, *OUTAGES):  # the next use is noted again
                 await statement.note_use(queue.connection, unnoted, every=USE_IS_NOTED_EVERY)
+
+    def _opinion(self, order: Order, now: datetime) -> Opinion:
+        session_id = cast("str", order.session_id)
+        return self._rules.opinion(session_id, to=order.to, capability=order.capability or None, now=now)
 
     async def _ask_alone(self, queue: _Queue, waiting: Waiting) -> None:
         try:
@@ -214,7 +218,7 @@ class Batches:
             else:
                 order.session_id = session_id = cast("str", decision.session_id)
                 self._rules.learn(session_id, verdict.facts)
-                waiting.opinion = self._rules.opinion(session_id, to=order.to, now=cast("datetime", verdict.at))
+                waiting.opinion = self._opinion(order, cast("datetime", verdict.at))
                 self._eager.add(waiting)
         elif not waiting.answer.done():
             waiting.answer.set_result((decision, waiting.opinion))

@@ -139,6 +139,7 @@ class Door:
             amount_micros=asked.amount,
             shown_amount=money.render(asked.amount),
             metadata=parsing.canonical(asked.metadata).decode(),
+            capability=asked.capability or "",
             idempotency_key=idempotency_key,
             request_hash=idempotency.hash_of("POST", PATH, raw),
         )
@@ -226,6 +227,7 @@ def _sent(order: Order, decision: Decision, standing: Standing) -> Answer:
         provider_id=cast("str", decision.provider_id),
         amount=order.shown_amount,
         metadata=order.metadata,
+        capability=f'"{order.capability}"' if order.capability else "null",
         created_at=cast("datetime", verdict.at),
         remaining_micros=verdict.remaining_micros,
     )

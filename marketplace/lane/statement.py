@@ -13,6 +13,7 @@ import asyncpg
 from django.conf import settings
 from django.db import connections
 
+from escrow import payments
 from escrow.verdicts import Opinion, Verdict
 
 Connection: TypeAlias = asyncpg.Connection
@@ -30,6 +31,8 @@ class Order:
     amount_micros: int
     shown_amount: str
     metadata: str
+    capability: str
+    """What it buys, one of those that the agent offers; or nothing."""
     idempotency_key: str
     request_hash: bytes
 
@@ -49,8 +52,8 @@ class Decision:
 
 _DECIDE: Final = """
 WITH request AS (
-    SELECT * FROM unnest($1::text[], $2::bytea[], $3::uuid[], $4::text[])
-        WITH ORDINALITY AS row (key_id, secret_hash, session_id, recipient, ord)
+    SELECT * FROM unnest($1::text[], $2::bytea[], $3::uuid[], $4::text[], $10::text[])
+        WITH ORDINALITY AS row (key_id, secret_hash, session_id, recipient, capability, ord)
 ), known AS MATERIALIZED (
     SELECT
         request.ord, key.id AS key, key.scope, key.session_id AS key_session_id, session.id AS session_id,
@@ -69,18 +72,19 @@ WITH request AS (
             OR key.scope = 'payer'
             AND EXISTS (SELECT FROM escrow_pool AS pool WHERE pool.id = session.pool_id AND pool.payer_id = key.payer_id)
         )
-    LEFT JOIN marketplace_agent AS agent ON agent.uri = request.recipient
+    LEFT JOIN marketplace_agent AS agent
+        ON agent.uri = request.recipient AND (request.capability = '' OR request.capability = ANY(agent.capabilities))
     LEFT JOIN marketplace_provider AS provider ON provider.id = agent.provider_id
 )
 SELECT
     known.is_admitted, known.key::text, known.is_unnoted, known.scope, known.key_session_id::text, known.session_id::text,
     known.provider_id::text, sent.outcome, sent.payment_id::text, sent.at, sent.remaining_micros, sent.facts::text
 FROM known LEFT JOIN escrow_send(
-    $6::boolean, NULL,
+    $6::boolean, NULL, $17::interval,
     (SELECT array_agg(CASE WHEN is_admitted THEN session_id END ORDER BY ord) FROM known),
     (SELECT array_agg(party_id ORDER BY ord) FROM known),
-    $4::text[], $7::bigint[], $8::text[], $9::text[], $10::text[],
-    $11::bytea[], $12::integer[], $13::timestamptz[], $14::timestamptz[], $15::boolean[]
+    $4::text[], $7::bigint[], $8::text[], $9::text[], $10::text[], $11::text[],
+    $12::bytea[], $13::integer[], $14::timestamptz[], $15::timestamptz[], $16::text[]
 ) AS sent ON sent.ord = known.ord
 ORDER BY known.ord
 """
@@ -129,7 +133,7 @@ async def decide(
 
     Raises what asyncpg raises; then nothing is known of any of the orders.
     """
-    versions, since, until, denied = zip(*(opinion.columns for opinion in opinions), strict=True)
+    versions, since, until, denials = zip(*(opinion.columns for opinion in opinions), strict=True)
     rows = await connection.fetch(
         _DECIDE,
         [order.key_id for order in orders],
@@ -141,12 +145,14 @@ async def decide(
         [order.amount_micros for order in orders],
         [order.shown_amount for order in orders],
         [order.metadata for order in orders],
+        [order.capability for order in orders],
         [order.idempotency_key for order in orders],
         [order.request_hash for order in orders],
         versions,
         since,
         until,
-        denied,
+        denials,
+        payments.approval_window(),
     )
     decisions = [Decision(row[0], row[3], row[4], row[5], row[6], Verdict.read(row[7:])) for row in rows]
     return decisions, {row[1] for row in rows if row[0] and row[2]}

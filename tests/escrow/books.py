@@ -46,7 +46,14 @@ def session(of: Pool | None = None, micros: int = 25 * USDC, policy: Policy = FR
 
 
 def pay(
-    by: Session, to: Party, micros: int, *, agent: str = LINT, key: str = "", request: bytes = b"\1" * 32
+    by: Session,
+    to: Party,
+    micros: int,
+    *,
+    agent: str = LINT,
+    key: str = "",
+    request: bytes = b"\1" * 32,
+    now: datetime = NOW,
 ) -> Payment:
     """Pay a party."""
     return payments.send(
@@ -57,7 +64,7 @@ def pay(
         metadata={"n": next(_numbers)},
         idempotency_key=key or uuid4().hex,
         request_hash=request,
-        now=NOW,
+        now=now,
     ).payment
 
 

@@ -301,6 +301,6 @@ def test_silence_on_chain_asks_the_contract() -> None:
     disputes.disputed(payment.pool, payment.party, reference=reference, amount_micros=8_000, ref="0x2:0", at=NOW)
     Dispute.objects.filter(pk=dispute.pk).update(created_at=NOW)
     with unmoved():
-        assert silence.rule_by_silence(now=NOW + timedelta(days=15), limit=9) == 1
+        assert silence.rule_by_silence(now=dispute.created_at + timedelta(days=15), limit=9) == 1
     assert ChainAction.objects.get(kind="resolve_by_timeout").subject_id == dispute.pk
     assert Account.objects.get(pk=dispute.account_id).kind == "contested"

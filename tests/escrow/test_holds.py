@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 import pytest
 from django.db import connection
 
-from escrow import holds, invoices, ledger, payments, pools, refunds, sessions
+from escrow import budgets, holds, invoices, ledger, payments, pools, refunds, sessions
+from escrow.budgets import SessionBalances
 from escrow.errors import InsufficientFunds, InvalidInput, PolicyDenied, StateConflict
 from escrow.models import Event, Hold, Invoice, Party, Payment, Session
 from escrow.policy import Policy
-from escrow.sessions import SessionBalances
 from tests.escrow import books
 from tests.escrow.books import LINT, NOW, USDC, balance, unmoved
 from tests.escrow.test_settlement import settle
@@ -24,7 +24,7 @@ def test_a_hold_takes_money_from_the_session() -> None:
     spending, to = books.session(micros=25 * USDC), books.party()
     held = books.hold(spending, to, 10 * USDC)
     assert (held.status, held.amount_micros) == ("held", 10 * USDC)
-    assert sessions.balances(spending) == SessionBalances(25 * USDC, 0, 10 * USDC, 15 * USDC)
+    assert budgets.of(spending) == SessionBalances(25 * USDC, 0, 10 * USDC, 15 * USDC)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_hold_of_a_closed_session_is_a_promise_that_is_kept() -> None:
     payment = capture(held, 4 * USDC)
     assert (payment.status, payment.remaining_micros) == ("payable", 0)
     assert (balance(spending.account), balance(ledger.free(of))) == (0, 96 * USDC)
-    assert sessions.balances(spending).spent == 4 * USDC
+    assert budgets.of(spending).spent == 4 * USDC
 
 
 def test_a_pool_on_its_way_out_still_pays_what_was_set_aside_and_one_past_its_end_does_not() -> None:

@@ -104,7 +104,10 @@ def test_more_than_is_left_is_refused() -> None:
     spending, to = books.session(micros=10_000), books.party()
     books.pay(spending, to, 4_000)
     error = refused(spending, to, 6_001, InsufficientFunds)
-    assert error.facts == {"remaining": "0.006", "required": "0.006001", "would_allow": "0.006"}
+    checkpoint = {"budget": "0.01", "spent": "0.004", "remaining": "0.006"}
+    assert error.facts == {
+        "remaining": "0.006", "required": "0.006001", "would_allow": "0.006", "checkpoint": checkpoint,
+    }  # fmt: skip
     assert error.retryable
     books.pay(spending, to, 6_000)
     assert balance(spending.account) == 0

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Sum
 
-from escrow import disputes, invoices, ledger, payments, pools, receipts, refunds, sessions, settlement
+from escrow import budgets, disputes, invoices, ledger, payments, pools, receipts, refunds, sessions, settlement
 from escrow.chain import wire
 from escrow.chain.signer import LocalSigner
 from escrow.errors import InvalidInput, NotRefundable, StateConflict
@@ -145,10 +145,10 @@ def test_a_refund_to_a_closed_session_goes_to_its_pool() -> None:
     payment = books.pay(spending, books.party(), 4_000)
     sessions.close(session=spending, now=NOW)
     back(payment, 1_000)
-    assert sessions.balances(spending).spent == 3_000
+    assert budgets.of(spending).spent == 3_000
     back(payment)
     assert (balance(spending.account), balance(ledger.free(of))) == (0, 10 * USDC)
-    assert sessions.balances(spending).spent == 0
+    assert budgets.of(spending).spent == 0
 
 
 def test_a_refund_of_a_closed_pool_is_refused() -> None:
@@ -391,7 +391,7 @@ def test_a_closed_session_has_spent_what_did_not_come_back() -> None:
     disputes.open_for_payment(payment=disputed, reason="x", now=NOW)
     sessions.close(session=spending, now=NOW)
     # 8,000 of the old one, 3,000 of the helper, 4,000 of the disputed one
-    assert sessions.balances(spending).spent == 15_000
+    assert budgets.of(spending).spent == 15_000
     assert helper.due_micros == 3_000
 
 

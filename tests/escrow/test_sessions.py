@@ -11,11 +11,11 @@ import pytest
 from django.db import connection
 from django.db.models import F
 
-from escrow import holds, ledger, payments, pools, refunds, sessions
+from escrow import budgets, holds, ledger, payments, pools, refunds, sessions
+from escrow.budgets import SessionBalances
 from escrow.errors import InsufficientFunds, NotFound, PolicyDenied, StateConflict
 from escrow.models import Party, Pool, Session, Transfer
 from escrow.policy import Policy
-from escrow.sessions import SessionBalances
 from tests.escrow import books
 from tests.escrow.books import LINT, NOW, USDC, balance, unmoved
 
@@ -27,7 +27,7 @@ def test_a_budget_leaves_the_pool_for_the_session() -> None:
     spending = sessions.open(pool=of, budget_micros=25 * USDC, policy=Policy(max_per_tx=50_000), now=NOW, name="review")
     assert (spending.status, spending.name, spending.policy) == ("open", "review", {"max_per_tx": "0.05"})
     assert (balance(spending.account), balance(ledger.free(of))) == (25 * USDC, 75 * USDC)
-    assert sessions.balances(spending) == SessionBalances(25 * USDC, 0, 0, 25 * USDC)
+    assert budgets.of(spending) == SessionBalances(25 * USDC, 0, 0, 25 * USDC)
 
 
 def test_a_budget_over_what_the_pool_has_is_refused() -> None:
@@ -52,7 +52,7 @@ def test_a_top_up_adds_to_the_budget() -> None:
     spending = books.session(of, 10 * USDC)
     for _ in range(2):
         sessions.top_up(session=spending, amount_micros=5 * USDC, now=NOW)
-    assert sessions.balances(spending) == SessionBalances(20 * USDC, 0, 0, 20 * USDC)
+    assert budgets.of(spending) == SessionBalances(20 * USDC, 0, 0, 20 * USDC)
     assert balance(ledger.free(of)) == 80 * USDC
 
 
@@ -84,7 +84,7 @@ def test_closing_gives_the_rest_back_once() -> None:
     books.pay(spending, to, 8_000)
     books.hold(spending, to, 10 * USDC)
     spending = sessions.close(session=spending, now=NOW)
-    assert sessions.balances(spending) == SessionBalances(25 * USDC, 8_000, 10 * USDC, 0)
+    assert budgets.of(spending) == SessionBalances(25 * USDC, 8_000, 10 * USDC, 0)
     assert balance(ledger.free(of)) == 90 * USDC - 8_000
     with unmoved():
         assert sessions.close(session=spending, now=NOW).status == "closed"

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 REPEATS = 20 if os.environ.get("FULL") else 2
 _SEND = """
 SELECT ord, outcome, remaining_micros, facts::text FROM escrow_send(
-    false, NULL, %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[],
-    %s::integer[], %s::timestamptz[], %s::timestamptz[], %s::boolean[]
+    false, NULL, interval '1 day', %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[],
+    %s::text[], %s::bytea[], %s::integer[], %s::timestamptz[], %s::timestamptz[], %s::text[]
 )
 """
 
@@ -37,9 +37,9 @@ def send(*orders: tuple[Session, Party, int], named: Sequence[str] = ()) -> list
     by, to, amounts = zip(*orders, strict=True)
     many = len(orders)
     arguments = [[one.pk for one in by], [one.pk for one in to], [LINT] * many, list(amounts)]
-    arguments += [[money.render(amount) for amount in amounts], ["{}"] * many]
+    arguments += [[money.render(amount) for amount in amounts], ["{}"] * many, [""] * many]
     arguments += [list(named) or [uuid4().hex for _ in orders], [b"\1" * 32] * many]
-    arguments += [[one.policy_version for one in by], [None] * many, [None] * many, [False] * many]
+    arguments += [[one.policy_version for one in by], [None] * many, [None] * many, [None] * many]
     with connection.cursor() as cursor:
         cursor.execute(_SEND, arguments)
         return list(cursor.fetchall())

@@ -147,7 +147,7 @@ def test_an_account_that_is_locked_is_never_judged_without_waiting(market: World
     accounts["both"] = [account for one in accounts.values() for account in one]
     place = connection.get_connection_params()
     statement = "SELECT outcome FROM escrow_judge(false, NULL, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-    orders = [[spending.pk], [to.pk], [6], ["k"], [b"\1" * 32], [spending.policy_version], [None], [None], [False]]
+    orders = [[spending.pk], [to.pk], [6], ["k"], [b"\1" * 32], [spending.policy_version], [None], [None], [None]]
     with psycopg.connect(
         **{name: place[name] for name in ("host", "port", "dbname", "user") if name in place}
     ) as other:

@@ -33,8 +33,8 @@ STEPS = [
 ]
 _SEND = """
 SELECT outcome, remaining_micros, facts::text, payment_id FROM escrow_send(
-    %s, %s, %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[],
-    %s::integer[], %s::timestamptz[], %s::timestamptz[], %s::boolean[]
+    %s, %s, interval '1 day', %s::uuid[], %s::uuid[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[],
+    %s::text[], %s::bytea[], %s::integer[], %s::timestamptz[], %s::timestamptz[], %s::text[]
 )
 """
 
@@ -94,9 +94,9 @@ def send(
     by, to, amounts, keys, hashes = zip(*orders, strict=True)
     many = len(orders)
     arguments: list[Any] = [patient, at, [one.session.pk for one in by], [one.pk for one in to], [LINT] * many]
-    arguments += [list(amounts), [money.render(amount) for amount in amounts], ["{}"] * many, list(keys)]
+    arguments += [list(amounts), [money.render(amount) for amount in amounts], ["{}"] * many, [""] * many, list(keys)]
     arguments += [[bytes([number]) * 32 for number in hashes], [one.session.policy_version for one in by]]
-    arguments += [[None] * many, [None] * many, [False] * many]
+    arguments += [[None] * many, [None] * many, [None] * many]
     with connection.cursor() as cursor:
         cursor.execute(_SEND, arguments)
         return list(cursor.fetchall())

@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from marketplace.api.bodies import TaskStatus
 from marketplace.api.problems import KINDS
+from marketplace.api.queries import TaskStatus
 from marketplace.models import Scope
 from tests.marketplace.conftest import World
 

@@ -47,8 +47,8 @@ def test_a_hold_is_placed_and_both_sides_read_it(world: World) -> None:
     assert held == {
         "id": held["id"], "session_id": str(world.a.session.pk), "to": LINT, "agent": LINT,
         "provider_id": str(world.one.provider.pk), "amount": "0.05", "captured": "0.00", "currency": "USDC",
-        "status": "held", "metadata": {"file": "a.py"}, "expires_at": held["expires_at"], "payment_id": None,
-        "remaining": "24.95", "created_at": held["created_at"], "next_actions": held["next_actions"],
+        "status": "held", "metadata": {"file": "a.py"}, "capability": None, "expires_at": held["expires_at"],
+        "payment_id": None, "remaining": "24.95", "created_at": held["created_at"], "next_actions": held["next_actions"],
     }  # fmt: skip
     lasts = datetime.fromisoformat(held["expires_at"]) - before
     assert timedelta(seconds=900) <= lasts < timedelta(seconds=930)

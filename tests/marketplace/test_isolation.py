@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from escrow import events, settlement
+from escrow import events, sessions, settlement
 from escrow.chain.signer import LocalSigner
 from escrow.policy import Policy
 from marketplace import keys, webhooks
@@ -28,7 +28,7 @@ ROUTES: list[tuple[str, str, Rule]] = [
 ]
 SUBJECTS = (
     *("payment_id", "session_id", "pool_id", "task_id", "invoice_id", "dispute_id", "hold_id", "refund_id", "batch_id"),
-    *("key_id", "webhook_id"),
+    *("key_id", "webhook_id", "approval_id"),
 )
 NAMING = (bodies.InvoiceIn, bodies.DisputeIn, refund_shapes.RefundIn)
 """Bodies that name what belongs to buyer A or provider one."""
@@ -43,6 +43,8 @@ LISTED = {
     "/v1/refunds": "refund_id",
     "/v1/batches": "batch_id",
     "/v1/keys": "key_id",
+    "/v1/approvals": "approval_id",
+    "/v1/decisions": "payment_id",
     "/v1/events": "payment_id",
     "/v1/webhooks": "webhook_id",
 }
@@ -54,6 +56,10 @@ HOOK = "https://93.184.215.14/in"
 REFUSED = {
     ("POST", "/v1/invoices", Scope.PROVIDER): "the session's policy names no agent",
     ("POST", "/v1/keys/<uuid:key_id>/rotate", Scope.PAYER): "the newest key is the payer's full one",
+    **{
+        ("POST", f"/v1/sessions/<uuid:session_id>/{verb}", Scope.SESSION): "a key does not govern its own session"
+        for verb in ("pause", "resume", "close", "top-up")
+    },
 }
 """Where a scope that a route allows is refused all the same, and why."""
 ROLES = {
@@ -80,7 +86,10 @@ def subjects(world: World) -> dict[str, str]:
     dispute = buyer.post("/v1/disputes", {"payment_id": other["id"], "reason": "nothing came"}).json
     hold = buyer.post("/v1/holds", {"to": "agent://lint.acme.dev", "amount": "0.05"}).json
     refund = buyer.post("/v1/refunds", {"payment_id": payment["id"], "reason": "nothing came"}).json
+    sessions.change_policy(session=world.a.session, policy=Policy(approval_above=1_000_000), now=timezone.now())
+    asked = buyer.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "1.01"}).json
     return {
+        "approval_id": asked["approval_id"],
         "payment_id": payment["id"],
         "session_id": str(world.a.session.pk),
         "pool_id": str(world.a.pool.pk),
@@ -117,6 +126,9 @@ BODIES: dict[type[bodies.Shape], dict[str, object]] = {
     bodies.OfferingIn: {"capability": "review", "pricing": "per_call", "price": "0.01"},
     bodies.AgentBody: {"uri": "agent://new.acme.dev", "name": "new"},
     bodies.KeyIn: {"read_only": True},
+    bodies.ChildIn: {"budget": "0.01"},
+    bodies.PauseIn: {},
+    bodies.PolicyBody: {"policy": {"max_per_tx": "1.00"}},
     bodies.Rotation: {"overlap_seconds": 60},
 }
 
@@ -168,7 +180,7 @@ def ids(caller: Caller, path: str) -> set[str]:
 
 
 def test_the_matrix_has_every_route() -> None:
-    assert len(ROUTES) == 69
+    assert len(ROUTES) == 81
     for _, _, rule in ROUTES:
         assert rule.body in BODIES or rule.body in NAMING
 

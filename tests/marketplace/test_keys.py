@@ -225,6 +225,11 @@ def test_what_a_session_key_may_change_is_this_list(world: World) -> None:
         ("POST", "v1/holds"),
         ("POST", "v1/holds/<uuid:hold_id>/capture"),
         ("POST", "v1/holds/<uuid:hold_id>/release"),
+        *(
+            # of sessions that it has opened inside its own, never of its own
+            ("POST", f"v1/sessions/<uuid:session_id>/{verb}")
+            for verb in ("children", "pause", "resume", "close", "top-up")
+        ),
         ("POST", "v1/tasks"),
         ("POST", "v1/tasks/<uuid:task_id>/assign"),
         ("POST", "v1/tasks/<uuid:task_id>/accept"),
