@@ -40,12 +40,19 @@ def names(live: Live) -> dict[str, str]:
     terms = {"title": "A brief", "capability": "review", "budget": "1.00"}
     rejected = delivered(live)
     made(agent, f"/v1/tasks/{rejected}/reject", reason="Empty.")
+    careful = payer.post("/v1/sessions", {"budget": "2.00", "policy": {"approval_above": "0.20"}}).json
+    waiting = [
+        Caller(careful["api_key"]).post("/v1/payments", {"to": LINT, "amount": amount}) for amount in ("0.30", "0.40")
+    ]
     session = made(payer, "/v1/sessions", budget="2.00", policy={"max_per_tx": "0.50"})
     return {
         "URL": live.url,
         "KEY": live.session_key,
         "PAYER_KEY": live.payer_key,
         "SESSION": session,
+        "PARENT": careful["id"],
+        "APPROVAL": waiting[0].json["approval_id"],
+        "OTHER_APPROVAL": waiting[1].json["approval_id"],
         "KEY_ID": made(payer, "/v1/keys", session_id=session),
         "TASK": made(agent, "/v1/tasks", **terms),
         "UNWANTED": made(agent, "/v1/tasks", **terms),
