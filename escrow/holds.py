@@ -118,6 +118,7 @@ def _turn_into_debt(
         idempotency_key=idempotency_key,
         remaining_micros=ledger.balance(hold.session.account),
         metadata=metadata,
+        capability=hold.capability,
     )
     hold.save(update_fields=["payment"])
     return hold.payment
@@ -190,7 +191,7 @@ def require_within(held: Account, amount_micros: int) -> None:
 def _lock(hold: Hold) -> tuple[dict[int, Account], Hold]:
     session = hold.session
     payable = ledger.payable(session.pool, hold.party)
-    locked = ledger.lock([hold.account, session.account, ledger.free(session.pool), payable])
+    locked = ledger.lock([hold.account, session.account, payable, *families.ways_back(session)])
     related = Hold.objects.select_related(*RELATED)
     return locked, related.select_for_update(no_key=True, of=("self",)).get(pk=hold.pk)
 

@@ -95,6 +95,7 @@ def owe(
     idempotency_key: str,
     remaining_micros: int,
     metadata: Mapping[str, object] | None = None,
+    capability: str = "",
     request_hash: bytes = b"",
 ) -> Payment:
     """Turn money of an account into a debt to a party. The caller has locked the accounts and decided that it may."""
@@ -107,6 +108,7 @@ def owe(
         to=to,
         amount_micros=amount_micros,
         metadata=dict(metadata or {}),
+        capability=capability,
         idempotency_key=idempotency_key,
         request_hash=request_hash,
         remaining_micros=remaining_micros,

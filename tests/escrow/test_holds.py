@@ -321,3 +321,53 @@ def test_captures_releases_and_the_sweep_at_once_end_a_hold_once() -> None:
             assert balance(spending.account) == before + 100
         assert balance(held.account) == 0
         books.check_conservation()
+
+
+# --- what stops a capture -----------------------------------------------------------------------------------------
+
+
+def test_a_paused_session_captures_nothing_until_it_is_resumed() -> None:
+    spending, to = books.session(), books.party()
+    held, other = for_a_call(spending, to, 10), for_a_call(spending, to, 20)
+    sessions.pause(session=spending, now=NOW, reason="look first")
+    with unmoved(), pytest.raises(StateConflict) as caught:
+        capture(held)
+    assert caught.value.facts == {"subject": "session", "state": "paused"}
+    assert holds.release(hold=other, now=NOW).status == "released"  # what comes back comes back
+    sessions.resume(session=spending, now=NOW)
+    assert capture(held).amount_micros == 10
+
+
+def test_a_frozen_pool_captures_nothing_until_it_is_free_again() -> None:
+    spending = books.session()
+    held = for_a_call(spending, books.party(), 10)
+    pools.freeze(payer_id=spending.pool.payer_id, reason="a key was lost", now=NOW)
+    with unmoved(), pytest.raises(StateConflict) as caught:
+        capture(held)
+    assert caught.value.facts == {"subject": "pool", "state": "frozen"}
+    with unmoved():
+        assert holds.release_expired(now=NOW, limit=9) == 0
+    pools.unfreeze(payer_id=spending.pool.payer_id)
+    assert capture(held).amount_micros == 10
+
+
+def test_a_hold_of_a_closed_child_gives_its_rest_to_the_session_above_it() -> None:
+    above = books.session(micros=25 * USDC)
+    child = sessions.open_child(parent=above, budget_micros=10 * USDC, policy=Policy(), now=NOW)
+    held = for_a_call(child, books.party(), 4 * USDC)
+    sessions.close(session=child, now=NOW)
+    capture(held, USDC)
+    assert (balance(child.account), balance(above.account)) == (0, 24 * USDC)
+
+
+def test_a_captured_payment_is_for_what_the_hold_was_for() -> None:
+    spending, to = books.session(policy=Policy(allowed_capabilities=("code.lint",))), books.party()
+    place = {"session": spending, "party": to, "to": LINT, "amount_micros": 10, "expires_in": 900, "now": NOW}
+    with unmoved(), pytest.raises(PolicyDenied) as caught:
+        holds.place(**place)
+    assert caught.value.facts["rule"] == "allowed_capabilities"
+    held = holds.place(**place, capability="code.lint")
+    payment = capture(held)
+    assert (held.capability, payment.capability) == ("code.lint", "code.lint")
+    # The policy decided on the hold; the payment that follows from it is no decision of its own.
+    assert (held.policy_version, payment.policy_version) == (1, None)

@@ -16,6 +16,7 @@ from escrow.chain import wire
 from escrow.chain.signer import LocalSigner
 from escrow.errors import InvalidInput, NotRefundable, StateConflict
 from escrow.models import DUE, Deduction, Event, Party, Payment, Pool, Refund, Session, Transfer
+from escrow.policy import Policy
 from tests.escrow import books
 from tests.escrow.books import NOW, USDC, balance, unmoved
 from tests.escrow.test_settlement import settle
@@ -658,3 +659,19 @@ def test_netted_refunds_payments_and_settlements_at_once_keep_the_sums_in_step()
     assert at.settling == settling
     went = Refund.objects.filter(status="paid").aggregate(s=Sum("amount_micros"))["s"] or 0
     assert balance(spending.account) == USDC - 5_000 - 40 * 100 + went
+
+
+# --- what is stopped ----------------------------------------------------------------------------------------------
+
+
+def test_a_refund_reaches_a_paused_session_and_the_one_above_a_closed_one() -> None:
+    above, to = books.session(micros=USDC), books.party()
+    child = sessions.open_child(parent=above, budget_micros=10_000, policy=Policy(), now=NOW)
+    payment = books.pay(child, to, 4_000)
+    sessions.pause(session=child, now=NOW)
+    back(payment, 1_000)
+    assert balance(child.account) == 7_000
+    sessions.close(session=child, now=NOW)
+    back(payment)
+    assert (balance(child.account), balance(above.account)) == (0, USDC)
+    check_debts(child.pool)

@@ -78,6 +78,25 @@ def test_a_metered_price_is_a_hold_and_the_capture_of_a_part(world: World) -> No
     assert (back.json["refunded"], remaining(world)) == ("0.01", "24.98")
 
 
+def test_a_hold_and_its_payment_are_for_a_capability(world: World, unmoved) -> None:
+    held = place(world, "0.05", capability="code.lint")
+    paid = world.a.by_session.post(f"/v1/holds/{held['id']}/capture").json
+    assert (held["capability"], paid["capability"]) == ("code.lint", "code.lint")
+    with unmoved():
+        other = world.a.by_session.post("/v1/holds", {"to": LINT, "amount": "0.01", "capability": "code.bake"})
+    assert (other.status, other.json["code"]) == (400, "invalid_request")
+
+
+def test_a_paused_session_captures_nothing(world: World, unmoved) -> None:
+    path, session = f"/v1/holds/{place(world)['id']}/capture", f"/v1/sessions/{world.a.session.pk}"
+    assert world.a.by_payer.post(f"{session}/pause", {"reason": "look first"}).status == 200
+    with unmoved():
+        stopped = world.a.by_session.post(path)
+    assert (stopped.status, stopped.json["subject"], stopped.json["state"]) == (409, "session", "paused")
+    assert world.a.by_payer.post(f"{session}/resume").status == 200
+    assert world.a.by_session.post(path).status == 201
+
+
 def test_without_an_amount_all_is_captured(world: World) -> None:
     held = place(world, "0.05", metadata={"file": "a.py"})
     paid = world.a.by_payer.post(f"/v1/holds/{held['id']}/capture")
