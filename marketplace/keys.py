@@ -58,6 +58,7 @@ def issue(
     read_only: bool = False,
     name: str = "",
     expires_at: datetime | None = None,
+    ceiling_micros: int | None = None,
     rotated_from: ApiKey | None = None,
     seed: UUID | None = None,
 ) -> tuple[ApiKey, str]:
@@ -80,11 +81,39 @@ def issue(
         payer=payer,
         provider=provider,
         session=session,
-        ceiling_micros=rotated_from.ceiling_micros if rotated_from else None,
+        ceiling_micros=ceiling_micros,
         rotated_from=rotated_from,
         expires_at=expires_at,
     )
     return key, text_of(key_id, secret)
+
+
+@transaction.atomic
+def issue_with_ceiling(
+    *,
+    session: Session,
+    ceiling_micros: int,
+    now: datetime,
+    name: str = "",
+    expires_at: datetime | None = None,
+    seed: UUID | None = None,
+) -> tuple[ApiKey, str]:
+    """Make a key that spends so much of a session and no more: from a session inside it, which holds just that.
+
+    So the cap is a balance, and no counter beside one. Raises what `sessions.open_child` raises.
+    """
+    child = sessions.open_child(
+        parent=session, budget_micros=ceiling_micros, policy=Policy(), now=now, name=name, expires_at=expires_at
+    )
+    return issue(
+        scope=Scope.SESSION,
+        session=child,
+        ceiling_micros=ceiling_micros,
+        name=name,
+        expires_at=expires_at,
+        now=now,
+        seed=seed,
+    )
 
 
 @transaction.atomic
@@ -110,6 +139,7 @@ def rotate(*, key: ApiKey, now: datetime, overlap: timedelta = OVERLAP, seed: UU
         read_only=old.read_only,
         name=old.name,
         expires_at=old.expires_at,
+        ceiling_micros=old.ceiling_micros,
         rotated_from=old,
         now=now,
         seed=seed,
@@ -192,9 +222,17 @@ def _parts(token: str) -> tuple[str, bytes]:
 
 
 def revoke(*, key: ApiKey, now: datetime) -> ApiKey:
-    """Revoke a key at once; its next call is refused. Revoking twice keeps the first time."""
+    """Revoke a key at once; its next call is refused. Revoking twice keeps the first time.
+
+    What a key with a ceiling has left goes back to the session that it is of, unless a successor spends it. The key is revoked
+    first and by itself: whatever keeps the money from moving does not keep the key alive. (One that expires needs nobody: its
+    session ends at the same time.)
+    """
     ApiKey.objects.filter(pk=key.pk, revoked_at__isnull=True).update(revoked_at=now)
     key.refresh_from_db(fields=["revoked_at"])
+    is_succeeded = ApiKey.objects.filter(rotated_from=key, revoked_at__isnull=True).exists()
+    if key.ceiling_micros is not None and key.session is not None and not is_succeeded:
+        sessions.close(session=key.session, now=now)
     return key
 
 

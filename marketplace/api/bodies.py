@@ -175,6 +175,13 @@ class KeyIn(Shape):
     session_id: Annotated[IdIn | None, Field(description="Which session the key spends from; `session` keys only.")] = (
         None
     )
+    ceiling: Annotated[
+        AmountIn | None,
+        Field(
+            description="The most that a `session` key may spend: set aside in a session inside the session. Takes an "
+            "Idempotency-Key, since money moves."
+        ),
+    ] = None
     read_only: bool = False
     name: Line | None = None
     expires_at: MomentIn | None = None

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from marketplace import keys
-from marketplace.api import account_shapes, auth, scope, show
+from marketplace.api import account_shapes, auth, idempotency, scope, show
 from marketplace.api.bodies import KeyIn, Rotation
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.errors import Problem, invalid
@@ -24,6 +24,9 @@ class Keys(Endpoint):
         A payer issues keys of its sessions, and read-only keys of its own; a provider issues its own. A payer's full key
         comes from an admin: a stolen one must not be able to make another. The clear text is shown in this answer and, when
         the request had an Idempotency-Key, in the answer to the same request again; nowhere else.
+
+        A key with a `ceiling` spends a session of its own inside the session, which holds just that. Revoking the key, or its
+        end, gives back what is left.
         """
         return show.key(_issue(call))
 
@@ -72,6 +75,8 @@ def _issue(call: Call) -> ApiKey:
     wanted = Scope(body.scope or (Scope.SESSION if body.session_id else actor.scope))
     if body.session_id is not None and wanted != Scope.SESSION:
         raise invalid("session_id", "belongs to session keys only", "no session_id, or scope session")
+    if body.ceiling is not None and (wanted != Scope.SESSION or body.read_only):
+        raise invalid("ceiling", "belongs to session keys that spend", "no ceiling, or scope session and not read_only")
     common: dict[str, Any] = {
         "scope": wanted,
         "read_only": body.read_only,
@@ -83,6 +88,8 @@ def _issue(call: Call) -> ApiKey:
     match actor.scope, wanted:
         case Scope.PROVIDER, Scope.PROVIDER:
             return keys.issue(**common, provider=actor.provider)[0]
+        case Scope.PAYER, Scope.SESSION if body.ceiling is not None:
+            return _issue_with_ceiling(call)
         case Scope.PAYER, Scope.SESSION:
             return keys.issue(**common, session=scope.spending_session(actor, body.session_id))[0]
         case Scope.PAYER, Scope.PAYER if body.read_only:
@@ -90,3 +97,18 @@ def _issue(call: Call) -> ApiKey:
     raise Problem(
         "forbidden", "A payer's key issues session keys and read-only keys; a provider's key issues provider keys."
     )
+
+
+def _issue_with_ceiling(call: Call) -> ApiKey:
+    call.about.moves_money = True
+    idempotency.check_key(call.idempotency_key)
+    session = scope.spending_session(call.actor, call.body.session_id)
+    call.about.session_id = str(session.pk)
+    return keys.issue_with_ceiling(
+        session=session,
+        ceiling_micros=call.body.ceiling,
+        name=call.body.name or "",
+        expires_at=call.body.expires_at,
+        now=call.now,
+        seed=call.record_id,
+    )[0]

@@ -141,6 +141,8 @@ def _problems(rule: Rule, path: str, method: str) -> dict[int, list[str]]:
         codes += ["approval_required", "pool_opening"]
     elif rule.reveals:
         codes.append("idempotency_conflict")
+    if path == "/v1/keys" and method == "POST":  # of a key with a ceiling
+        codes += ["idempotency_key_required", "insufficient_funds", "policy_denied"]
     if path.endswith("/receipt"):
         codes += ["not_settled_yet", "conflict"]
     if path.endswith("/redeem"):

@@ -95,6 +95,18 @@ def test_a_rotated_key_pays_until_the_overlap_is_over_and_its_successor_at_once(
     assert lane.pay(newest).status == 201
 
 
+def test_a_key_with_a_ceiling_pays_that_and_no_more_and_nothing_once_it_is_revoked(market: World, lane: Lane) -> None:
+    key, text = keys.issue_with_ceiling(session=market.a.session, ceiling_micros=30_000, now=timezone.now())
+    assert [lane.pay(text).json["remaining"] for _ in range(2)] == ["0.018", "0.006"]
+    with unmoved():
+        assert lane.pay(text).status == 402
+    keys.revoke(key=key, now=timezone.now())
+    with unmoved():
+        assert lane.ask(Asked(text)).status == 401
+    market.a.session.account.refresh_from_db()
+    assert market.a.session.account.balance_micros == 25_000_000 - 24_000
+
+
 def test_a_payer_s_key_is_asked_on_each_call_whose_session_it_is(market: World, lane: Lane) -> None:
     named = {**PAY, "session_id": str(market.a.session.pk)}
     assert lane.pay(str(market.a.by_payer.key), **named).status == 201

@@ -1,12 +1,14 @@
 """API keys: their form, what is stored, who may issue which, and that they end."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from escrow import sessions
 from escrow.errors import InvalidInput
 from marketplace import keys
 from marketplace.api.endpoint import rules_of
@@ -210,6 +212,96 @@ def test_an_answer_to_a_rotation_that_was_lost_is_asked_for_again(world: World) 
     again = world.one.by_provider.post(path, {"overlap_seconds": 60}, idempotency_key="rotate-1")
     assert (again.status, again.raw) == (201, first.raw)
     assert world.one.by_provider.post(path, {"overlap_seconds": 60}).json["state"] == "rotated"
+
+
+# --- A ceiling -------------------------------------------------------------------------------------------------------
+PAY = {"to": "agent://lint.acme.dev", "amount": "0.40"}
+
+
+def capped(world: World, ceiling: str = "1.00", **more: object) -> dict[str, Any]:
+    """Issue a key of buyer A's session with a ceiling."""
+    body = {"session_id": str(world.a.session.pk), "ceiling": ceiling, **more}
+    issued = world.a.by_payer.post("/v1/keys", body)
+    assert issued.status == 201, issued.json
+    return dict(issued.json)
+
+
+def left(world: World) -> str:
+    return str(world.a.by_payer.get(f"/v1/sessions/{world.a.session.pk}").json["remaining"])
+
+
+def test_a_key_with_a_ceiling_spends_that_and_no_more(world: World, unmoved) -> None:
+    issued = capped(world)
+    agent = Caller(issued["api_key"])
+    assert (issued["ceiling"], issued["scope"], left(world)) == ("1.00", "session", "24.00")
+    own = agent.get(f"/v1/sessions/{issued['session_id']}").json
+    assert (own["parent_id"], own["budget"]) == (str(world.a.session.pk), "1.00")
+    assert [agent.post("/v1/payments", PAY).json["remaining"] for _ in range(2)] == ["0.60", "0.20"]
+    with unmoved():
+        refused = agent.post("/v1/payments", PAY)
+    assert (refused.status, refused.json["remaining"]) == (402, "0.20")
+    assert agent.get(f"/v1/sessions/{world.a.session.pk}").status == 404
+    assert agent.post("/v1/payments", {**PAY, "session_id": str(world.a.session.pk)}).status == 404
+
+
+def test_revoking_a_key_with_a_ceiling_gives_back_what_is_left(world: World) -> None:
+    issued = capped(world)
+    Caller(issued["api_key"]).post("/v1/payments", PAY)
+    assert world.a.by_payer.delete(f"/v1/keys/{issued['id']}").status == 200
+    assert left(world) == "24.60"
+    assert world.a.by_payer.get(f"/v1/sessions/{issued['session_id']}").json["status"] == "closed"
+    assert world.a.by_payer.delete(f"/v1/keys/{issued['id']}").status == 200
+    assert left(world) == "24.60"
+
+
+def test_the_end_of_a_key_with_a_ceiling_gives_back_what_is_left(world: World) -> None:
+    end = timezone.now() + timedelta(hours=1)
+    issued = capped(world, expires_at=end.isoformat())
+    assert sessions.close_expired(now=end - timedelta(seconds=1), limit=10) == 0
+    assert sessions.close_expired(now=end, limit=10) == 1
+    assert left(world) == "25.00"
+    assert world.a.by_payer.get(f"/v1/sessions/{issued['session_id']}").json["status"] == "closed"
+
+
+def test_a_rotation_keeps_the_ceiling_and_what_is_left_of_it(world: World) -> None:
+    issued = capped(world)
+    Caller(issued["api_key"]).post("/v1/payments", PAY)
+    made = world.a.by_payer.post(f"/v1/keys/{issued['id']}/rotate").json
+    assert (made["ceiling"], made["session_id"]) == ("1.00", issued["session_id"])
+    world.a.by_payer.delete(f"/v1/keys/{issued['id']}")
+    assert Caller(made["api_key"]).post("/v1/payments", PAY).json["remaining"] == "0.20", "its successor spends it"
+    world.a.by_payer.delete(f"/v1/keys/{made['id']}")
+    assert left(world) == "24.20"
+
+
+def test_a_ceiling_moves_money_once_for_each_idempotency_key(world: World, unmoved) -> None:
+    body = {"session_id": str(world.a.session.pk), "ceiling": "1.00"}
+    with unmoved():
+        refused = world.a.by_payer.post("/v1/keys", body, idempotency_key=None)
+    assert (refused.status, refused.json["code"]) == (400, "idempotency_key_required")
+    answers = [world.a.by_payer.post("/v1/keys", body, idempotency_key="k-1") for _ in range(2)]
+    assert answers[0].raw == answers[1].raw
+    assert left(world) == "24.00"
+
+
+def test_a_ceiling_over_what_is_left_is_refused_with_what_is_missing(world: World, unmoved) -> None:
+    body = {"session_id": str(world.a.session.pk), "ceiling": "26.00"}
+    count = ApiKey.objects.count()
+    with unmoved():
+        refused = world.a.by_payer.post("/v1/keys", body)
+    assert (refused.status, refused.json["code"], refused.json["outcome"]) == (402, "insufficient_funds", "not_charged")
+    assert refused.json["next_actions"][0]["body"] == {"amount": "1.00"}
+    assert ApiKey.objects.count() == count
+
+
+@pytest.mark.parametrize("more", [{"read_only": True}, {"scope": "payer", "session_id": None, "read_only": True}])
+def test_a_ceiling_is_for_a_key_that_spends(world: World, unmoved, more: dict[str, object]) -> None:
+    body = {"session_id": str(world.a.session.pk), "ceiling": "1.00", **more}
+    with unmoved():
+        refused = world.a.by_payer.post("/v1/keys", {name: value for name, value in body.items() if value is not None})
+        of_provider = world.one.by_provider.post("/v1/keys", {"ceiling": "1.00"})
+    assert (refused.status, refused.json["errors"][0]["field"]) == (400, "ceiling")
+    assert (of_provider.status, of_provider.json["errors"][0]["field"]) == (400, "ceiling")
 
 
 # --- What an agent's own key may change ------------------------------------------------------------------------------
