@@ -167,13 +167,14 @@ def _(world: World, _: pytest.MonkeyPatch) -> Refused:
     return busy
 
 
-# No verb refuses with these two yet; the documents, their headers and their pages are what they will be.
 @of("approval_required")
-def _(world: World, patch: pytest.MonkeyPatch) -> Refused:
-    facts = {"rule": "approval_above", "limit": "0.005", "would_allow": "0.005"}
-    return _refusing(world, patch, Problem("approval_required", "A person has to.", facts=facts, retryable=True))
+def _(world: World, _: pytest.MonkeyPatch) -> Refused:
+    body = {"budget": "1.00", "policy": {"approval_above": "0.50"}}
+    caller = type(world.nobody)(world.a.by_payer.post("/v1/sessions", body).json["api_key"])
+    return lambda: caller.post("/v1/payments", {**PAY, "amount": "0.51"})
 
 
+# No verb refuses with this one yet; the document, its header and its page are what they will be.
 @of("pool_opening")
 def _(world: World, patch: pytest.MonkeyPatch) -> Refused:
     wait = {"Retry-After": "5"}

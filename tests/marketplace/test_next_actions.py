@@ -139,6 +139,23 @@ def test_when_the_quota_is_used_up_the_same_request_is_offered_for_later(
     assert take(world.a.by_session, again).status == 201  # type: ignore[union-attr]
 
 
+def test_what_needs_a_person_is_asked_for_approved_and_sent_again(world: World, unmoved) -> None:
+    opened = world.a.by_payer.post("/v1/sessions", {"budget": "2.00", "policy": {"approval_above": "0.50"}}).json
+    agent, body = Caller(opened["api_key"]), {**PAY, "amount": "0.51"}
+    with unmoved():
+        refused = agent.post("/v1/payments", body, idempotency_key="k-1").json
+    see, again = refused["next_actions"][:2]
+    assert see["path"] == f"/v1/approvals/{refused['approval_id']}"
+    [approve] = [
+        action
+        for action in world.a.by_payer.get(see["path"]).json["next_actions"]
+        if action["path"].endswith("/approve")
+    ]
+    assert take(world.a.by_payer, approve).status == 200  # type: ignore[union-attr]
+    assert again["body"] == body
+    assert agent.post(again["path"], again["body"], idempotency_key="k-1").status == 201
+
+
 def test_a_conflict_shows_the_subject_whatever_it_is(world: World) -> None:
     key = world.one.by_provider.post("/v1/keys").json
     world.one.by_provider.delete(f"/v1/keys/{key['id']}")
