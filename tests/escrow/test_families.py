@@ -13,7 +13,7 @@ from escrow import budgets, holds, ledger, pools, refunds, sessions
 from escrow.budgets import SessionBalances
 from escrow.errors import InsufficientFunds, InvalidInput, InvalidPolicy, PolicyDenied, StateConflict
 from escrow.families import MAX_DEPTH
-from escrow.models import Event, Session
+from escrow.models import Event, Payment, Session
 from escrow.policy import Policy
 from tests.escrow import books
 from tests.escrow.books import NOW, USDC, balance, unmoved
@@ -324,3 +324,45 @@ def test_closing_a_parent_while_those_inside_it_pay_loses_nothing() -> None:
     owed = balance(ledger.payable(pool, to))
     assert balance(ledger.free(pool)) + owed == 100 * USDC
     assert budgets.of(parent).remaining == 0
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("how", ["freeze", "pause"])
+def test_after_a_freeze_has_answered_nothing_commits(how: str) -> None:
+    pool = books.pool(100 * USDC)
+    spending, to = books.session(pool, 50 * USDC), books.party()
+    gate, halted = threading.Barrier(9), threading.Event()
+
+    def spend(_: int) -> int:
+        late = 0
+        try:
+            gate.wait()
+            while True:
+                was_halted = halted.is_set()
+                books.pay(spending, to, 1_000)
+                late += was_halted
+        except StateConflict:
+            return late
+        finally:
+            connection.close()
+
+    def halt() -> int:
+        try:
+            gate.wait()
+            while not Payment.objects.filter(session=spending).count() >= 20:
+                pass
+            if how == "freeze":
+                pools.freeze(payer_id=pool.payer_id, reason="x", now=NOW)
+            else:
+                sessions.pause(session=spending, now=NOW)
+            paid = Payment.objects.filter(session=spending).count()
+            halted.set()
+            return paid
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(9) as threads:
+        halting = threads.submit(halt)
+        assert sum(threads.map(spend, range(8))) == 0
+        paid = halting.result()
+    assert Payment.objects.filter(session=spending).count() == paid >= 20
