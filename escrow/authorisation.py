@@ -54,7 +54,7 @@ def decide(
         if verdict.outcome == verdicts.STALE:
             RULES.learn(session_id, verdict.facts)
         elif verdict.outcome != verdicts.BUSY:
-            raise verdicts.refusal(verdict, amount_micros=amount_micros, denial=opinion.denial, key=key)
+            raise verdicts.refusal(verdict, amount_micros=amount_micros, opinion=opinion, key=key)
     raise StateConflict("session", "changing", "The session's policy is being changed; repeat the request.")
 
 

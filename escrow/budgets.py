@@ -51,7 +51,9 @@ def require_within(session: Session, amount_micros: int, now: datetime) -> None:
         counts = dict(zip(most, cursor.fetchone(), strict=True))
     for rule, limit in most.items():
         if limit is not None and counts[rule] + amount_micros > limit:
-            raise policy.exceeded(rule, limit=limit, spent=counts[rule], amount_micros=amount_micros)
+            refusal = policy.exceeded(rule, limit=limit, spent=counts[rule], amount_micros=amount_micros)
+            refusal.facts["policy_version"] = session.policy_version
+            raise refusal
 
 
 def thresholds(asked: policy.Policy, budget_micros: int) -> list[int]:

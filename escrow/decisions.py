@@ -38,7 +38,7 @@ class Refused:
     @transaction.atomic
     def keep(self) -> None:
         """Write the refusal down; of one that a person can lift, what the person is asked, once for each request."""
-        facts = self.refusal.facts
+        facts = {name: fact for name, fact in self.refusal.facts.items() if name != "policy_version"}  # it has a column
         Denial.objects.create(
             session_id=self.session_id,
             payer_id=self.payer_id,

@@ -111,8 +111,18 @@ def _weight(limits: Policy) -> int:
     return 1 + names + len(limits.windows)
 
 
-def refusal(verdict: Verdict, *, amount_micros: int, denial: PolicyDenied | None, key: str = "") -> EscrowError:
-    """Return the error that an outcome other than allowed, replayed, busy or stale means. Amounts in micro-USDC."""
+def refusal(verdict: Verdict, *, amount_micros: int, opinion: Opinion, key: str = "") -> EscrowError:
+    """Return the error that an outcome other than allowed, replayed, busy or stale means. Amounts in micro-USDC.
+
+    What the policy refused says under which version: the opinion's, since the database has found that to be its own.
+    """
+    error = _refusal(verdict, amount_micros=amount_micros, denial=opinion.denial, key=key)
+    if isinstance(error, PolicyDenied | ApprovalRequired):
+        error.facts["policy_version"] = opinion.version
+    return error
+
+
+def _refusal(verdict: Verdict, *, amount_micros: int, denial: PolicyDenied | None, key: str) -> EscrowError:
     outcome = verdict.outcome
     if outcome == "denied" and denial is not None:
         return denial

@@ -164,7 +164,7 @@ class Door:
         if verdict.outcome in (verdicts.ALLOWED, verdicts.REPLAYED):
             return _sent(order, decision, standing)
         refusal = verdicts.refusal(
-            verdict, amount_micros=order.amount_micros, denial=opinion.denial, key=order.idempotency_key
+            verdict, amount_micros=order.amount_micros, opinion=opinion, key=order.idempotency_key
         )
         quotas.refused(order, refusal)
         about.scope, about.session_id, about.quota = decision.scope, decision.session_id, standing.headers

@@ -157,7 +157,8 @@ def test_the_first_payment_to_somebody_has_a_limit_of_its_own() -> None:
     spending, to = books.session(policy=Policy(new_recipient_max=100_000)), books.party()
     with unmoved(), pytest.raises(PolicyDenied) as caught:
         books.pay(spending, to, 100_001)
-    assert caught.value.facts == {"rule": "new_recipient_max", "limit": "0.10", "would_allow": "0.10"}
+    limits = {"rule": "new_recipient_max", "limit": "0.10", "would_allow": "0.10"}
+    assert caught.value.facts == {**limits, "policy_version": 1}
     books.pay(spending, to, 100_000)
     books.pay(spending, to, 5 * USDC)
     with unmoved(), pytest.raises(PolicyDenied):

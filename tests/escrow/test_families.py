@@ -122,7 +122,7 @@ def test_what_is_given_to_children_counts_against_the_parents_limits_over_time()
     with unmoved(), pytest.raises(PolicyDenied) as caught:
         sessions.open_child(parent=parent, budget_micros=USDC + 1, policy=Policy(), now=now)
     assert caught.value.facts == {
-        "rule": "max_per_hour", "limit": "3.00", "spent": "2.00", "would_allow": "1.00",
+        "rule": "max_per_hour", "limit": "3.00", "spent": "2.00", "would_allow": "1.00", "policy_version": 1,
     }  # fmt: skip
     with unmoved(), pytest.raises(PolicyDenied):
         books.pay(parent, to, USDC + 1, now=now)
@@ -191,8 +191,9 @@ def test_a_new_policy_is_a_new_version_and_the_old_one_is_kept() -> None:
     spending, to = books.session(policy=Policy(max_per_tx=500_000)), books.party()
     first = books.pay(spending, to, 500_000)
     sessions.change_policy(session=spending, policy=Policy(max_per_tx=100_000), now=NOW)
-    with unmoved(), pytest.raises(PolicyDenied):
+    with unmoved(), pytest.raises(PolicyDenied) as caught:
         books.pay(spending, to, 100_001)
+    assert caught.value.facts["policy_version"] == 2
     second = books.pay(spending, to, 100_000)
     assert (first.policy_version, second.policy_version) == (1, 2)
     kept = [(row.version, row.policy) for row in spending.policies.order_by("version")]

@@ -152,6 +152,7 @@ def test_each_rule_of_a_policy_refuses_alike(market: World, lane: Lane, rule: st
     answer = refused(lane, Asked(key))
     assert (answer.status, answer.json["code"], answer.json["rule"]) == (403, "policy_denied", rule)
     assert {name: answer.json.get(name) for name in facts} == facts
+    assert answer.json["policy_version"] == 1
     assert answer.json["outcome"] == "not_charged"
     assert answer.json["retryable"] is (rule in ("max_per_hour", "max_per_day", "max_tx_per_minute", "windows"))
     assert answer.json["next_actions"][0]["path"] == f"/v1/sessions/{spender.session.pk}"
