@@ -1,5 +1,6 @@
 """A market with two of everybody, so that each test can try what is the other's. Pools hold money without a chain."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -8,11 +9,12 @@ from itertools import count
 from uuid import uuid4
 
 import pytest
+from django.db.models import Max
 from django.utils import timezone
 
-from escrow import ledger
+from escrow import events, ledger
 from escrow.ledger import Move
-from escrow.models import Account, Pool, Reason, Session, Transfer
+from escrow.models import Account, Event, Pool, Reason, Session, Transfer
 from escrow.policy import Policy
 from marketplace import agents, keys
 from marketplace.models import Agent, Payer, Pricing, Provider, Scope, Terms
@@ -115,6 +117,14 @@ def funded_pool(payer: Payer, micros: int) -> Pool:
     )
     ledger.post([Move(ledger.world(pool), ledger.free(pool), micros, Reason.DEPOSIT, f"0x{tag}:0")])
     return pool
+
+
+def publish() -> None:
+    """Publish every event so far. Another database transaction, even an autovacuum, may hold the mark back for a moment."""
+    last, deadline = Event.objects.aggregate(last=Max("pk"))["last"] or 0, time.monotonic() + 30
+    while events.publish_due() < last:
+        assert time.monotonic() < deadline, "the mark of the event feed is stuck"
+        time.sleep(0.01)
 
 
 def money() -> dict[str, tuple[int, int]]:

@@ -3,9 +3,8 @@
 import pytest
 from django.utils import timezone
 
-from escrow import events
 from escrow.models import ChainCursor
-from tests.marketplace.conftest import World
+from tests.marketplace.conftest import World, publish
 
 pytestmark = pytest.mark.django_db
 
@@ -30,7 +29,7 @@ def test_a_provider_sees_what_it_is_owed(world: World) -> None:
 
 def test_events_are_told_to_their_owner_in_order(world: World) -> None:
     paid = world.a.by_session.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.012"}).json
-    events.publish_due()
+    publish()
     feed = world.a.by_payer.get("/v1/events").json
     positions = [event["position"] for event in feed["items"]]
     assert positions == sorted(positions)
@@ -46,7 +45,7 @@ def test_events_are_told_to_their_owner_in_order(world: World) -> None:
 def test_events_are_read_on_from_a_position(world: World) -> None:
     for _ in range(3):
         world.a.by_session.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.012"})
-    events.publish_due()
+    publish()
     seen: list[int] = []
     after = 0
     while True:

@@ -32,7 +32,7 @@ from marketplace.courier import Courier, Threads
 from marketplace.deliveries import Outcome
 from marketplace.models import Delivery, Payer, WebhookEndpoint
 from tests.marketplace.client import Caller
-from tests.marketplace.conftest import World, money
+from tests.marketplace.conftest import World, money, publish
 from tests.marketplace.receivers import Inline, Receiver, receiving
 
 pytestmark = pytest.mark.django_db
@@ -57,7 +57,7 @@ def receive() -> Iterator[Receive]:
 
 def endpoint(world: World, to: Receiver | str, *filters: str) -> WebhookEndpoint:
     """Make an endpoint of payer A, to which nothing has happened yet."""
-    events.publish_due()
+    publish()
     url = to if isinstance(to, str) else to.url
     return webhooks.create(url=url, payer=world.a.payer, filters=filters, seed=uuid4())
 
@@ -66,7 +66,7 @@ def tell(world: World, subject: UUID | None = None, type: str = "task.posted") -
     """Record an event for payer A, published, and return its subject."""
     subject = subject or uuid4()
     events.record(type=type, subject_type="task", subject_id=subject, payload={"n": 1}, payer_id=world.a.payer.pk)
-    events.publish_due()
+    publish()
     return subject
 
 
@@ -101,7 +101,7 @@ def test_a_payment_reaches_both_sides_signed(world: World, receive: Receive) -> 
     webhooks.create(url=others.url, payer=world.b.payer, seed=uuid4())
     webhooks.create(url=others.url, provider=world.two.provider, seed=uuid4())
     paid = world.a.by_session.post("/v1/payments", {"to": LINT, "amount": "0.012"}).json
-    events.publish_due()
+    publish()
     assert sweep() == 2
     told = Event.objects.get(type="payment.created")
     for receiver, of in ((buyers, mine), (sellers, theirs)):
@@ -122,7 +122,7 @@ def test_only_what_is_published_and_only_from_now_on(world: World, receive: Rece
     endpoint(world, receiver)
     events.record(type="task.posted", subject_type="task", subject_id=uuid4(), payload={}, payer_id=world.a.payer.pk)
     assert sweep() == 0
-    events.publish_due()
+    publish()
     assert sweep() == 1
     assert len(receiver.got) == 1
 
@@ -158,7 +158,7 @@ def test_every_event_of_a_long_feed_is_delivered_once(world: World, receive: Rec
         events.record(
             type="task.posted", subject_type="task", subject_id=uuid4(), payload={}, payer_id=world.a.payer.pk
         )
-    events.publish_due()
+    publish()
     sweep_all()
     mine = Event.objects.filter(payer_id=world.a.payer.pk, pk__gt=of.position).order_by("pk")
     assert receiver.ids == [f"evt_{event.pk}" for event in mine]
@@ -422,7 +422,7 @@ def test_five_days_of_failure_turn_it_off_and_its_owner_is_told(world: World, re
     assert of.reason == "Nothing could be delivered for 5 days. The answer was 500."
     assert timedelta(days=5) <= now - NOW <= timedelta(days=6)
     assert "dead" in statuses(of)
-    events.publish_due()
+    publish()
     tried = len(dead.got)
     sweep_all(now)
     last = alive.got[-1]
@@ -580,7 +580,7 @@ def test_endpoints_that_hang_do_not_hold_up_the_others(lively, receive: Receive,
         for payer in payers:
             for _ in range(10):
                 _tell(payer)
-        events.publish_due()
+        publish()
         courier = lively(8)
         while len(healthy.got) < 10:
             for task in courier.run(now=NOW):
@@ -603,7 +603,7 @@ def test_an_endpoint_that_begins_to_hang_has_its_own_few_threads_only(lively, re
         for _ in range(20):
             _tell(slow)
             _tell(quick)
-        events.publish_due()
+        publish()
         courier = lively(8)
         while len(healthy.got) < 20:
             courier.run(now=NOW)
@@ -619,7 +619,7 @@ def test_a_turn_delivers_one_after_the_other_and_ends(lively, receive: Receive) 
     of = webhooks.create(url=receiver.url, payer=payer, seed=uuid4())
     for _ in range(30):
         _tell(payer)
-    events.publish_due()
+    publish()
     for task in lively(2, turn=0.0).run(now=NOW):
         task.result(60)
     assert len(receiver.got) == 2
@@ -635,7 +635,7 @@ def test_a_turn_ends_with_the_first_failure(lively, receive: Receive) -> None:
     webhooks.create(url=receiver.url, payer=payer, seed=uuid4())
     for _ in range(9):
         _tell(payer)
-    events.publish_due()
+    publish()
     [task] = lively(1, turn=60.0).run(now=NOW)
     task.result(60)
     assert len(receiver.got) == 1
@@ -650,7 +650,7 @@ def test_two_workers_deliver_each_event_once_and_in_order(lively, receive: Recei
         events.record(
             type="task.posted", subject_type="task", subject_id=subjects[number % 5], payload={}, payer_id=payer.pk
         )
-    events.publish_due()
+    publish()
     couriers = [lively(4), lively(4)]
 
     def work(one: Courier) -> None:
@@ -696,7 +696,7 @@ def test_a_worker_that_is_killed_between_answer_and_record_delivers_again_under_
     payer = _payers(1)[0]
     of = webhooks.create(url=receiver.url, payer=payer, seed=uuid4())
     _tell(payer)
-    events.publish_due()
+    publish()
     place = connection.settings_dict
     host = f"{place['HOST']}:{place['PORT']}" if place["PORT"] else place["HOST"]
     url = f"postgres://{place['USER']}@{quote(host, safe=':')}/{place['NAME']}"
@@ -729,7 +729,7 @@ def test_a_sweep_does_not_wait_for_its_receivers(lively, receive: Receive) -> No
     payer = _payers(1)[0]
     webhooks.create(url=hanging.url, payer=payer, seed=uuid4())
     _tell(payer)
-    events.publish_due()
+    publish()
     try:
         [task] = lively(2).run(now=NOW)
         hanging.wait(1)
@@ -749,7 +749,7 @@ def test_the_beat_delivers(lively, receive: Receive, monkeypatch) -> None:
     payer = _payers(1)[0]
     webhooks.create(url=receiver.url, payer=payer, seed=uuid4())
     _tell(payer)
-    events.publish_due()
+    publish()
     assert workers.webhook_sweep() == 1
     receiver.wait(1)
     assert workers.webhook_forget() == 0
@@ -760,7 +760,7 @@ def test_from_a_payment_over_http_to_a_handler_that_verifies_it(world: World, re
     receiver = receive()
     made = world.one.by_provider.post("/v1/webhooks", {"url": receiver.url, "events": ["payment.*"]}).json
     paid = world.a.by_session.post("/v1/payments", {"to": LINT, "amount": "0.012", "metadata": {"n": 7}}).json
-    events.publish_due()
+    publish()
     assert sweep() == 1
     [event] = receiver.events(made["secret"], NOW)
     seen = Caller(world.one.by_provider.key).get(f"/v1/payments/{event.subject_id}").json

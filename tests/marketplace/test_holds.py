@@ -8,13 +8,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from escrow import events, holds
+from escrow import holds
 from escrow.models import Hold, Payment
 from escrow.policy import Policy
 from marketplace import keys
 from marketplace.models import Scope
 from tests.marketplace.client import Caller
-from tests.marketplace.conftest import World, buyer
+from tests.marketplace.conftest import World, buyer, publish
 
 pytestmark = pytest.mark.django_db
 LINT = "agent://lint.acme.dev"
@@ -263,7 +263,7 @@ def test_the_feed_of_each_side_has_every_step(world: World) -> None:
     held = [place(world)["id"] for _ in range(2)]
     world.a.by_session.post(f"/v1/holds/{held[0]}/capture", {"amount": "0.01"})
     world.one.by_provider.post(f"/v1/holds/{held[1]}/release")
-    events.publish_due()
+    publish()
     for caller in (world.a.by_payer, world.one.by_provider):
         told = [event for event in caller.get("/v1/events").json["items"] if event["subject_type"] == "hold"]
         assert [(event["type"], event["subject_id"]) for event in told] == [

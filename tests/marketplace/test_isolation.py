@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from escrow import events, sessions, settlement
+from escrow import sessions, settlement
 from escrow.chain.signer import LocalSigner
 from escrow.policy import Policy
 from marketplace import keys, webhooks
@@ -17,7 +17,7 @@ from marketplace.api.endpoint import Rule, rules_of
 from marketplace.api.urls import endpoints
 from marketplace.models import ApiKey, Scope
 from tests.marketplace.client import Caller
-from tests.marketplace.conftest import World, money
+from tests.marketplace.conftest import World, money, publish
 
 pytestmark = pytest.mark.django_db
 
@@ -254,7 +254,7 @@ def test_the_owner_reaches_every_route_that_its_scope_allows(
 
 
 def test_lists_show_what_is_the_callers_and_nothing_else(world: World, subjects: dict[str, str]) -> None:
-    events.publish_due()
+    publish()
     mine = set(subjects.values())
     lists = {path: rule for method, path, rule in ROUTES if method == "GET" and "<" not in path and rule.scopes}
     with_items = {path for path in lists if "items" in world.a.by_payer.get(path).json}

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.utils import timezone
 from eth_utils.crypto import keccak
 
-from escrow import events, settlement
+from escrow import settlement
 from escrow.chain import contract, wire
 from escrow.chain.merkle import Leaf, verify_proof
 from escrow.chain.signer import LocalSigner
@@ -25,7 +25,7 @@ from marketplace.api.auth import Actor
 from marketplace.models import ApiKey, Scope
 from tests.escrow import books
 from tests.marketplace.client import Answer, Caller
-from tests.marketplace.conftest import Buyer, World
+from tests.marketplace.conftest import Buyer, World, publish
 
 pytestmark = pytest.mark.django_db
 
@@ -245,7 +245,7 @@ def test_a_page_of_the_largest_batches_is_under_a_megabyte(world: World) -> None
 
 def test_a_provider_is_told_of_each_batch_that_pays_it(world: World, paid: list[str]) -> None:
     batch = sign(world.a)
-    events.publish_due()
+    publish()
     for caller, amount in ((world.one.by_provider, "0.037"), (world.two.by_provider, "1.50")):
         told = [row for row in caller.get("/v1/events").json["items"] if row["type"] == "batch.signed"]
         assert [(row["subject_id"], row["payload"]["amount"]) for row in told] == [(str(batch.pk), amount)]

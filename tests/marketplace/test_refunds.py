@@ -8,7 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from escrow import events, ledger, refunds, settlement
+from escrow import ledger, refunds, settlement
 from escrow.chain.signer import LocalSigner
 from escrow.models import Refund
 from escrow.policy import Policy
@@ -16,7 +16,7 @@ from marketplace import keys
 from marketplace.models import Scope
 from tests.escrow import books
 from tests.marketplace.client import Caller
-from tests.marketplace.conftest import World
+from tests.marketplace.conftest import World, publish
 
 pytestmark = pytest.mark.django_db
 
@@ -226,7 +226,7 @@ def test_the_feed_of_each_side_has_every_step(world: World) -> None:
     world.one.by_provider.post(f"/v1/refunds/{first['id']}/decline", {"reason": "no"})
     second = ask(world, id)
     world.one.by_provider.post(f"/v1/refunds/{second['id']}/grant")
-    events.publish_due()
+    publish()
     for caller in (world.a.by_payer, world.one.by_provider):
         told = caller.get("/v1/events").json["items"]
         assert [(event["type"], event["subject_id"]) for event in told if "refund" in event["type"]] == [

@@ -23,7 +23,7 @@ from marketplace.api import webhooks as api
 from marketplace.courier import Courier
 from marketplace.models import Delivery, IdempotencyRecord, Payer, Scope, WebhookEndpoint
 from tests.marketplace.client import Answer, Caller
-from tests.marketplace.conftest import World
+from tests.marketplace.conftest import World, publish
 from tests.marketplace.receivers import Inline, Receiver, receiving
 
 pytestmark = pytest.mark.django_db
@@ -60,7 +60,7 @@ def make(by: Caller, url: str = URL, **more: Any) -> dict[str, Any]:
 
 
 def sweep() -> int:
-    events.publish_due()
+    publish()
     return len(Courier(Inline(), threads=64, turn=0.0).run(now=timezone.now()))
 
 
@@ -238,7 +238,7 @@ def test_it_is_deleted_with_its_deliveries(world: World, receiver: Receiver) -> 
 
 
 def test_a_test_goes_to_this_endpoint_alone(world: World, receiver: Receiver) -> None:
-    events.publish_due()
+    publish()
     made, other = make(world.a.by_payer, receiver.url, events=["payment.*"]), make(world.a.by_payer, receiver.url)
     asked = world.a.by_payer.post(f"/v1/webhooks/{made['id']}/test")
     assert (asked.status, asked.json["type"], asked.json["status"]) == (202, "webhook.test", "pending")
