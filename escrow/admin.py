@@ -7,11 +7,11 @@ action is planned again through `escrow.intents.retry`.
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from escrow import intents, money
+from escrow import decided_admin, intents, money
 from escrow.desk import DisputeDesk
 from escrow.errors import EscrowError
 from escrow.models import (
@@ -36,41 +36,14 @@ from escrow.models import (
     SignerNonce,
     Transfer,
 )
+from escrow.readonly import Money, ReadOnly
+
+__all__ = ["decided_admin"]  # it registers its pages by being imported
 
 if TYPE_CHECKING:
-    Desk = admin.ModelAdmin[Any]
     Inline = admin.TabularInline[Any, Any]
 else:
-    Desk, Inline = admin.ModelAdmin, admin.TabularInline
-
-
-class ReadOnly:
-    """Looked at, never changed: nobody adds, changes or deletes one here."""
-
-    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody adds one here."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody changes one here."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Nobody deletes one here."""
-        return False
-
-
-class Money(ReadOnly, Desk):
-    """A list of money rows, newest first, with amounts in USDC."""
-
-    list_per_page = 50
-    show_full_result_count = False  # counting ten million rows for a headline helps nobody
-    ordering = ("-pk",)
-
-    @admin.display(description="USDC")
-    def usdc(self, obj: Any) -> str:
-        """The row's amount."""
-        return money.render(obj.amount_micros)
+    Inline = admin.TabularInline
 
 
 @admin.register(Account)

@@ -9,8 +9,9 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from escrow import disputes, ledger
-from escrow.models import ChainAction, Dispute, Invoice, Transfer
+from escrow import disputes, ledger, sessions
+from escrow.models import Approval, ChainAction, Denial, Dispute, Invoice, SessionPolicy, Transfer
+from escrow.policy import Policy
 from marketplace import tasks
 from tests.marketplace.conftest import World, make_world
 
@@ -137,3 +138,17 @@ def test_a_parked_action_is_planned_again_and_a_given_up_one_is_not(boss: Client
     for action in parked:
         action.refresh_from_db()
     assert [(action.status, action.attempts) for action in parked] == [("planned", 0), ("parked", 20)]
+
+
+@pytest.mark.parametrize("model", ["denial", "approval", "sessionpolicy"])
+def test_decisions_are_looked_at_and_never_changed(boss: Client, world: World, model: str) -> None:
+    sessions.change_policy(session=world.a.session, policy=Policy(approval_above=1), now=timezone.now())
+    world.a.by_session.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.01"})
+    rows = {"denial": Denial, "approval": Approval, "sessionpolicy": SessionPolicy}[model].objects.all()
+    assert rows.count()
+    listed = boss.get(reverse(f"admin:escrow_{model}_changelist"))
+    assert (listed.status_code, str(world.a.session) in listed.content.decode()) == (200, True)
+    assert boss.get(reverse(f"admin:escrow_{model}_add")).status_code == 403
+    change = reverse(f"admin:escrow_{model}_change", args=[rows[0].pk])
+    assert boss.get(change).status_code == 200
+    assert boss.post(change, {"reason": "x"}).status_code == 403
