@@ -3,6 +3,7 @@ changing a policy. Whether one may spend is `escrow.authorisation`'s to ask, wha
 """
 
 from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID, uuid4
 
 from django.db import transaction
@@ -14,6 +15,7 @@ from escrow.models import Account, Pool, Reason, Session, SessionPolicy
 from escrow.policy import Policy
 
 Status = Session.Status
+_NOTHING_LEFT: Final = "Its parent's policy allows nothing of its own any more."
 
 
 def require_open(pool: Pool, now: datetime) -> None:
@@ -129,7 +131,10 @@ def pause(*, session: Session, now: datetime, reason: str = "") -> Session:
 
 @transaction.atomic
 def resume(*, session: Session, now: datetime) -> Session:
-    """Let a paused session and those inside it spend again. Raises StateConflict while one above it is paused."""
+    """Let a paused session and those inside it spend again, each under no more than the policy of the one that it is in.
+
+    One that is allowed nothing by that stays paused. Raises StateConflict for such a one, and while one above it is paused.
+    """
     _, below = families.lock(session)
     session = reread(session.pk)
     if session.status == Status.OPEN:
@@ -137,10 +142,15 @@ def resume(*, session: Session, now: datetime) -> Session:
     _require(session, now, Status.PAUSED)
     if any(parent.status == Status.PAUSED for parent in families.above(session)):
         raise StateConflict("session", "paused", "The session that it is in is paused; resume that one.")
+    stopped: set[UUID | None] = set()
     for each in [session, *below]:
-        if each.status == Status.PAUSED:
+        if each.parent_id in stopped or not _held_to_parent(each):
+            stopped.add(each.pk)
+        elif each.status == Status.PAUSED:
             lifecycle.move(each, Status.OPEN)
             _tell(each, "session.resumed", {})
+    if session.pk in stopped:
+        raise StateConflict("session", "paused", f"{_NOTHING_LEFT} Close it and open another one.")
     return session
 
 
@@ -220,17 +230,29 @@ def _open(
     return session
 
 
-def _hold_to(parent: Session, limits: Policy) -> None:
+def _hold_to(parent: Session, limits: Policy | None) -> None:
+    """Hold the sessions inside one to its policy; what is inside of one that is allowed nothing is allowed nothing either."""
     for child in parent.children.exclude(status=Status.CLOSED).select_related("pool", "account"):
         own = Policy.from_document(child.policy)
-        held = policy.tightened(own, limits)
+        held = None if limits is None else policy.tightened(own, limits)
         if held is None:
             if child.status == Status.OPEN:
                 lifecycle.move(child, Status.PAUSED)
-                _tell(child, "session.paused", {"reason": "Its parent's policy allows nothing of its own any more."})
+                _tell(child, "session.paused", {"reason": _NOTHING_LEFT})
         elif held != own:
             _renew(child, held)
-        _hold_to(child, held or own)
+        _hold_to(child, held)
+
+
+def _held_to_parent(session: Session) -> bool:
+    """Hold a session to the policy of the one that it is in; return whether that leaves it anything."""
+    if session.parent_id is None:
+        return True
+    own, limits = (Policy.from_document(each.policy) for each in (session, reread(session.parent_id)))
+    held = policy.tightened(own, limits)
+    if held is not None and held != own:
+        _renew(session, held)
+    return held is not None
 
 
 def _renew(session: Session, limits: Policy) -> None:

@@ -367,3 +367,48 @@ def test_after_a_freeze_has_answered_nothing_commits(how: str) -> None:
         assert sum(threads.map(spend, range(8))) == 0
         paid = halting.result()
     assert Payment.objects.filter(session=spending).count() == paid >= 20
+
+
+def test_one_that_a_new_policy_leaves_nothing_cannot_be_resumed_past_it() -> None:
+    acme, example = Policy(allowed_recipients=("*.acme.dev",)), Policy(allowed_recipients=("*.example.dev",))
+    root = books.session(micros=25 * USDC)
+    inside, to = child(root, 5 * USDC, acme), books.party()
+    sessions.change_policy(session=root, policy=example, now=NOW)
+    assert Session.objects.get(pk=inside.pk).status == "paused"
+    with unmoved():
+        with pytest.raises(StateConflict, match="allows nothing of its own"):
+            sessions.resume(session=inside, now=NOW)
+        sessions.pause(session=root, now=NOW)
+        sessions.resume(session=root, now=NOW)
+        with pytest.raises(StateConflict):
+            books.pay(Session.objects.get(pk=inside.pk), to, 8_000)
+    sessions.change_policy(session=root, policy=acme, now=NOW)
+    sessions.resume(session=inside, now=NOW)
+    books.pay(inside, to, 8_000)
+
+
+def test_one_inside_of_one_that_a_new_policy_leaves_nothing_is_left_nothing_either() -> None:
+    acme, example = Policy(allowed_recipients=("*.acme.dev",)), Policy(allowed_recipients=("*.example.dev",))
+    root, to = books.session(micros=25 * USDC), books.party()
+    inside = child(root, 5 * USDC, acme)
+    innermost = child(inside, 2 * USDC)
+    sessions.change_policy(session=root, policy=example, now=NOW)
+    with unmoved():
+        for _ in range(2):
+            assert {each.status for each in Session.objects.filter(pk__in=[inside.pk, innermost.pk])} == {"paused"}
+            with pytest.raises(StateConflict):
+                books.pay(innermost, to, 8_000)
+            sessions.pause(session=root, now=NOW)
+            sessions.resume(session=root, now=NOW)
+        with pytest.raises(StateConflict):
+            sessions.resume(session=innermost, now=NOW)
+
+
+def test_one_that_was_paused_while_the_policy_above_it_changed_is_resumed_under_what_both_allow() -> None:
+    root, to = books.session(micros=25 * USDC), books.party()
+    inside = child(root, 5 * USDC, Policy(max_per_tx=USDC))
+    sessions.pause(session=inside, now=NOW)
+    sessions.change_policy(session=root, policy=Policy(max_per_tx=1_000), now=NOW)
+    sessions.resume(session=inside, now=NOW)
+    with unmoved(), pytest.raises(PolicyDenied, match="over the limit"):
+        books.pay(inside, to, 1_001)
