@@ -93,6 +93,7 @@ def test_a_closing_pool_takes_everything_back_from_sessions_inside_sessions() ->
     assert balance(ledger.free(pool)) == 100 * USDC
 
 
+@pytest.mark.promise("S5", "S15")
 def test_a_childs_policy_is_at_most_its_parents() -> None:
     parent = books.session(policy=Policy(max_per_tx=500_000, allowed_recipients=("*.acme.dev",)))
     inside = child(parent, policy=Policy(max_per_tx=100_000))
@@ -238,6 +239,7 @@ def told_checkpoints() -> list[tuple[str, str]]:
     return [(event.payload["checkpoint"], event.payload["remaining"]) for event in events]
 
 
+@pytest.mark.promise("S12")
 def test_checkpoints_are_told_when_they_are_passed() -> None:
     spending, to = books.session(micros=10 * USDC), books.party()
     books.pay(spending, to, 4_999_999)
@@ -250,12 +252,14 @@ def test_checkpoints_are_told_when_they_are_passed() -> None:
     assert told_checkpoints()[2:] == [("0.95", "0.00")]
 
 
+@pytest.mark.promise("S12")
 def test_a_payment_past_several_checkpoints_tells_of_the_last() -> None:
     spending = books.session(micros=10 * USDC)
     books.pay(spending, books.party(), 9_600_000)
     assert told_checkpoints() == [("0.95", "0.40")]
 
 
+@pytest.mark.promise("S12")
 def test_a_policy_names_its_own_checkpoints_and_a_top_up_moves_them() -> None:
     spending, to = books.session(micros=10 * USDC, policy=Policy(checkpoint_at=(2_500,))), books.party()
     books.pay(spending, to, 2_500_000)

@@ -17,6 +17,7 @@ NOT_STRINGS = [0.1, 0.30000000000000004, 1, 0, -1, 10**30, float("nan"), True, F
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=ascii)
+@pytest.mark.promise("S33")
 def test_strings_of_another_form_are_refused(value: str) -> None:
     with pytest.raises(InvalidAmount) as caught:
         money.parse(value, field="deposit")
@@ -26,6 +27,7 @@ def test_strings_of_another_form_are_refused(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", NOT_STRINGS, ids=repr)
+@pytest.mark.promise("S33")
 def test_what_is_no_string_is_refused(value: object) -> None:
     with pytest.raises(InvalidAmount, match="must be a decimal string, not a number"):
         money.parse(value)
@@ -44,6 +46,7 @@ def test_what_is_no_string_is_refused(value: object) -> None:
         ("999999999999.999999", 10**18 - 1),
     ],
 )
+@pytest.mark.promise("S3", "S33")
 def test_decimal_strings_are_read_to_the_micro(text: str, micros: int) -> None:
     assert money.parse(text) == micros
 

@@ -113,6 +113,7 @@ def test_more_than_is_left_is_refused() -> None:
     assert balance(spending.account) == 0
 
 
+@pytest.mark.promise("S7")
 def test_more_than_the_policy_allows_for_one_payment_is_refused() -> None:
     spending, to = books.session(policy=Policy(max_per_tx=50_000)), books.party()
     error = refused(spending, to, 50_001, PolicyDenied)
@@ -138,6 +139,7 @@ def test_a_refund_makes_room_under_the_total() -> None:
 
 
 @pytest.mark.parametrize("agent", ["agent://acme.dev", "agent://lint.evilacme.dev", "agent://lint.acme.dev.evil"])
+@pytest.mark.promise("S8")
 def test_a_recipient_that_is_not_allowed_is_refused(agent: str) -> None:
     spending, to = books.session(policy=Policy(allowed_recipients=("*.acme.dev",))), books.party()
     error = refused(spending, to, 1, PolicyDenied, agent=agent)
@@ -194,6 +196,7 @@ def test_the_database_refuses_a_payment_of_nothing_or_less(micros: int) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.promise("S6", "S20")
 def test_two_hundred_at_once_on_a_budget_of_a_hundred_pay_exactly_a_hundred() -> None:
     spending, parties = books.session(micros=100), [books.party() for _ in range(3)]
 
@@ -215,6 +218,7 @@ def test_two_hundred_at_once_on_a_budget_of_a_hundred_pay_exactly_a_hundred() ->
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.promise("S29")
 def test_one_request_sent_at_once_fifty_times_pays_once() -> None:
     spending, to = books.session(micros=100), books.party()
     start = threading.Barrier(25)

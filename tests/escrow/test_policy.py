@@ -113,6 +113,7 @@ def berlin(*moment: int) -> datetime:
     return datetime(*moment, tzinfo=timezone(timedelta(hours=1)))  # type: ignore[misc,arg-type]
 
 
+@pytest.mark.promise("S9")
 def test_a_closed_window_says_when_it_opens() -> None:
     limits = Policy(windows=(OFFICE,))
     check(limits, now=berlin(2026, 11, 24, 9))

@@ -81,6 +81,7 @@ LOOK_ALIKES = [
         "agent://" + "a" * 48 + ".a" * 98 + ".acme.dev",
     ],
 )
+@pytest.mark.promise("S8")
 def test_a_wildcard_means_the_labels_below(agent: str) -> None:
     assert recipients.matches("*.acme.dev", agent)
     assert recipients.matches("agent://*.acme.dev", agent)
@@ -94,6 +95,7 @@ def test_the_longest_name_has_253_characters() -> None:
 
 
 @pytest.mark.parametrize("agent", LOOK_ALIKES, ids=ascii)
+@pytest.mark.promise("S8")
 def test_a_wildcard_means_nothing_else(agent: str) -> None:
     assert not recipients.matches("*.acme.dev", agent)
     assert not recipients.matches("lint.acme.dev", agent)

@@ -30,6 +30,7 @@ def test_a_budget_leaves_the_pool_for_the_session() -> None:
     assert budgets.of(spending) == SessionBalances(25 * USDC, 0, 0, 25 * USDC)
 
 
+@pytest.mark.promise("S6")
 def test_a_budget_over_what_the_pool_has_is_refused() -> None:
     of = books.pool(10 * USDC)
     with unmoved(), pytest.raises(InsufficientFunds) as caught:
@@ -136,6 +137,7 @@ def denied_at(by: Session, to: Party, micros: int, at: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("rule", AMOUNT_SPANS)
+@pytest.mark.promise("S9")
 def test_a_payment_counts_until_its_span_is_over_and_not_a_microsecond_longer(rule: str) -> None:
     spending, to, span = books.session(policy=Policy(**{rule: 10})), books.party(), SPANS[rule]
     pay_at(spending, to, 4, NOW)
@@ -154,6 +156,7 @@ def test_a_payment_counts_until_its_span_is_over_and_not_a_microsecond_longer(ru
     pay_at(spending, to, 10, NOW + span * 3)
 
 
+@pytest.mark.promise("S20")
 def test_a_payment_counts_for_a_minute_and_not_a_microsecond_longer() -> None:
     spending, to, span = books.session(policy=Policy(max_tx_per_minute=3)), books.party(), SPANS["max_tx_per_minute"]
     for at in (NOW, NOW, NOW + TICK):
@@ -225,6 +228,7 @@ def test_of_several_limits_the_first_that_refuses_is_named() -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("rule", SPANS)
+@pytest.mark.promise("S20")
 def test_fifty_at_once_never_pass_a_limit(rule: str) -> None:
     limit = 20 if rule == "max_tx_per_minute" else 60
     spending, to = books.session(policy=Policy(**{rule: limit})), books.party()

@@ -140,6 +140,7 @@ def test_without_windows_it_is_always_open() -> None:
     assert windows.next_opening((), utc(2026, 3, 29)) == utc(2026, 3, 29)
 
 
+@pytest.mark.promise("S9")
 def test_the_beginning_is_inside_and_the_end_is_not() -> None:
     office = (daily("09:00", "17:00", days=(0,)),)
     opens, closes = utc(2026, 6, 1, 7), utc(2026, 6, 1, 15)

@@ -28,6 +28,7 @@ def code(tmp_path: Path) -> Path:
     return base
 
 
+@pytest.mark.promise("S25")
 def test_a_review(market: stub.Market, specialists: dict[str, Any], code: Path) -> None:
     stages: list[tuple[str, int, int]] = []
 

@@ -150,6 +150,7 @@ def test_two_processes_on_one_budget_pay_exactly_what_it_is_for(market: World, l
 
 @pytest.mark.parametrize("repeat", range(REPEATS))
 @pytest.mark.parametrize("rule", ["max_total", "max_per_hour", "max_per_day", "max_tx_per_minute"])
+@pytest.mark.promise("S20")
 def test_two_processes_never_pass_a_limit(market: World, lane: Lane, rule: str, repeat: int) -> None:
     limits = {rule: 30} if rule == "max_tx_per_minute" else {rule: 30 * 12_000}
     session, key = opened(market, 100 * 12_000, Policy(**limits))  # type: ignore[arg-type]

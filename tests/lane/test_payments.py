@@ -143,6 +143,7 @@ RULES: dict[str, tuple[Policy, dict[str, object], dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("rule", RULES)
+@pytest.mark.promise("S5", "S7", "S8", "S9", "S29")
 def test_each_rule_of_a_policy_refuses_alike(market: World, lane: Lane, rule: str) -> None:
     policy, before, facts = RULES[rule]
     spender = buyer("payer C", policy)

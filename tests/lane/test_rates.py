@@ -23,6 +23,7 @@ def test_every_answer_says_what_is_left(market: World, lane: Lane) -> None:
     assert lane.django.handed == 0
 
 
+@pytest.mark.promise("S20")
 def test_a_key_with_no_payments_left_is_refused_and_the_database_is_not_asked(
     market: World, lane: Lane, monkeypatch: pytest.MonkeyPatch, statements: list[tuple[bool, int]]
 ) -> None:

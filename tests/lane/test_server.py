@@ -18,6 +18,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 BUDGET = 25_000_000
 
 
+@pytest.mark.promise("S6", "S20")
 def test_two_hundred_callers_on_a_budget_for_a_hundred_are_answered_a_hundred_and_a_hundred(market: World) -> None:
     with serving() as server:
         key, amount = str(market.a.by_session.key), "0.25"

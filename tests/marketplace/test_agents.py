@@ -28,6 +28,7 @@ def test_a_provider_registers_an_agent_with_its_prices(world: World) -> None:
     assert world.nobody.get("/v1/agents/security.acme.dev").json == agent
 
 
+@pytest.mark.promise("S32")
 def test_a_name_belongs_to_whoever_came_first(world: World) -> None:
     answer = world.two.by_provider.post("/v1/agents", {**NEW, "uri": "agent://lint.acme.dev"})
     assert (answer.status, answer.json["code"]) == (409, "conflict")

@@ -94,6 +94,7 @@ def statuses(of: WebhookEndpoint) -> list[str]:
 # --- What is delivered to whom ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.promise("S29")
 def test_a_payment_reaches_both_sides_signed(world: World, receive: Receive) -> None:
     buyers, sellers, others = receive(), receive(), receive()
     mine = endpoint(world, buyers)
@@ -150,6 +151,7 @@ def test_an_endpoint_is_told_of_the_types_that_it_names(
     assert of.position == events.published()
 
 
+@pytest.mark.promise("S29")
 def test_every_event_of_a_long_feed_is_delivered_once(world: World, receive: Receive, settings) -> None:
     settings.WEBHOOK_FAN_OUT, settings.WEBHOOK_PER_ENDPOINT = 7, 64
     receiver = receive()

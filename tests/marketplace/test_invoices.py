@@ -28,6 +28,7 @@ def claim(opened: dict[str, str], **more: object) -> dict[str, object]:
     }
 
 
+@pytest.mark.promise("S17")
 def test_an_invoice_sets_its_amount_aside(world: World, opened) -> None:
     answer = world.one.by_provider.post("/v1/invoices", claim(opened))
     assert answer.status == 201
@@ -36,6 +37,7 @@ def test_an_invoice_sets_its_amount_aside(world: World, opened) -> None:
     assert (session["held"], session["remaining"]) == ("1.50", "8.50")
 
 
+@pytest.mark.promise("S17")
 def test_a_session_whose_policy_does_not_name_the_agent_cannot_be_invoiced(world: World, opened, unmoved) -> None:
     silent = {"id": str(world.a.session.pk)}
     other = claim(opened, agent="agent://check.example.dev")

@@ -230,6 +230,7 @@ def left(world: World) -> str:
     return str(world.a.by_payer.get(f"/v1/sessions/{world.a.session.pk}").json["remaining"])
 
 
+@pytest.mark.promise("S21")
 def test_a_key_with_a_ceiling_spends_that_and_no_more(world: World, unmoved) -> None:
     issued = capped(world)
     agent = Caller(issued["api_key"])
@@ -305,6 +306,7 @@ def test_a_ceiling_is_for_a_key_that_spends(world: World, unmoved, more: dict[st
 
 
 # --- What an agent's own key may change ------------------------------------------------------------------------------
+@pytest.mark.promise("S21")
 def test_what_a_session_key_may_change_is_this_list(world: World) -> None:
     may = {
         (method, str(pattern.pattern))
@@ -336,6 +338,7 @@ def test_what_a_session_key_may_change_is_this_list(world: World) -> None:
     )
 
 
+@pytest.mark.promise("S21")
 def test_a_session_key_neither_makes_nor_sees_keys(world: World) -> None:
     assert world.a.by_session.post("/v1/keys", {"read_only": True}).status == 403
     assert world.a.by_session.get("/v1/keys").status == 403

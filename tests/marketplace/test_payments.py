@@ -95,6 +95,7 @@ def test_a_policy_that_refuses_names_its_rule_and_what_would_pass(world: World, 
     assert caller.post("/v1/payments", {**PAY, "amount": "0.50"}).status == 201
 
 
+@pytest.mark.promise("S32")
 def test_nobody_is_paid_by_a_name_that_no_agent_has(world: World, unmoved) -> None:
     with unmoved():
         answer = world.a.by_session.post("/v1/payments", {**PAY, "to": "agent://unknown.acme.dev"})

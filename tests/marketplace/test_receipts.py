@@ -279,6 +279,7 @@ def test_a_pool_shows_its_terms_to_its_payer(world: World) -> None:
     assert {field.name for field in fields(wire.Terms)} == set(chain_shapes.PoolTerms.model_fields)
 
 
+@pytest.mark.promise("S21")
 def test_the_web_loads_no_client_of_the_chain_and_no_key() -> None:
     program = (
         "import sys, marketplace.wsgi\n"

@@ -46,6 +46,7 @@ def test_posting_holds_nothing_until_an_agent_is_named(world: World, unmoved) ->
     assert task["brief"] == POST["brief"]
 
 
+@pytest.mark.promise("S15")
 def test_assignment_moves_the_budget_from_the_session_to_a_hold(world: World) -> None:
     path = posted(world)
     answer = world.a.by_session.post(f"{path}/assign", {"agent": "agent://lint.acme.dev"})
@@ -61,6 +62,7 @@ def test_a_task_with_an_agent_is_assigned_at_once(world: World) -> None:
     assert remaining(world) == "22.60"
 
 
+@pytest.mark.promise("S5")
 def test_an_assignment_that_the_policy_or_the_balance_refuses_leaves_nothing(world: World, unmoved) -> None:
     opened = world.a.by_payer.post("/v1/sessions", {"budget": "5.00", "policy": {"max_per_tx": "1.00"}}).json
     body = {**POST, "session_id": opened["id"], "agent": "agent://lint.acme.dev"}
@@ -79,6 +81,7 @@ def test_an_agent_without_the_capability_is_refused(world: World, unmoved) -> No
     assert (answer.status, answer.json["errors"][0]["field"]) == (400, "agent")
 
 
+@pytest.mark.promise("S16")
 def test_delivery_invoices_the_hold(world: World) -> None:
     path = submitted(world)
     task = world.a.by_session.get(path).json

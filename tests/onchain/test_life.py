@@ -17,6 +17,7 @@ def settle_and_land(chain: Chain) -> None:
     chain.quiet()
 
 
+@pytest.mark.promise("S10", "S18")
 def test_every_micro_arrives(chain: Chain) -> None:
     lint, security = party("lint"), party("security")
     pool = chain.open_pool(10_000_000, providers=(lint,))

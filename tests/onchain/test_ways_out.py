@@ -110,6 +110,7 @@ def test_the_payer_reclaims_after_expiry(chain: Chain, terminal: Terminal) -> No
     assert terminal.rescue(pool, "--send", expect=3)["steps"] == []
 
 
+@pytest.mark.promise("S17", "S18")
 def test_a_provider_lands_its_batch_and_withdraws(chain: Chain, terminal: Terminal) -> None:
     lint, security = party("lint"), party("security")
     pool = chain.open_pool(10_000_000, providers=(lint, security), window=WINDOW)

@@ -331,6 +331,7 @@ class TestShape:
         assert verb.__doc__ is not None
         assert "budget" in inspect.signature(verb).parameters
 
+    @pytest.mark.promise("S30")
     def test_a_buyer_loads_no_server_and_no_framework(self) -> None:
         shown = "import sys, agentmarket; print({'granian', 'django', 'web3', 'pydantic'} & {*sys.modules})"
         done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True, env=PLAIN)

@@ -297,6 +297,7 @@ class TestWithTheMarket:
         assert [one.id for one in agent.holds.list(status="released")] == [other.id]
         assert self.remaining(agent) == "24.996"
 
+    @pytest.mark.promise("S23")
     def test_work_is_paid_when_it_is_done_and_only_then(self, agent: SyncClient) -> None:
         def work() -> None:
             raise ValueError("the page is gone")

@@ -93,6 +93,7 @@ def paid_once(world: World, sent_id: str) -> None:
 
 
 @BOTH
+@pytest.mark.promise("S29")
 def test_a_reply_that_is_lost_twice_is_one_payment(world: World, proxy: Proxy, pay: Sending) -> None:
     proxy.drop_next(2)
     sent = pay(world.a.by_session.key, proxy.url)
@@ -133,6 +134,7 @@ def test_two_clients_that_pay_the_same_at_once_are_one_payment(world: World, pro
 
 
 @pytest.mark.parametrize("kills", [1, 3])
+@pytest.mark.promise("S29")
 def test_an_agent_that_is_killed_while_it_waits_and_started_again_pays_once(
     world: World, proxy: Proxy, kills: int
 ) -> None:

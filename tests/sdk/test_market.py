@@ -91,6 +91,7 @@ def test_the_promised_shape(world: World) -> None:
         ("lint.acme.dev", "0.01", agentmarket.InvalidRequest, {}),
     ],
 )
+@pytest.mark.promise("S8", "S29", "S32")
 def test_a_refusal_teaches_and_moves_no_money(
     world: World, to: str, amount: str, kind: type[agentmarket.AgentMarketError], facts: dict[str, Any]
 ) -> None:
@@ -109,6 +110,7 @@ def test_a_refusal_teaches_and_moves_no_money(
     assert "Nothing was charged." in str(error)
 
 
+@pytest.mark.promise("S13")
 def test_an_empty_session_says_what_is_left(world: World) -> None:
     with client(world.a.by_session) as buyer:
         before = money()
@@ -151,6 +153,7 @@ def test_a_payment_of_another_provider_is_worth_nothing(world: World) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.promise("S15", "S16")
 def test_a_task_from_its_post_to_its_approved_invoice(world: World) -> None:
     async def scenario() -> None:
         async with market_of(world) as (buyer, _):
@@ -213,6 +216,7 @@ def test_every_other_answer_is_read(world: World) -> None:
         assert payer.sessions.close(str(world.a.session.pk)).status == "closed"
 
 
+@pytest.mark.promise("S16", "S17", "S18")
 def test_an_agent_invoices_a_session_directly(world: World) -> None:
     with client(world.a.by_payer) as buyer, client(world.one.by_provider) as seller:
         session = buyer.payment.create_session(budget="25.00", policy={"allowed_recipients": [LINT]}).id

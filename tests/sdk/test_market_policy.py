@@ -57,6 +57,7 @@ def test_a_session_is_paused_resumed_topped_up_and_has_versions_of_its_policy(pa
     assert (decision.rule, decision.amount, decision.policy_version, decision.extra) == ("max_per_tx", "0.11", 2, {})
 
 
+@pytest.mark.promise("S15")
 def test_a_child_spends_a_part_of_its_parent(payer: SyncClient) -> None:
     session = opened(payer, max_per_tx="0.50")
     child = session.child(budget="0.40", policy={"max_per_tx": "0.05"}, name="translator")
@@ -76,6 +77,7 @@ def test_a_child_spends_a_part_of_its_parent(payer: SyncClient) -> None:
     assert caught.value.resume().remaining == "0.61"
 
 
+@pytest.mark.promise("S13")
 def test_an_empty_session_halts_and_goes_on(payer: SyncClient) -> None:
     session, ran = opened(payer, "0.01"), list[str]()
     before = money()

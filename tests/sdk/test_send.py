@@ -297,6 +297,7 @@ def test_a_coroutine_that_only_shows_when_called_is_named_and_the_payment_kept(
     ],
     ids=repr,
 )  # fmt: skip
+@pytest.mark.promise("S33")
 def test_what_is_not_exact_money_is_refused_before_it_is_sent(
     market: Market, buyer: SyncClient, amount: object, hint: str
 ) -> None:

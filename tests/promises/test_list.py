@@ -1,0 +1,75 @@
+"""docs/PROMISES.md and the marks of the tests say the same; and what a run says of a promise."""
+
+from typing import Any
+
+import pytest
+
+from tests.promises import marks, page, verdict
+
+TEXT = page.PAGE.read_text(encoding="utf-8")
+PARTS = {part.number: part for part in page.parts(TEXT)}
+
+
+def test_every_promise_is_on_the_page_in_order() -> None:
+    assert tuple(part.number for part in page.parts(TEXT)) == marks.NUMBERS
+
+
+@pytest.mark.parametrize("number", marks.NUMBERS)
+def test_a_promise_has_a_test_and_the_page_names_just_its_tests(number: str) -> None:
+    tests = marks.marked()[number]
+    assert bool(tests) is (number not in marks.OPEN), f"no test is marked with {number}"
+    assert PARTS[number].tests == tests, "run `make promises ARGS=--write`"
+    assert PARTS[number].promise
+    assert "](" in PARTS[number].kept, "where it is kept is a link"
+
+
+def test_the_page_is_as_it_would_be_written() -> None:
+    assert page.written(TEXT, marks.marked()) == TEXT
+
+
+def test_every_test_that_is_named_is_there() -> None:
+    for test in {test for tests in marks.marked().values() for test in tests}:
+        path, *_, name = test.split("::")
+        assert f"def {name}(" in (marks.ROOT / path).read_text(encoding="utf-8")
+
+
+def case(outcome: str = "passed", **figures: float) -> dict[str, Any]:
+    return {"outcome": outcome, "seconds": 0.5, "figures": figures}
+
+
+@pytest.mark.parametrize(
+    ("cases", "wrong"),
+    [
+        ({"t.py::a": case(), "t.py::b[1]": case(), "t.py::b[2]": case()}, ()),
+        ({"t.py::a": case()}, ("t.py::b: not run",)),
+        ({"t.py::a": case("skipped"), "t.py::b[1]": case()}, ("t.py::a: skipped",)),
+        ({"t.py::a": case("failed"), "t.py::b": case("not run")}, ("t.py::a: failed", "t.py::b: not run")),
+        ({"t.py::a": case(), "t.py::b[1]": case(), "t.py::b[2]": case("failed")}, ("t.py::b: failed",)),
+        ({"t.py::a": case(), "t.py::bc": case()}, ("t.py::b: not run",)),
+    ],
+)
+def test_a_promise_is_proved_when_every_case_of_its_tests_ran_and_passed(
+    cases: dict[str, Any], wrong: tuple[str, ...]
+) -> None:
+    (outcome,) = verdict.of({"S9": ("t.py::a", "t.py::b")}, cases)
+    assert (outcome.is_proved, outcome.wrong) == (not wrong, wrong)
+
+
+def test_a_promise_without_tests_is_not_proved() -> None:
+    (outcome,) = verdict.of({"S9": ()}, {})
+    assert not outcome.is_proved
+
+
+@pytest.mark.parametrize(
+    ("number", "figures", "is_proved"),
+    [
+        ("S2", {"three_paid_calls_ms": 340.0}, True),
+        ("S2", {"three_paid_calls_ms": 340.1}, False),
+        ("S1", {"payments_per_hour": 10_000.0}, True),
+        ("S1", {"payments_per_hour": 9_999.0}, False),
+        ("S1", {}, False),
+    ],
+)
+def test_a_figure_decides_in_a_run(number: str, figures: dict[str, float], is_proved: bool) -> None:
+    (outcome,) = verdict.of({number: ("t.py::a",)}, {"t.py::a": case(**figures)})
+    assert outcome.is_proved is is_proved
