@@ -107,6 +107,9 @@ def authorise(
 
 
 def _tell_checkpoint(session: Session, place: int, remaining_micros: int) -> None:
+    session = Session.objects.select_related("pool").get(
+        pk=session.pk
+    )  # as it is under the lock, not as it was seen before
     passed = session.policy.get("checkpoint_at", DEFAULT_CHECKPOINTS)[place - 1]
     payload = {"checkpoint": passed, "remaining": money.render(remaining_micros)}
     events.record(

@@ -14,6 +14,10 @@ from escrow.models import Account, Session
 MAX_DEPTH: Final = 5
 """Sessions above each other: more is a mistake, and each step back through them is a query."""
 
+MAX_OPEN: Final = 500
+"""Sessions inside one of a pool, however deep, that are open or paused. A session's own key opens them, each with as little as
+a micro-USDC, and whoever pauses or closes the one above has to lock them all: some 3 ms each."""
+
 
 def above(session: Session) -> list[Session]:
     """Return the sessions above one, nearest first."""
@@ -68,9 +72,14 @@ def return_account(session: Session) -> Account:
 
 
 def require_room(parent: Session) -> None:
-    """Return when a session may have another below it. Raises InvalidInput."""
-    if len(above(parent)) + 1 >= MAX_DEPTH:
+    """Return when a session may have another below it. Raises InvalidInput or StateConflict."""
+    path = above(parent)
+    if len(path) + 1 >= MAX_DEPTH:
         raise InvalidInput("session_id", f"already is {MAX_DEPTH} sessions deep", "a session nearer to the pool")
+    top = path[-1] if path else parent
+    if len(below(top)) >= MAX_OPEN:
+        detail = f"There are {MAX_OPEN} sessions inside session {top.pk}, and no more may be open: close one first."
+        raise StateConflict("session", "full", detail)
 
 
 def closing_order(sessions: Iterable[Session]) -> list[Session]:

@@ -119,8 +119,7 @@ def unfreeze(*, payer_id: UUID) -> list[Pool]:
 
 @transaction.atomic
 def _set_frozen(payer_id: UUID, frozen_at: datetime | None, told: str, reason: str) -> list[Pool]:
-    # The accounts first: whoever spends holds one until it is done, and looks at the pool only once it holds it.
-    ledger.lock(Account.objects.filter(pool__payer_id=payer_id, kind__in=[Kind.POOL, Kind.SESSION]))
+    _lock_spending(payer_id)
     pools = list(Pool.objects.filter(payer_id=payer_id).exclude(status__in=[Pool.Status.CLOSED, Pool.Status.FAILED]))
     for pool in pools:
         if bool(pool.frozen_at) != bool(frozen_at):
@@ -128,6 +127,17 @@ def _set_frozen(payer_id: UUID, frozen_at: datetime | None, told: str, reason: s
             pool.save(update_fields=["frozen_at"])
             _tell(pool, told, reason=reason)
     return pools
+
+
+def _lock_spending(payer_id: UUID) -> None:
+    """Lock all that a payer's money is spent from: whoever spends holds one account, and looks at the pool only then.
+
+    A session that opened while this waited is locked too. No other can open then: what its money would come from is locked.
+    """
+    mine = Account.objects.filter(pool__payer_id=payer_id, kind__in=[Kind.POOL, Kind.SESSION])
+    locked: dict[int, Account] = {}
+    while late := [each for each in mine.exclude(session__status=Session.Status.CLOSED) if each.pk not in locked]:
+        locked |= ledger.lock(late)
 
 
 def require_unfrozen(payer_id: UUID) -> None:

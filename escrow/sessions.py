@@ -72,8 +72,9 @@ def open_child(
 ) -> Session:
     """Open a session inside another, with a budget of its money, under at most its policy, for at most its time.
 
-    What it is given counts as spent against its parent's limits over time, so that sessions inside one never spend more
-    together than it might alone. Raises InvalidPolicy, PolicyDenied, InsufficientFunds or StateConflict.
+    What it is given counts as spent against its parent's limits over time, when it is given: together they are never given
+    more than the parent might spend alone, though what was given in several hours may be spent in one.
+    Raises InvalidPolicy, PolicyDenied, InsufficientFunds or StateConflict.
     """
     source = ledger.lock([parent.account]).popitem()[1]
     parent = reread(parent.pk)

@@ -230,9 +230,10 @@ def revoke(*, key: ApiKey, now: datetime) -> ApiKey:
     """
     ApiKey.objects.filter(pk=key.pk, revoked_at__isnull=True).update(revoked_at=now)
     key.refresh_from_db(fields=["revoked_at"])
-    is_succeeded = ApiKey.objects.filter(rotated_from=key, revoked_at__isnull=True).exists()
-    if key.ceiling_micros is not None and key.session is not None and not is_succeeded:
-        sessions.close(session=key.session, now=now)
+    if key.ceiling_micros is not None and key.session is not None:
+        line = ApiKey.objects.filter(session=key.session, ceiling_micros__isnull=False, revoked_at__isnull=True)
+        if not line.filter(created_at__gt=key.created_at).exists():
+            sessions.close(session=key.session, now=now)
     return key
 
 

@@ -65,6 +65,7 @@ DECLARE
     counts escrow_count[];
     pools uuid[] := array_fill(NULL::uuid, ARRAY[cardinality(sessions)]);
     is_taken boolean[] := array_fill(false, ARRAY[cardinality(sessions)]);
+    is_asked boolean[] := array_fill(false, ARRAY[cardinality(sessions)]);
     spent bigint[] := array_fill(0::bigint, ARRAY[cardinality(sessions)]);
     sends bigint[] := array_fill(0::bigint, ARRAY[cardinality(sessions)]);
 BEGIN
@@ -154,10 +155,11 @@ BEGIN
             asked.facts, asked.session_id, asked.pool_id, asked.payer_id, asked.party_id, asked.account_id, asked.payable_id,
             NULL, NULL, asked.policy_version, NULL
         );
-        -- The same key twice in one batch: once the first is a payment, the second is asked again and finds it.
+        -- The same key twice in one batch: once the first is a payment, or a question to a person, the second is asked again
+        -- and finds it.
         IF asked.is_repeated AND EXISTS (
             SELECT FROM unnest(array_positions(keys, keys[asked.ord])) AS place
-            WHERE place < asked.ord AND sessions[place] = asked.session_id AND is_taken[place]
+            WHERE place < asked.ord AND sessions[place] = asked.session_id AND (is_taken[place] OR is_asked[place])
         ) THEN
             verdict.outcome := 'busy';
         END IF;
@@ -214,6 +216,7 @@ BEGIN
                 ELSE 'approval_required'
             END;
             IF verdict.outcome IS NOT NULL THEN
+                is_asked[asked.ord] := true;
                 verdict.facts := jsonb_build_object(
                     'limit', asked.approval_above_micros, 'approval_id', coalesce(approval.id, uuidv7()),
                     'fingerprint', encode(printed, 'hex'), 'reason', approval.reason

@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -9,7 +10,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
-from escrow import budgets, holds, ledger, pools, refunds, sessions
+from escrow import budgets, families, holds, ledger, pools, refunds, sessions
 from escrow.budgets import SessionBalances
 from escrow.errors import InsufficientFunds, InvalidInput, InvalidPolicy, PolicyDenied, StateConflict
 from escrow.families import MAX_DEPTH
@@ -150,6 +151,19 @@ def test_no_session_is_deeper_than_the_limit() -> None:
         child(at, 1)
 
 
+def test_no_more_sessions_are_open_inside_one_than_a_halt_can_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "MAX_OPEN", 2)
+    top = books.session()
+    inside = child(top)
+    low = child(inside, USDC)
+    for parent in (top, inside, low):
+        with unmoved(), pytest.raises(StateConflict) as caught:
+            child(parent, 1)
+        assert caught.value.facts == {"subject": "session", "state": "full"}
+    sessions.close(session=low, now=NOW)
+    child(inside, 1)
+
+
 # --- pause, resume, a new policy ------------------------------------------------------------------------------------
 
 
@@ -259,6 +273,13 @@ def test_a_payment_past_several_checkpoints_tells_of_the_last() -> None:
     assert told_checkpoints() == [("0.95", "0.40")]
 
 
+def test_a_hold_tells_of_the_checkpoint_of_the_policy_that_it_was_placed_under() -> None:
+    spending = books.session(micros=10 * USDC, policy=Policy(checkpoint_at=(1_000,)))
+    sessions.change_policy(session=sessions.reread(spending.pk), policy=Policy(checkpoint_at=(2_000, 3_000)), now=NOW)
+    books.hold(spending, books.party(), 3 * USDC)
+    assert told_checkpoints() == [("0.3", "7.00")]
+
+
 @pytest.mark.promise("S12")
 def test_a_policy_names_its_own_checkpoints_and_a_top_up_moves_them() -> None:
     spending, to = books.session(micros=10 * USDC, policy=Policy(checkpoint_at=(2_500,))), books.party()
@@ -329,6 +350,16 @@ def test_closing_a_parent_while_those_inside_it_pay_loses_nothing() -> None:
     owed = balance(ledger.payable(pool, to))
     assert balance(ledger.free(pool)) + owed == 100 * USDC
     assert budgets.of(parent).remaining == 0
+
+
+def wait_for_a_lock(many: int, unless: Callable[[], bool] = lambda: False) -> None:
+    """Return once so many others wait for a lock, or need not."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with connection.cursor() as cursor:
+        while not unless():
+            cursor.execute(waiting)
+            if cursor.fetchone()[0] >= many:
+                return
 
 
 @pytest.mark.django_db(transaction=True)
@@ -416,3 +447,40 @@ def test_one_that_was_paused_while_the_policy_above_it_changed_is_resumed_under_
     sessions.resume(session=inside, now=NOW)
     with unmoved(), pytest.raises(PolicyDenied, match="over the limit"):
         books.pay(inside, to, 1_001)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("where", ["in the pool", "in a session"])
+def test_a_freeze_holds_a_session_that_was_opened_while_it_waited(where: str) -> None:
+    pool = books.pool(100 * USDC)
+    outer, to = books.session(pool, 50 * USDC), books.party()
+    frozen, seen = threading.Event(), threading.Event()
+
+    def freeze() -> None:
+        try:
+            with transaction.atomic():
+                pools.freeze(payer_id=pool.payer_id, reason="x", now=NOW)
+                frozen.set()
+                seen.wait(20)
+        finally:
+            connection.close()
+
+    def spend(late: Session) -> str:
+        try:
+            return str(books.pay(late, to, 1_000).status)
+        except StateConflict as refusal:
+            return str(refusal.facts["state"])
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        with transaction.atomic():
+            late = books.session(pool, USDC) if where == "in the pool" else child(outer, USDC)
+            freezing = threads.submit(freeze)
+            wait_for_a_lock(1)
+        frozen.wait(20)
+        spending = threads.submit(spend, late)
+        wait_for_a_lock(1, unless=spending.done)
+        seen.set()
+        freezing.result()
+        assert spending.result() == "frozen"

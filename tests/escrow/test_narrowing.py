@@ -225,6 +225,7 @@ def test_what_a_tightened_policy_allows_both_allow(child: Policy, parent: Policy
         assert not any(allows(child, *one) and allows(parent, *one) and _same_zones(child, parent) for one in requests)
         return
     assert lower(held, parent)
+    assert policy.narrow(held, parent) == held
     assert Policy.from_document(held.to_document()) == held
     for to, capability, now in requests:
         both = allows(child, to, capability, now) and allows(parent, to, capability, now)

@@ -12,7 +12,7 @@ from django.db import connection
 from django.utils import timezone
 
 from escrow import ledger, money
-from escrow.models import Party, Payment, Session
+from escrow.models import Approval, Party, Payment, Session
 from escrow.policy import Policy
 from marketplace import keys
 from tests.escrow import books
@@ -69,6 +69,16 @@ def test_a_cheap_order_behind_a_dear_one_gets_its_fair_answer_in_the_same_batch(
     assert [row[0] for row in rows] == [1, 2, 3, 4]
     assert outcomes(rows) == [("allowed", 4), ("insufficient_funds", 4), ("allowed", 1), ("allowed", 0)]
     assert Payment.objects.count() == 3
+
+
+def test_the_same_request_twice_in_one_batch_asks_a_person_once(market: World) -> None:
+    spending, to = books.session(policy=Policy(approval_above=5)), books.party()
+    rows = send((spending, to, 6), (spending, to, 6), named=["k", "k"])
+    assert [outcome for _, outcome, *_ in rows] == ["approval_required", "busy"]
+    asked = str(Approval.objects.get().pk)
+    assert [json.loads(row[3])["approval_id"] for row in (rows[0], *send((spending, to, 6), named=["k"]))] == [
+        asked
+    ] * 2
 
 
 def test_each_session_of_a_batch_has_its_own_answers_in_order(market: World) -> None:

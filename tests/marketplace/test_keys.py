@@ -275,6 +275,18 @@ def test_a_rotation_keeps_the_ceiling_and_what_is_left_of_it(world: World) -> No
     assert left(world) == "24.20"
 
 
+def test_revoking_a_key_that_was_replaced_long_ago_takes_nothing_from_the_one_that_spends_now(world: World) -> None:
+    first = capped(world)
+    second = world.a.by_payer.post(f"/v1/keys/{first['id']}/rotate").json
+    third = world.a.by_payer.post(f"/v1/keys/{second['id']}/rotate").json
+    for replaced in (second, first):
+        world.a.by_payer.delete(f"/v1/keys/{replaced['id']}")
+    assert Caller(third["api_key"]).post("/v1/payments", PAY).status == 201
+    world.a.by_payer.delete(f"/v1/keys/{third['id']}")
+    assert Caller(third["api_key"]).post("/v1/payments", PAY).status == 401
+    assert world.a.by_payer.get(f"/v1/sessions/{first['session_id']}").json["status"] == "closed"
+
+
 def test_a_ceiling_moves_money_once_for_each_idempotency_key(world: World, unmoved) -> None:
     body = {"session_id": str(world.a.session.pk), "ceiling": "1.00"}
     with unmoved():
