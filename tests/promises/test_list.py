@@ -1,5 +1,9 @@
 """docs/PROMISES.md and the marks of the tests say the same; and what a run says of a promise."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,3 +77,60 @@ def test_a_promise_without_tests_is_not_proved() -> None:
 def test_a_figure_decides_in_a_run(number: str, figures: dict[str, float], is_proved: bool) -> None:
     (outcome,) = verdict.of({number: ("t.py::a",)}, {"t.py::a": case(**figures)})
     assert outcome.is_proved is is_proved
+
+
+SAMPLE = """
+import pytest
+
+def test_passes(record_property):
+    record_property("three_paid_calls_ms", 66.5)
+
+def test_fails():
+    assert False
+
+def test_skips():
+    pytest.skip("not here")
+
+@pytest.mark.xfail(strict=False)
+def test_is_expected_to_fail():
+    assert False
+
+@pytest.mark.xfail(strict=False)
+def test_passes_though_it_is_expected_to_fail():
+    pass
+
+@pytest.fixture
+def broken():
+    yield
+    raise OSError
+
+def test_cannot_end(broken):
+    pass
+
+@pytest.fixture
+def absent():
+    raise OSError
+
+def test_cannot_begin(absent):
+    pass
+"""
+
+
+def test_only_a_case_that_passed_from_beginning_to_end_is_written_down_as_passed(tmp_path: Path) -> None:
+    sample, report = tmp_path / "test_sample.py", tmp_path / "cases.json"
+    sample.write_text(SAMPLE, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    options = ("-p", "tests.promises.record", "-p", "no:django", "--promises-report", report, "--rootdir", tmp_path)
+    command = [sys.executable, "-m", "pytest", "-q", "-c", tmp_path / "pytest.ini", *options, sample]
+    subprocess.run(command, cwd=marks.ROOT, capture_output=True, check=False)
+    cases = json.loads(report.read_text(encoding="utf-8"))
+    assert {name.partition("::")[2]: case["outcome"] for name, case in cases.items()} == {
+        "test_passes": "passed",
+        "test_fails": "failed",
+        "test_skips": "skipped",
+        "test_is_expected_to_fail": "skipped",
+        "test_passes_though_it_is_expected_to_fail": "not run",
+        "test_cannot_end": "failed",
+        "test_cannot_begin": "failed",
+    }
+    assert cases["test_sample.py::test_passes"]["figures"] == {"three_paid_calls_ms": 66.5}

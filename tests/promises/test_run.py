@@ -88,3 +88,18 @@ def test_a_run_is_one_number_for_its_person(market: World) -> None:
     assert books.balance(spent_from.account) == 0
     assert books.balance(ledger.payable(market.a.pool, market.one.provider.party)) == 2_612_000
     assert books.balance(ledger.free(market.a.pool)) == 75_000_000 - 2_612_000
+
+
+@pytest.mark.promise("S17", "S18")
+@pytest.mark.parametrize("buying", ["a", "b"])
+@pytest.mark.parametrize("selling", ["one", "two"])
+def test_any_agent_invoices_any_other(market: World, buying: str, selling: str) -> None:
+    buyer, seller = getattr(market, buying), getattr(market, selling)
+    uri = seller.agent.uri
+    with SyncClient(buyer.by_payer.key) as payer, SyncClient(seller.by_provider.key) as provider:
+        session = payer.payment.create_session(budget="3.00", policy={"allowed_recipients": [uri]})
+        invoice = provider.invoices.submit(session=session.id, agent=uri, amount="2.40", number="INV-1")
+        with session.client() as agent:
+            assert agent.invoices.approve(invoice.id).approved_amount == "2.40"
+            assert session.balance().remaining == "0.60"
+    assert books.balance(ledger.payable(buyer.pool, seller.provider.party)) == 2_400_000
