@@ -38,6 +38,7 @@ def decide(
     now: datetime | None,
     ask: Callable[[Opinion], Sequence[Any] | None],
     key: str = "",
+    rules: Rulebook = RULES,
 ) -> Verdict:
     """Have the database decide on a request to spend, and return its verdict: allowed, or replayed.
 
@@ -46,13 +47,13 @@ def decide(
     """
     at = now or timezone.now()  # of the rules that need no counting; the database refuses an answer that is too old
     for _ in range(ATTEMPTS):
-        opinion = RULES.opinion(session_id, to=to, capability=capability or None, now=at)
+        opinion = rules.opinion(session_id, to=to, capability=capability or None, now=at)
         verdict = Verdict.read(ask(opinion))
         if verdict.outcome in (verdicts.ALLOWED, verdicts.REPLAYED):
             return verdict
         at = now or verdict.at or at
         if verdict.outcome == verdicts.STALE:
-            RULES.learn(session_id, verdict.facts)
+            rules.learn(session_id, verdict.facts)
         elif verdict.outcome != verdicts.BUSY:
             raise verdicts.refusal(verdict, amount_micros=amount_micros, opinion=opinion, key=key)
     raise StateConflict("session", "changing", "The session's policy is being changed; repeat the request.")
@@ -79,10 +80,10 @@ def authorise(
 
     def ask(opinion: Opinion) -> Sequence[Any] | None:
         nonlocal more
-        with connection.cursor() as cursor:
-            judged: list[Any] = [[session.pk], [party.pk], [amount_micros], [fingerprint]]
-            cursor.execute(_JUDGE, [now, *judged, *([value] for value in opinion.columns)])
-            row: Sequence[Any] | None = cursor.fetchone()
+        row = judge(
+            session_id=session.pk, party_id=party.pk, amount_micros=amount_micros, opinion=opinion,
+            fingerprint=fingerprint, now=now,
+        )  # fmt: skip
         if row is not None:
             row, more = row[:5], row[5:]
         return row
@@ -104,6 +105,26 @@ def authorise(
     if checkpoint is not None:
         _tell_checkpoint(session, checkpoint, verdict.remaining_micros)
     return Account.objects.get(pk=session.account_id), version
+
+
+def judge(
+    *,
+    session_id: UUID,
+    party_id: UUID,
+    amount_micros: int,
+    opinion: Opinion,
+    fingerprint: bytes = b"",
+    now: datetime | None = None,
+) -> Sequence[Any] | None:
+    """Return the row of one verdict: what `Verdict.read` takes, then the policy's version, the payer, and the checkpoint.
+
+    The accounts are locked with it. No row: no such session.
+    """
+    with connection.cursor() as cursor:
+        judged: list[Any] = [[session_id], [party_id], [amount_micros], [fingerprint]]
+        cursor.execute(_JUDGE, [now, *judged, *([value] for value in opinion.columns)])
+        row: Sequence[Any] | None = cursor.fetchone()
+        return row
 
 
 def _tell_checkpoint(session: Session, place: int, remaining_micros: int) -> None:

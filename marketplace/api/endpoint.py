@@ -67,6 +67,7 @@ class Rule:
     optional: whoever sends it can ask again for an answer that was lost."""
     revealed: str
     """The member that shows it: ``api_key``, or the ``secret`` of a webhook."""
+    reads: bool  # a POST that changes nothing, because what it asks needs a body: read-only keys may
     before: "Callable[[Call], None] | None"
     """What is checked outside of every database transaction, because it waits for the network."""
 
@@ -127,6 +128,7 @@ def serves(
     csv: bool = False,
     reveals: bool = False,
     revealed: Literal["api_key", "secret"] = "api_key",
+    reads: bool = False,
     before: Callable[[Call], None] | None = None,
 ) -> Callable[[Handler], Handler]:
     """Declare a method of an `Endpoint`: it gets a `Call` and the path's parts, and returns a shape or a `Reply`."""
@@ -144,6 +146,7 @@ def serves(
         csv=csv,
         reveals=reveals,
         revealed=revealed,
+        reads=reads,
         before=before,
     )
 
@@ -197,7 +200,9 @@ def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: M
     if not key or rule.keeps_key:
         if not rule.reveals:
             result = handle()
-            return _stream(result, about) if isinstance(result, Download) else _respond(_answer(rule, result), about)
+            if isinstance(result, Download):
+                return result.response({"Cache-Control": "no-store", **about.quota})
+            return _respond(_answer(rule, result), about)
         seed = uuid4()  # kept nowhere: this answer is the only one with the key
         return _respond(_reveal(rule, effect(seed), seed), about)
     owner = cast("Actor", actor).owner_id
@@ -224,7 +229,7 @@ def _admit(rule: Rule, request: Request, now: datetime, about: About) -> Actor |
     if actor.scope not in rule.scopes:
         wanted = " or ".join(sorted(rule.scopes))
         raise Problem("forbidden", f"This needs a key of scope {wanted}; yours is of scope {actor.scope}.")
-    if actor.key.read_only and request.method not in SAFE_METHODS:
+    if actor.key.read_only and request.method not in SAFE_METHODS and not rule.reads:
         raise Problem("forbidden", "This key is read-only.")
     return actor
 
@@ -277,10 +282,6 @@ def _reveal(rule: Rule, answer: idempotency.Answer, record_id: UUID) -> idempote
     """Add the secret to the answer that shows it. It is not in the stored one; the record's id gives it again."""
     text = webhooks.secret_of(record_id) if rule.revealed == "secret" else keys.text_of(*keys.derive(record_id))
     return replace(answer, body=f'{answer.body[:-1]},"{rule.revealed}":"{text}"}}')
-
-
-def _stream(download: Download, about: About) -> HttpResponseBase:
-    return download.response({"Cache-Control": "no-store", **about.quota})
 
 
 def _respond(answer: idempotency.Answer, about: About) -> HttpResponse:

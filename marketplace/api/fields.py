@@ -192,6 +192,11 @@ def time_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def time_of(text: object) -> datetime | None:
+    """Return a time that `time_text` has written, or None of none."""
+    return datetime.fromisoformat(text) if isinstance(text, str) else None
+
+
 # --- What comes in ---------------------------------------------------------------------------------------------------
 AmountIn = Annotated[
     int,

@@ -177,6 +177,11 @@ def spending_session_id(actor: Actor, session_id: UUID | None) -> UUID:
     return wanted if wanted == actor.key.session_id else one(sessions(actor), wanted).pk
 
 
+def asked_session(actor: Actor, session_id: UUID | None) -> Session:
+    """Return the session that something is asked about: a session key's own or one inside it, or any that the payer names."""
+    return one(family(actor), _spending(actor, session_id))
+
+
 def _spending(actor: Actor, session_id: UUID | None) -> UUID:
     wanted = session_id or actor.key.session_id
     if wanted is None:

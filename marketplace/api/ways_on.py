@@ -119,7 +119,8 @@ def _first(code: str, facts: Mapping[str, object], asked: Asked) -> list[Action]
         case "insufficient_funds" if session and about.scope == "payer":
             return [_top_up(session, facts)]
         case "insufficient_funds" | "policy_denied" if session:
-            return [get(session, "See what is left and what the policy allows.")]
+            look = get(session, "See what is left and what the policy allows.")
+            return [look, *(_check(facts, about) if code == "policy_denied" else [])]
         case "insufficient_funds":
             return [get("/v1/pools", "See what the pools hold; top one up, then repeat the request.")]
         case "idempotency_conflict" if session:
@@ -144,6 +145,28 @@ def _top_up(session: str, facts: Mapping[str, object]) -> Action:
         missing = 0
     path = f"{session}/top-up"
     return post(path, why, body={"amount": money.render(missing)}) if missing > 0 else post(path, why, "amount")
+
+
+def _check(facts: Mapping[str, object], about: About) -> list[Action]:
+    """Return the question what a payment would be answered that the policy allows more likely; none for other requests."""
+    sent = about.sent()
+    if not isinstance(sent, dict) or not isinstance(sent.get("to"), str) or "amount" not in sent:
+        return []
+    body = {"session_id": about.session_id, "to": sent["to"], "amount": _allowed(facts, sent["amount"])}
+    if sent.get("capability") is not None:
+        body["capability"] = sent["capability"]
+    if facts.get("available_at") is not None:
+        body["at"] = facts["available_at"]
+    why = "Ask what would be answered to what the policy allows, or to anything else; nothing is paid."
+    return [post("/v1/policy/check", why, body=body, keyed=False)]
+
+
+def _allowed(facts: Mapping[str, object], amount: object) -> object:
+    """Return the amount that would pass, where that is what the policy limits and where there is one."""
+    try:
+        return money.render(money.parse(facts.get("would_allow")))
+    except InvalidInput:
+        return amount
 
 
 def _approval(id: str, scope: str) -> list[Action]:

@@ -80,3 +80,18 @@ def test_a_freeze_stops_every_session_of_the_payer(live: Live) -> None:
     assert live.refused("pay", LINT, "0.10", key=key)["state"] == "frozen"
     assert live.run("unfreeze", "--json", key=live.payer_key).told["frozen"] is False
     assert live.run("pay", LINT, "0.10", "--json", key=key).told["remaining"] == "2.90"
+
+
+def test_a_policy_is_asked_and_tried_on_the_past(live: Live) -> None:
+    session, key = opened(live, "--max-per-tx", "0.50")
+    live.run("pay", LINT, "0.30", key=key)
+    assert live.run("policy", "check", LINT, "0.50", "--json", key=key).told["allowed"] is True
+    denied = live.run(
+        "policy", "check", LINT, "0.51", "--session", session, "--json", key=live.payer_key, expect=2
+    ).told
+    assert (denied["rule"], denied["would_allow"], denied["policy_version"]) == ("max_per_tx", "0.50", 1)
+    dry = live.run("policy", "check", LINT, "90.00", "--policy", "{}", "--json", key=key, expect=3).told
+    assert (dry["code"], dry["rule"]) == ("insufficient_funds", None)
+    told = live.run("policy", "backtest", "--max-per-tx", "0.10", "--days", "7", "--json", key=key).told
+    assert (told["decisions"], told["refused"]["amount"], told["by_rule"][0]["rule"]) == (1, "0.30", "max_per_tx")
+    assert "0.30" in live.run("policy", "backtest", "--max-per-tx", "0.10", key=key).out

@@ -12,7 +12,7 @@ from escrow import sessions, settlement
 from escrow.chain.signer import LocalSigner
 from escrow.policy import Policy
 from marketplace import keys, webhooks
-from marketplace.api import bodies, hold_shapes, refund_shapes, webhook_shapes
+from marketplace.api import bodies, hold_shapes, policy_shapes, refund_shapes, webhook_shapes
 from marketplace.api.endpoint import Rule, rules_of
 from marketplace.api.urls import endpoints
 from marketplace.models import ApiKey, Scope
@@ -128,6 +128,8 @@ BODIES: dict[type[bodies.Shape], dict[str, object]] = {
     bodies.KeyIn: {"read_only": True},
     bodies.ChildIn: {"budget": "0.01"},
     bodies.PauseIn: {},
+    policy_shapes.CheckIn: {"to": "agent://lint.acme.dev", "amount": "0.01"},
+    policy_shapes.BacktestIn: {"policy": {"max_per_tx": "1.00"}},
     bodies.PolicyBody: {"policy": {"max_per_tx": "1.00"}},
     bodies.Rotation: {"overlap_seconds": 60},
 }
@@ -180,7 +182,7 @@ def ids(caller: Caller, path: str) -> set[str]:
 
 
 def test_the_matrix_has_every_route() -> None:
-    assert len(ROUTES) == 81
+    assert len(ROUTES) == 83
     for _, _, rule in ROUTES:
         assert rule.body in BODIES or rule.body in NAMING
 
@@ -235,8 +237,15 @@ def test_a_read_only_key_of_the_owner_changes_nothing(
         if method == "GET":
             continue
         with subtests.test(method=method, path=path, scope=scope):
-            assert send(Caller(text), method, fill(path, subjects), body_of(rule, subjects)) == 403
+            status = send(Caller(text), method, fill(path, subjects), body_of(rule, subjects))
+            assert (status == 403) != (rule.reads and Scope(scope) in rule.scopes)
             assert money() == before
+
+
+def test_a_post_that_only_reads_is_said_to_be_one_and_moves_no_money() -> None:
+    reading = {path for _, path, rule in ROUTES if rule.reads}
+    assert reading == {"/v1/policy/check", "/v1/policy/backtest"}
+    assert not any(rule.reads and (rule.money or rule.reveals or rule.pays) for _, _, rule in ROUTES)
 
 
 @pytest.mark.parametrize(("method", "path", "rule"), ROUTES, ids=[f"{method} {path}" for method, path, _ in ROUTES])

@@ -57,6 +57,28 @@ def test_a_session_is_paused_resumed_topped_up_and_has_versions_of_its_policy(pa
     assert (decision.rule, decision.amount, decision.policy_version, decision.extra) == ("max_per_tx", "0.11", 2, {})
 
 
+def test_a_policy_is_asked_and_tried_on_the_past_without_spending(payer: SyncClient) -> None:
+    session = opened(payer, max_per_tx="0.50")
+    agent = session.client()
+    agent.payment.send(to=LINT, amount="0.30")
+    before = money()
+    allowed = agent.policy.check(to=LINT, amount="0.50", capability="code.lint")
+    assert (allowed.allowed, allowed.code, allowed.remaining, allowed.extra) == (True, None, "0.20", {})
+    denied = payer.policy.check(to=LINT, amount=Decimal("0.51"), session=session.id)
+    assert (denied.allowed, denied.rule, denied.would_allow, denied.policy_version) == (False, "max_per_tx", "0.50", 1)
+    tried = agent.policy.check(to=LINT, amount="0.51", policy={"max_per_hour": "0.80"})
+    assert (tried.rule, tried.spent, tried.policy_version) == ("max_per_hour", "0.30", None)
+    told = payer.policy.backtest(policy={"max_per_tx": "0.20"}, days=7)
+    assert (told.days, told.decisions, told.refused.count, told.refused.amount) == (7, 1, 1, "0.30")
+    assert [(rule.rule, rule.count) for rule in told.by_rule] == [("max_per_tx", 1)]
+    assert told.examples[0]["would_allow"] == "0.20"
+    assert (told.extra, told.waiting) == ({}, {"count": 0, "amount": "0.00"})
+    assert payer.policy.backtest(policy={}, session=session.id).refused.count == 0
+    with pytest.raises(agentmarket.InvalidRequest):
+        agent.policy.check(to=LINT, amount="0.51", policy={"max_total": "0"})
+    assert money() == before
+
+
 @pytest.mark.promise("S15")
 def test_a_child_spends_a_part_of_its_parent(payer: SyncClient) -> None:
     session = opened(payer, max_per_tx="0.50")

@@ -87,6 +87,8 @@ class Backtest(Answer):
     #: what was refused then and would be now, and what would pass now
     still_refused: Any = None
     newly_allowed: Any = None
+    #: of those that pass, what a person would be asked for
+    waiting: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
