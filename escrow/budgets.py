@@ -1,16 +1,24 @@
-"""What a session was given, has spent, has set aside and has left. Lives here: reading it off the ledger."""
+"""What a session was given, has spent, has set aside and has left. Lives here: reading it off the ledger,
+and sharing limits over time with the sessions inside."""
 
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, cast
 
 from django.db import connection
-from django.db.models import Case, F, Sum, When
+from django.db.models import Case, F, Q, Sum, When
 
 from escrow import ledger, limits, money, policy
+from escrow.errors import InvalidPolicy, PolicyDenied
+from escrow.limits import AMOUNTS
 from escrow.models import Account, Hold, Payment, Session
+from escrow.policy import Policy
 
-_COUNTS: Final = "SELECT total, hour, day FROM escrow_counts(%s, %s)"
+SHARED: Final = ("max_per_hour", "max_per_day", "max_tx_per_minute")
+"""Limits over time of which those inside a session have shares."""
+
+_COUNTS: Final = "SELECT total, hour, day, minute FROM escrow_counts(%s, %s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +44,88 @@ def of(session: Session) -> SessionBalances:
     return SessionBalances(budget=budget, spent=spent, held=held, remaining=remaining, delegated=delegated)
 
 
-def require_within(session: Session, amount_micros: int, now: datetime) -> None:
-    """Return when a session's limits over time leave room for an amount. Raises PolicyDenied.
+def share(asked: Policy, parent: Session, *, budget_micros: int, now: datetime) -> Policy:
+    """Return what a session inside another may spend over time: its share of each limit that its parent has.
 
-    For what does not pass `escrow_judge`: a budget given to a session below. The caller has locked its account.
+    Left out, the share of an amount is the budget or what is left, and of payments a minute half of what is left. The
+    caller has locked the parent's account. Raises PolicyDenied when the parent has less than that.
     """
-    most = {
-        "max_total": session.max_total_micros,
-        "max_per_hour": session.max_per_hour_micros,
-        "max_per_day": session.max_per_day_micros,
+    counted = _counts(parent, now)
+    _require(parent, "max_total", counted, budget_micros)
+    shares: dict[str, Any] = {}
+    for rule in SHARED:
+        limit = limit_of(parent, rule)
+        if limit is None:
+            continue
+        left = max(limit - counted[rule], 0)
+        usual = min(budget_micros, left) if rule in AMOUNTS else left // 2
+        shares[rule] = getattr(asked, rule) or max(usual, 1)
+        _require(parent, rule, counted, shares[rule])
+    return replace(asked, **shares)
+
+
+def reshare(asked: Policy, child: Session, parent: Session, now: datetime) -> Policy:
+    """Return another policy of a session inside another: its shares are as they were, unless it asks for others."""
+    counted = _counts(parent, now)
+    own = Policy.from_document(child.policy)
+    shares: dict[str, Any] = {}
+    for rule in SHARED:
+        if limit_of(parent, rule) is not None:
+            before = getattr(own, rule) or 0
+            shares[rule] = getattr(asked, rule) or before
+            _require(parent, rule, counted, shares[rule] - before)
+    return replace(asked, **shares)
+
+
+def require_top_up(parent: Session, amount_micros: int, now: datetime) -> None:
+    """Return when a session may hand on more of its budget. Raises PolicyDenied."""
+    _require(parent, "max_total", _counts(parent, now), amount_micros)
+
+
+def require_shares(parent: Session, asked: Policy, now: datetime) -> None:
+    """Return when a policy leaves those inside a session the shares that they have. Raises InvalidPolicy."""
+    spans = {
+        "max_per_hour": timedelta(hours=1),
+        "max_per_day": timedelta(days=1),
+        "max_tx_per_minute": timedelta(minutes=1),
     }
+    for rule, span in spans.items():
+        limit = getattr(asked, rule)
+        alive = parent.children.filter(Q(closed_at__isnull=True) | Q(closed_at__gt=now - span))
+        lent = sum(limit_of(child, rule) or 0 for child in alive)
+        if limit is not None and lent > limit:
+            least = money.render(lent) if rule in AMOUNTS else str(lent)
+            raise InvalidPolicy(
+                f"policy.{rule}",
+                f"must be at least the {least} that the sessions inside may spend",
+                f'"{least}" or more',
+            )
+
+
+def limit_of(session: Session, rule: str) -> int | None:
+    """Return a limit over time of a session, in micro-USDC or payments a minute."""
+    column = f"{rule}_micros" if rule in AMOUNTS else rule
+    return cast("int | None", getattr(session, column))
+
+
+def _counts(session: Session, now: datetime) -> dict[str, int]:
     with connection.cursor() as cursor:
         cursor.execute(_COUNTS, [session.account_id, now])
-        counts = dict(zip(most, cursor.fetchone(), strict=True))
-    for rule, limit in most.items():
-        if limit is not None and counts[rule] + amount_micros > limit:
-            refusal = policy.exceeded(rule, limit=limit, spent=counts[rule], amount_micros=amount_micros)
-            refusal.facts["policy_version"] = session.policy_version
-            raise refusal
+        return dict(zip(("max_total", *SHARED), cursor.fetchone(), strict=True))
 
 
-def thresholds(asked: policy.Policy, budget_micros: int) -> list[int]:
+def _require(session: Session, rule: str, counted: Mapping[str, int], more: int) -> None:
+    limit = limit_of(session, rule)
+    if limit is None or counted[rule] + more <= limit:
+        return
+    if rule == "max_tx_per_minute":
+        left = max(limit - counted[rule], 0)
+        detail = f"{more} payments a minute would pass the limit of {limit}; {left} are left to share."
+        raise PolicyDenied(rule, detail, limit=limit, would_allow=str(left), spent=str(counted[rule]))
+    raise policy.exceeded(rule, limit=limit, spent=counted[rule], amount_micros=more)
+
+
+def thresholds(asked: Policy, budget_micros: int) -> list[int]:
     """Return what a session has left when it passes each checkpoint of its policy, in the order of the checkpoints."""
     return [budget_micros - money.share(budget_micros, share) for share in asked.checkpoint_at or limits.CHECKPOINTS]
 

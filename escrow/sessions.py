@@ -72,17 +72,16 @@ def open_child(
 ) -> Session:
     """Open a session inside another, with a budget of its money, under at most its policy, for at most its time.
 
-    What it is given counts as spent against its parent's limits over time, when it is given: together they are never given
-    more than the parent might spend alone, though what was given in several hours may be spent in one.
+    Of the limits over time it has shares, so that sessions inside one never spend more together than it might alone.
     Raises InvalidPolicy, PolicyDenied, InsufficientFunds or StateConflict.
     """
     source = ledger.lock([parent.account]).popitem()[1]
     parent = reread(parent.pk)
     require_spending(parent, now)
     families.require_room(parent)
-    effective = narrowed(policy, parent)
+    narrowed(policy, parent)
     ledger.require(source, budget_micros, "The session")
-    budgets.require_within(parent, budget_micros, now)
+    effective = narrowed(budgets.share(policy, parent, budget_micros=budget_micros, now=now), parent)
     end = min(filter(None, [expires_at, parent.expires_at]), default=None)
     return _open(source, parent.pool, budget_micros, effective, name, end, parent)
 
@@ -107,7 +106,7 @@ def top_up(*, session: Session, amount_micros: int, now: datetime) -> Session:
     if session.parent_id is not None:
         parent = reread(session.parent_id)
         require_spending(parent, now)
-        budgets.require_within(parent, amount_micros, now)
+        budgets.require_top_up(parent, amount_micros, now)
     ledger.require(from_, amount_micros, "The pool" if parent is None else "The session it is in")
     ledger.post([Move(source, session.account, amount_micros, Reason.SESSION_TOP_UP, str(uuid4()))])
     _mark(session)
@@ -182,10 +181,12 @@ def change_policy(*, session: Session, policy: Policy, now: datetime) -> Session
     families.lock(session)
     session = reread(session.pk)
     _require(session, now, Status.OPEN, Status.PAUSED)
-    if session.parent is not None:
-        policy = narrowed(policy, session.parent)
+    if session.parent_id is not None:
+        parent = reread(session.parent_id)
+        policy = narrowed(budgets.reshare(policy, session, parent, now), parent)
     _renew(session, policy)
     _hold_to(session, policy)
+    budgets.require_shares(session, policy, now)
     return session
 
 

@@ -102,6 +102,14 @@ class Migration(migrations.Migration):
                 ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],
         ),
+        migrations.AddIndex(
+            model_name="transfer",
+            index=models.Index(
+                condition=models.Q(("reason__in", ["session_open", "session_top_up"])),
+                fields=["sender", "created_at"],
+                name="transfer_handed_on",
+            ),
+        ),
         migrations.AddField(
             model_name="hold",
             name="capability",

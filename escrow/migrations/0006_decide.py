@@ -44,6 +44,49 @@ DROP FUNCTION escrow_open_payables;
 ALTER TYPE escrow_verdict ADD ATTRIBUTE policy_version integer, ADD ATTRIBUTE checkpoint integer;
 """
 
+COUNT = """
+CREATE OR REPLACE FUNCTION escrow_counts(spender bigint, moment timestamptz) RETURNS escrow_count LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    account escrow_account;
+    count escrow_count;
+    handed_on record;
+    lent record;
+BEGIN
+    SELECT * INTO account FROM escrow_account WHERE id = spender;
+    SELECT coalesce(sum(amount_micros), 0) - account.received_micros + account.sent_micros INTO count.total
+    FROM escrow_transfer WHERE receiver_id = spender AND reason IN ('session_open', 'session_top_up');
+    -- What was handed on to sessions inside is theirs to spend: what counts here is how much of it they may spend in a span.
+    SELECT
+        coalesce(sum(amount_micros) FILTER (WHERE created_at > moment - interval '1 hour'), 0) AS hour,
+        coalesce(sum(amount_micros), 0) AS day, count(*) FILTER (WHERE created_at > moment - interval '1 minute') AS minute
+    INTO handed_on FROM escrow_transfer
+    WHERE sender_id = spender AND reason IN ('session_open', 'session_top_up') AND created_at > moment - interval '1 day';
+    SELECT
+        coalesce(sum(child.max_per_hour_micros) FILTER (WHERE child.ended > moment - interval '1 hour'), 0) AS hour,
+        coalesce(sum(child.max_per_day_micros) FILTER (WHERE child.ended > moment - interval '1 day'), 0) AS day,
+        coalesce(sum(child.max_tx_per_minute) FILTER (WHERE child.ended > moment - interval '1 minute'), 0) AS minute
+    INTO lent FROM (
+        SELECT child.*, coalesce(child.closed_at, 'infinity') AS ended
+        FROM escrow_session AS parent JOIN escrow_session AS child ON child.parent_id = parent.id
+        WHERE parent.account_id = spender
+    ) AS child;
+    -- What had been sent before the first transfer of a window is one look into an index away from what was sent in it.
+    count.hour := lent.hour - handed_on.hour + account.sent_micros - coalesce((
+        SELECT sender_sent_micros - amount_micros FROM escrow_transfer
+        WHERE sender_id = spender AND created_at > moment - interval '1 hour' ORDER BY created_at, id LIMIT 1
+    ), account.sent_micros);
+    count.day := lent.day - handed_on.day + account.sent_micros - coalesce((
+        SELECT sender_sent_micros - amount_micros FROM escrow_transfer
+        WHERE sender_id = spender AND created_at > moment - interval '1 day' ORDER BY created_at, id LIMIT 1
+    ), account.sent_micros);
+    count.minute := lent.minute - handed_on.minute + account.sent_count - coalesce((
+        SELECT sender_nth - 1 FROM escrow_transfer
+        WHERE sender_id = spender AND created_at > moment - interval '1 minute' ORDER BY created_at, id LIMIT 1
+    ), account.sent_count);
+    RETURN count;
+END $$;
+"""
+
 JUDGE = """
 CREATE FUNCTION escrow_judge(
     patient boolean, clock timestamptz, sessions uuid[], parties uuid[], amounts bigint[], keys text[], hashes bytea[],
@@ -384,4 +427,4 @@ END $$;
 
 class Migration(migrations.Migration):
     dependencies = [("escrow", "0005_policies")]
-    operations = [migrations.RunSQL(GUARD + DROP + JUDGE + SEND)]
+    operations = [migrations.RunSQL(GUARD + DROP + COUNT + JUDGE + SEND)]

@@ -123,6 +123,11 @@ class Transfer(models.Model):
                 condition=~Q(reason="payment"),
             ),
             models.Index(
+                fields=["sender", "created_at"],
+                name="transfer_handed_on",
+                condition=Q(reason__in=["session_open", "session_top_up"]),
+            ),
+            models.Index(
                 fields=["receiver"], name="transfer_budget", condition=Q(reason__in=["session_open", "session_top_up"])
             ),
         )

@@ -73,7 +73,8 @@ class Children(Endpoint):
     def post(self, call: Call, session_id: UUID) -> shapes.Session:
         """Give a part of a session's budget to another agent, under at most the same policy; get the key that spends it.
 
-        What the policy leaves out is as in the parent's. The budget counts as spent against the parent's limits over time.
+        What the policy leaves out is as in the parent's; of its limits over time the child has a share, which is the
+        parent's again once the child has been closed for that time.
         """
         body = call.body
         call.about.session_id = str(session_id)

@@ -117,20 +117,99 @@ def test_a_child_ends_no_later_than_its_parent() -> None:
     assert child(parent, 1).expires_at == end
 
 
-def test_what_is_given_to_children_counts_against_the_parents_limits_over_time() -> None:
+def test_children_have_shares_of_their_parents_limits_over_time() -> None:
     now = timezone.now()
-    parent, to = books.session(policy=Policy(max_per_hour=3 * USDC)), books.party()
-    inside = sessions.open_child(parent=parent, budget_micros=2 * USDC, policy=Policy(), now=now)
+    parent, to = books.session(policy=Policy(max_per_hour=3 * USDC, max_tx_per_minute=10)), books.party()
+    inside = sessions.open_child(
+        parent=parent, budget_micros=5 * USDC, policy=Policy(max_per_hour=2 * USDC, max_tx_per_minute=4), now=now
+    )
+    now = timezone.now()  # later than what the database's clock said of the opening
     with unmoved(), pytest.raises(PolicyDenied) as caught:
-        sessions.open_child(parent=parent, budget_micros=USDC + 1, policy=Policy(), now=now)
+        books.pay(parent, to, USDC + 1, now=now)
     assert caught.value.facts == {
         "rule": "max_per_hour", "limit": "3.00", "spent": "2.00", "would_allow": "1.00", "policy_version": 1,
     }  # fmt: skip
+    books.pay(parent, to, USDC, now=now)
+    books.pay(inside, to, 2 * USDC, now=now)
+    for spender in (parent, inside):
+        with unmoved(), pytest.raises(PolicyDenied):
+            books.pay(spender, to, 1, now=now)
+    with unmoved(), pytest.raises(PolicyDenied) as caught:
+        sessions.open_child(parent=parent, budget_micros=1, policy=Policy(), now=now)
+    assert caught.value.facts["rule"] == "max_per_hour"
+
+
+def test_money_that_was_handed_on_earlier_makes_no_room_later() -> None:
+    now = timezone.now()
+    later = now + timedelta(hours=2)
+    parent, to = books.session(policy=Policy(max_per_hour=3 * USDC)), books.party()
+    saved = [
+        sessions.open_child(parent=parent, budget_micros=3 * USDC, policy=Policy(max_per_hour=USDC), now=now)
+        for _ in range(3)
+    ]
+    for child_session in saved:
+        books.pay(child_session, to, USDC, now=later)
+    for spender in (parent, *saved):
+        with unmoved(), pytest.raises(PolicyDenied):
+            books.pay(spender, to, 1, now=later)
+
+
+def test_a_share_that_is_not_named_is_the_budget_or_what_is_left() -> None:
+    now = timezone.now()
+    parent = books.session(policy=Policy(max_per_hour=3 * USDC, max_per_day=30 * USDC, max_tx_per_minute=10))
+    first, second = (
+        sessions.open_child(parent=parent, budget_micros=2 * USDC, policy=Policy(), now=now) for _ in range(2)
+    )
+    assert first.policy == {"max_per_hour": "2.00", "max_per_day": "2.00", "max_tx_per_minute": 5}
+    assert second.policy == {"max_per_hour": "1.00", "max_per_day": "2.00", "max_tx_per_minute": 2}
+
+
+def test_a_share_comes_back_when_its_span_is_over() -> None:
+    now = timezone.now()
+    parent, to = books.session(policy=Policy(max_per_hour=3 * USDC)), books.party()
+    inside = sessions.open_child(parent=parent, budget_micros=3 * USDC, policy=Policy(), now=now)
+    sessions.close(session=inside, now=now)
+    almost = now + timedelta(hours=1) - timedelta(microseconds=1)
     with unmoved(), pytest.raises(PolicyDenied):
-        books.pay(parent, to, USDC + 1, now=now)
-    sessions.top_up(session=inside, amount_micros=USDC, now=now)
+        books.pay(parent, to, 1, now=almost)
+    books.pay(parent, to, 3 * USDC, now=now + timedelta(hours=1))
+
+
+def test_the_budgets_of_children_count_against_the_total() -> None:
+    parent, to = books.session(policy=Policy(max_total=3 * USDC)), books.party()
+    inside = child(parent, 2 * USDC)
+    with unmoved(), pytest.raises(PolicyDenied) as caught:
+        child(parent, USDC + 1)
+    assert caught.value.facts == {"rule": "max_total", "limit": "3.00", "spent": "2.00", "would_allow": "1.00"}
     with unmoved(), pytest.raises(PolicyDenied):
-        books.pay(parent, to, 1, now=now)
+        books.pay(parent, to, USDC + 1)
+    sessions.top_up(session=inside, amount_micros=USDC, now=NOW)
+    for refused in (
+        lambda: books.pay(parent, to, 1),
+        lambda: sessions.top_up(session=inside, amount_micros=1, now=NOW),
+    ):
+        with unmoved(), pytest.raises(PolicyDenied):
+            refused()
+    sessions.close(session=inside, now=NOW)
+    books.pay(parent, to, 3 * USDC)
+
+
+def test_a_change_of_policy_keeps_shares_and_gives_no_more_than_is_left() -> None:
+    now = timezone.now()
+    parent = books.session(policy=Policy(max_per_hour=3 * USDC))
+    inside = sessions.open_child(parent=parent, budget_micros=USDC, policy=Policy(), now=now)
+    kept = sessions.change_policy(session=inside, policy=Policy(max_per_tx=1), now=now)
+    assert kept.policy == {"max_per_tx": "0.000001", "max_per_hour": "1.00"}
+    with unmoved(), pytest.raises(PolicyDenied):
+        sessions.change_policy(session=inside, policy=Policy(max_per_hour=3 * USDC + 1), now=now)
+    other = sessions.open_child(parent=parent, budget_micros=USDC, policy=Policy(), now=now)
+    with pytest.raises(PolicyDenied):
+        sessions.change_policy(session=inside, policy=Policy(max_per_hour=2 * USDC + 1), now=now)
+    with pytest.raises(InvalidPolicy) as caught:
+        sessions.change_policy(session=parent, policy=Policy(max_per_hour=2 * USDC - 1), now=now)
+    assert caught.value.facts["field"] == "policy.max_per_hour"
+    assert [row.policies.count() for row in (parent, inside, other)] == [1, 2, 1]
+    sessions.change_policy(session=parent, policy=Policy(max_per_hour=2 * USDC), now=now)
 
 
 def test_a_top_up_of_a_child_is_its_parents_money() -> None:

@@ -117,7 +117,7 @@ def test_more_than_is_left_is_refused() -> None:
 def test_more_than_the_policy_allows_for_one_payment_is_refused() -> None:
     spending, to = books.session(policy=Policy(max_per_tx=50_000)), books.party()
     error = refused(spending, to, 50_001, PolicyDenied)
-    assert error.facts == {"rule": "max_per_tx", "limit": "0.05", "would_allow": "0.05"}
+    assert error.facts == {"rule": "max_per_tx", "limit": "0.05", "would_allow": "0.05", "policy_version": 1}
     books.pay(spending, to, 50_000)
 
 
@@ -126,7 +126,13 @@ def test_more_than_the_policy_allows_in_all_is_refused() -> None:
     books.pay(spending, to, 3_000)
     books.hold(spending, to, 4_000)
     error = refused(spending, to, 3_001, PolicyDenied)
-    assert error.facts == {"rule": "max_total", "limit": "0.01", "would_allow": "0.003", "spent": "0.007"}
+    assert error.facts == {
+        "rule": "max_total",
+        "limit": "0.01",
+        "would_allow": "0.003",
+        "spent": "0.007",
+        "policy_version": 1,
+    }
     books.pay(spending, to, 3_000)
 
 

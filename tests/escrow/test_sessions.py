@@ -144,7 +144,7 @@ def test_a_payment_counts_until_its_span_is_over_and_not_a_microsecond_longer(ru
     pay_at(spending, to, 3, NOW + TICK)
     pay_at(spending, to, 3, NOW + span / 2)
     facts = denied_at(spending, to, 1, NOW + span - TICK)
-    assert facts == {"rule": rule, "limit": "0.00001", "spent": "0.00001", "would_allow": "0.00"}
+    assert facts == {"rule": rule, "limit": "0.00001", "spent": "0.00001", "would_allow": "0.00", "policy_version": 1}
     facts = denied_at(spending, to, 5, NOW + span)
     assert (facts["spent"], facts["would_allow"]) == ("0.000006", "0.000004")
     pay_at(spending, to, 4, NOW + span)
@@ -161,7 +161,7 @@ def test_a_payment_counts_for_a_minute_and_not_a_microsecond_longer() -> None:
     spending, to, span = books.session(policy=Policy(max_tx_per_minute=3)), books.party(), SPANS["max_tx_per_minute"]
     for at in (NOW, NOW, NOW + TICK):
         pay_at(spending, to, 1, at)
-    facts = {"rule": "max_tx_per_minute", "limit": 3, "would_allow": None}
+    facts = {"rule": "max_tx_per_minute", "limit": 3, "would_allow": None, "policy_version": 1}
     assert denied_at(spending, to, 1, NOW + span - TICK) == facts
     pay_at(spending, to, 1, NOW + span)
     pay_at(spending, to, 1, NOW + span)
