@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from django.db import connection
@@ -69,8 +69,10 @@ def authorise(
     fingerprint: bytes = b"",
     metadata: Mapping[str, object] = MappingProxyType({}),
     now: datetime | None = None,
-) -> tuple[Account, int]:
-    """Lock and return the account of a session that may set an amount aside for a party, and its policy's version.
+) -> tuple[Account, int, UUID]:
+    """Lock the account of a session that may set an amount aside for a party; return it, its policy's version, and an id.
+
+    The id is for what is made of the yes: like those of payments and refusals it orders by age.
 
     The lock is kept, so that nothing changes between this answer and the posting. ``fingerprint`` is what tells the request
     from any other, for a person's approval. A refusal knows how to put itself on record (`EscrowError.afterwards`), because
@@ -104,7 +106,7 @@ def authorise(
     version, _, checkpoint = more
     if checkpoint is not None:
         _tell_checkpoint(session, checkpoint, verdict.remaining_micros)
-    return Account.objects.get(pk=session.account_id), version
+    return Account.objects.get(pk=session.account_id), version, cast("UUID", verdict.payment_id)
 
 
 def judge(

@@ -6,7 +6,6 @@
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
-from uuid import uuid4
 
 from django.conf import settings
 from django.db import transaction
@@ -41,13 +40,12 @@ def place(
     """
     payments.require_payable_amount(amount_micros)
     _require_lifetime(expires_in)
-    account, version = authorisation.authorise(
+    account, version, hold_id = authorisation.authorise(
         session=session, party=party, to=to, amount_micros=amount_micros, capability=capability,
         fingerprint=fingerprint, metadata=metadata or {}, now=now,
     )  # fmt: skip
     session = sessions.reread(session.pk)
     ledger.payable(session.pool, party)  # opened now, so that it is older than the hold: the order of locks
-    hold_id = uuid4()
     held = ledger.open_account(Account.Kind.HOLD, pool=session.pool, subject=hold_id)
     expires_at = expires_in and sessions.timer(session.pool, expires_in, now or timezone.now())
     hold = Hold.objects.create(

@@ -48,7 +48,10 @@ class Denial(models.Model):
 
 
 class Decision(models.Model):
-    """Every request to spend that was decided, allowed or denied: a view over payments, holds and denials."""
+    """Every request to spend that was decided, allowed or denied: a view over payments, holds and denials.
+
+    A row without a version of a policy was decided as something else: a payment that came out of a hold or a ruling.
+    """
 
     id = models.UUIDField(primary_key=True)
     session = models.ForeignKey(Session, on_delete=models.DO_NOTHING, related_name="decisions")

@@ -164,6 +164,10 @@ class Hold(models.Model):
             models.Index(fields=["session", "created_at", "id"], name="hold_session"),
             models.Index(fields=["party", "created_at", "id"], name="hold_party"),
             models.Index(fields=["payer_id", "created_at", "id"], name="hold_payer"),
+            models.Index(fields=["session", "id"], name="hold_decided", condition=Q(policy_version__isnull=False)),
+            models.Index(
+                fields=["payer_id", "id"], name="hold_decided_payer", condition=Q(policy_version__isnull=False)
+            ),
             models.Index(
                 fields=["expires_at"], name="hold_timer", condition=Q(status="held", expires_at__isnull=False)
             ),

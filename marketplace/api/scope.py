@@ -73,7 +73,9 @@ def approvals(actor: Actor) -> "QuerySet[Approval]":
 
 def decisions(actor: Actor) -> "QuerySet[Decision]":
     """Return what was decided of the buyer's requests to spend."""
-    return _bought(Decision.objects.all(), actor, payer="payer_id", session="session_id")
+    # A payment without a version was no decision of its own: it came out of a hold or a ruling.
+    rows = Decision.objects.filter(policy_version__isnull=False)
+    return _bought(rows, actor, payer="payer_id", session="session_id")
 
 
 def payments(actor: Actor) -> "QuerySet[Payment]":

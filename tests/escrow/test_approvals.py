@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from escrow import approvals, holds, payments, pools, sessions
 from escrow.errors import ApprovalRequired, InsufficientFunds, InvalidInput, PolicyDenied, StateConflict
@@ -219,6 +219,28 @@ def test_a_dry_session_says_where_its_budget_went() -> None:
     with unmoved(), pytest.raises(InsufficientFunds) as caught:
         books.pay(spending, to, 100_001)
     assert caught.value.facts["checkpoint"] == {"budget": "1.00", "spent": "0.90", "remaining": "0.10"}
+
+
+def test_decisions_of_all_kinds_are_in_one_order() -> None:
+    spending, to = books.session(policy=Policy(max_per_tx=USDC)), books.party()
+    made = []
+    for _ in range(6):
+        made.append(books.hold(spending, to, 2).pk)
+        made.append(books.pay(spending, to, 1).pk)
+        with unmoved(), pytest.raises(PolicyDenied):
+            books.pay(spending, to, USDC + 1)
+        made.append(Denial.objects.latest("id").pk)
+    assert list(Decision.objects.order_by("id").values_list("pk", flat=True)) == made
+
+
+@pytest.mark.parametrize("whose", ["payer_id", "session_id"])
+def test_a_page_of_decisions_walks_along_indexes_and_sorts_nothing(whose: str) -> None:
+    rows = Decision.objects.filter(policy_version__isnull=False, **{whose: books.pool().payer_id})
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")  # the tables are empty
+    plan = rows.order_by("-id")[:21].explain()
+    assert plan.count("Index Scan Backward") == 3
+    assert "Merge Append" in plan
 
 
 # --- freeze ---------------------------------------------------------------------------------------------------------
