@@ -61,7 +61,7 @@ def test_a_promise_is_proved_when_every_case_of_its_tests_ran_and_passed(
 
 def test_a_promise_without_tests_is_not_proved() -> None:
     (outcome,) = verdict.of({"S9": ()}, {})
-    assert not outcome.is_proved
+    assert (outcome.is_proved, outcome.wrong) == (False, ("no test proves it",))
 
 
 @pytest.mark.parametrize(
