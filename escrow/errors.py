@@ -11,6 +11,7 @@
     |   |-- AlreadyRedeemed     already_redeemed
     |   |-- DuplicateInvoice    duplicate_invoice
     |   |-- NotRefundable       conflict
+    |   |-- PoolOpening         pool_opening
     |   `-- NotSettledYet       not_settled_yet
     |-- IdempotencyConflict     idempotency_conflict
     |-- NotFound                not_found
@@ -35,8 +36,8 @@ class EscrowError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.facts: dict[str, object] = dict(facts or {})
-        self.afterwards: Callable[[], None] | None = None
-        """What puts this refusal on record once the database transaction that it ended is rolled back."""
+        self.afterwards: Callable[[], object] | None = None
+        """What keeps this refusal, or what it began, once the database transaction that it ended is rolled back."""
 
 
 class InvalidInput(EscrowError):
@@ -131,6 +132,13 @@ class DuplicateInvoice(StateConflict):
     """An invoice number that this provider has used in this session already."""
 
     code = "duplicate_invoice"
+
+
+class PoolOpening(StateConflict):
+    """The first session of an account whose pool is being opened; the same call can pass in some seconds."""
+
+    code = "pool_opening"
+    retryable = True
 
 
 class NotRefundable(StateConflict):

@@ -15,7 +15,7 @@ from escrow.models import ChainAction, Pool
 
 MAX_TURNS: Final = 3
 """Chain transactions that may revert for one cause before it waits for a person: each costs gas."""
-GIVEN_UP: Final = (ChainAction.Kind.OPEN_POOL, ChainAction.Kind.DISPUTE)
+GIVEN_UP: Final = (ChainAction.Kind.MINT, ChainAction.Kind.OPEN_POOL, ChainAction.Kind.DISPUTE)
 """The kinds whose parking has been told as a failure, so that nobody waits for them any more."""
 
 

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
 
-from escrow import disputes, intents, lifecycle, pools, signing
+from escrow import disputes, grants, intents, lifecycle, pools, signing
 from escrow.chain.client import ChainClient, Fees, Receipt
 from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable
 from escrow.chain.outcomes import SendOutcome
@@ -81,7 +81,7 @@ class Relay:
             return True
         try:
             calldata = signing.calldata(action, Signatory(self.client, self.keyring), self.now)
-            gas = self.client.estimate_gas(signer.address, settings.ESCROW_ADDRESS, calldata)
+            gas = self.client.estimate_gas(signer.address, signing.target(action.kind), calldata)
         except ChainRefused as error:  # the node's own trouble says nothing about the call
             log.warning("The node refused to estimate chain action %s (%s): %s", action.pk, action.kind, error)
             wait = timedelta(seconds=settings.RELAY_RETRY_SECONDS)
@@ -114,7 +114,7 @@ class Relay:
             TransactionFields(
                 chain_id=settings.CHAIN_ID,
                 nonce=nonce,
-                to=settings.ESCROW_ADDRESS,
+                to=signing.target(action.kind),
                 data=calldata,
                 gas=gas,
                 max_fee_per_gas=fees.max_fee,
@@ -149,6 +149,8 @@ class Relay:
     def _give_up(self, action: ChainAction, reason: str) -> None:
         if action.kind == Kind.OPEN_POOL and action.pool is not None:
             pools.opening_failed(action.pool, reason=reason)
+        if action.kind == Kind.MINT and action.subject_id is not None:
+            grants.minting_failed(action.subject_id, reason=reason)
         if action.kind == Kind.DISPUTE and action.subject_id is not None:
             disputes.opening_failed(action.subject_id, reason=reason)
 

@@ -51,8 +51,13 @@ def sender_role(kind: str) -> Role:
     return Role.ARBITER if kind == Kind.RESOLVE else Role.RELAYER
 
 
+def target(kind: str) -> str:
+    """Return the contract that a kind of action calls: the test token to mint, the escrow for all else."""
+    return settings.USDC_ADDRESS if kind == Kind.MINT else settings.ESCROW_ADDRESS
+
+
 def calldata(action: ChainAction, by: Signatory, now: datetime) -> bytes:
-    """Return the bytes to send to the contract for an action. Raises ChainError when the chain cannot be asked."""
+    """Return the bytes to send to `target` for an action. Raises ChainError when the chain cannot be asked."""
     return _BUILDERS[Kind(action.kind)](action, by, now)
 
 
@@ -176,7 +181,13 @@ def _reclaim(action: ChainAction, by: Signatory, now: datetime) -> bytes:
     return contract.reclaim(key_of(_pool(action)))
 
 
+def _mint(action: ChainAction, by: Signatory, now: datetime) -> bytes:
+    payer = by.keyring.payer(str(_subject(action)))
+    return contract.mint_test_usdc(payer.address, int(action.params["amount_micros"]))
+
+
 _BUILDERS: Final[dict[Kind, Callable[[ChainAction, Signatory, datetime], bytes]]] = {
+    Kind.MINT: _mint,
     Kind.OPEN_POOL: _open_pool,
     Kind.TOP_UP: _top_up,
     Kind.ALLOW_PROVIDERS: _allow_providers,

@@ -211,6 +211,15 @@ CHAIN_ID = env_int("CHAIN_ID", 31337)
 USDC_ADDRESS = env("USDC_ADDRESS")
 ESCROW_ADDRESS = env("ESCROW_ADDRESS")
 ESCROW_START_BLOCK = env_int("ESCROW_START_BLOCK", 0)  # where the contract's logs begin
+TEST_CHAINS = (31337, 1337, 84532)  # anvil and hardhat, geth and ganache, Base Sepolia: no money there is real
+# The first session of an account without a pool opens one with test money. By itself only on this machine's chains, whose
+# USDC is our TestUSDC: anybody may mint that, and nobody Circle's.
+SANDBOX = env_bool("SANDBOX", default=CHAIN_ID in TEST_CHAINS[:2])
+if SANDBOX and CHAIN_ID not in TEST_CHAINS:
+    raise ImproperlyConfigured(
+        f"SANDBOX must be off on chain {CHAIN_ID}: it gives test money away, and needs a test chain."
+    )
+SANDBOX_GRANT_MICROS = env_int("SANDBOX_GRANT_MICROS", 10_000_000)  # 10 test USDC, once for each account
 SIGNER_KEYS_DIR = env("SIGNER_KEYS_DIR")  # only the worker needs the keys
 CONFIRMATIONS = env_int("CONFIRMATIONS", 1 if CHAIN_ID == 31337 else 10)  # blocks; a local chain never reorganises
 RELAY_BATCH = env_int("RELAY_BATCH", 20)  # chain actions claimed at once

@@ -3,6 +3,7 @@
 from escrow.models.chain import Attempt, Batch, BatchRecord, ChainAction, ChainCursor, ChainLog, SignerNonce
 from escrow.models.decisions import Approval, Decision, Denial, Kind
 from escrow.models.events import Event, EventMark
+from escrow.models.grants import Grant
 from escrow.models.ledger import Account, Reason, Transfer
 from escrow.models.pools import Party, Pool, PoolProvider, Session, SessionPolicy
 from escrow.models.refunds import Deduction, Refund
@@ -24,6 +25,7 @@ __all__ = [
     "Dispute",
     "Event",
     "EventMark",
+    "Grant",
     "Hold",
     "Invoice",
     "Kind",

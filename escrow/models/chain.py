@@ -64,6 +64,7 @@ class ChainAction(models.Model):
     """One thing that must happen on chain: the outbox of the relay. Recorded before anything is signed or sent."""
 
     class Kind(models.TextChoices):
+        MINT = "mint"
         OPEN_POOL = "open_pool"
         TOP_UP = "top_up"
         ALLOW_PROVIDERS = "allow_providers"

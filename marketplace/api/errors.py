@@ -90,7 +90,8 @@ def problem_of(exc: Exception) -> Problem:
         case EscrowError():
             facts = {name: exc.facts[name] for name in FACTS if name in exc.facts}
             code = exc.code if exc.code in KINDS else "conflict"
-            return Problem(code, exc.detail, facts=facts, retryable=exc.retryable)
+            waits = {"Retry-After": str(RETRY_AFTER_SECONDS)} if code == "pool_opening" else None
+            return Problem(code, exc.detail, facts=facts, headers=waits, retryable=exc.retryable)
         case OperationalError() | InterfaceError():
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
             return Problem("unavailable", "The database did not answer in time.", headers=headers, retryable=True)

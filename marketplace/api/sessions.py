@@ -6,7 +6,7 @@ from uuid import UUID
 
 from rest_framework.renderers import JSONRenderer
 
-from escrow import ledger, sessions
+from escrow import grants, ledger, sessions
 from escrow.models import Session
 from escrow.policy import Policy
 from marketplace import keys
@@ -26,10 +26,13 @@ class Sessions(Endpoint):
     def post(self, call: Call) -> shapes.Session:
         """Open a session and get the key that spends from it.
 
+        In the sandbox, an account without a pool is answered pool_opening: one is opened with a grant of test money.
         The key is shown in this answer, and in the answer to the same request with the same Idempotency-Key; nowhere
         else.
         """
         body = call.body
+        if body.pool_id is None:
+            grants.require_pool(payer_id=call.actor.payer_id, now=call.now)
         session, _ = keys.open_session(
             pool=scope.funding_pool(call.actor, body.pool_id),
             budget_micros=body.budget,
