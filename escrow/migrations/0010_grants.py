@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("escrow", "0008_holds"),
+        ("escrow", "0009_decisions_in_order"),
     ]
 
     operations = [
