@@ -185,8 +185,7 @@ def change_policy(*, session: Session, policy: Policy, now: datetime) -> Session
         parent = reread(session.parent_id)
         policy = narrowed(budgets.reshare(policy, session, parent, now), parent)
     _renew(session, policy)
-    _hold_to(session, policy)
-    budgets.require_shares(session, policy, now)
+    _hold_to(session, policy, now)
     return session
 
 
@@ -232,8 +231,11 @@ def _open(
     return session
 
 
-def _hold_to(parent: Session, limits: Policy | None) -> None:
-    """Hold the sessions inside one to its policy; what is inside of one that is allowed nothing is allowed nothing either."""
+def _hold_to(parent: Session, limits: Policy | None, now: datetime) -> None:
+    """Hold the sessions inside one to its policy; what is inside of one that is allowed nothing is allowed nothing either.
+
+    At every depth the shares of those inside must be within the limits over time. Raises InvalidPolicy when they are not.
+    """
     for child in parent.children.exclude(status=Status.CLOSED).select_related("pool", "account"):
         own = Policy.from_document(child.policy)
         held = None if limits is None else policy.tightened(own, limits)
@@ -243,7 +245,9 @@ def _hold_to(parent: Session, limits: Policy | None) -> None:
                 _tell(child, "session.paused", {"reason": _NOTHING_LEFT})
         elif held != own:
             _renew(child, held)
-        _hold_to(child, held)
+        _hold_to(child, held, now)
+    if limits is not None:
+        budgets.require_shares(parent, limits, now)
 
 
 def _held_to_parent(session: Session) -> bool:

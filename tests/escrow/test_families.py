@@ -563,3 +563,23 @@ def test_a_freeze_holds_a_session_that_was_opened_while_it_waited(where: str) ->
         seen.set()
         freezing.result()
         assert spending.result() == "frozen"
+
+
+@pytest.mark.parametrize("rule", ["max_per_hour", "max_per_day", "max_tx_per_minute"])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_limit_over_time_that_comes_later_is_shared_at_every_depth(rule: str, depth: int) -> None:
+    root = books.session(micros=25 * USDC)
+    over = root
+    for level in range(1, depth):
+        over = child(over, (25 - level) * USDC)
+    inside, to = [child(over, 5 * USDC) for _ in range(3)], books.party()
+    limit = 1 if rule == "max_tx_per_minute" else USDC
+    with unmoved(), pytest.raises(InvalidPolicy, match=rule):
+        sessions.change_policy(session=root, policy=Policy(**{rule: limit}), now=NOW)  # type: ignore[arg-type]
+    assert Session.objects.filter(policy__has_key=rule).count() == 0
+    for each in inside[1:]:
+        sessions.close(session=each, now=NOW)
+    sessions.change_policy(session=root, policy=Policy(**{rule: limit}), now=NOW)  # type: ignore[arg-type]
+    books.pay(inside[0], to, USDC)
+    with unmoved(), pytest.raises(PolicyDenied):
+        books.pay(inside[0], to, USDC)
