@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ import pytest
 from .runs import ROOT, leftovers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+AGENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "sdk" / "src")}
+"""All that an agent has: no database, no chain, no setting of the service."""
 
 
 @dataclass
@@ -53,6 +58,7 @@ def market() -> Iterator[Market]:
         process.communicate(timeout=60)
 
 
+@pytest.mark.promise("S28", "S31")
 def test_what_it_says_works_and_ctrl_c_leaves_nothing(market: Market) -> None:
     suggested = re.search(r"  curl (.|\n)*?}}'\n", market.text)
     assert suggested, market.text
@@ -61,6 +67,17 @@ def test_what_it_says_works_and_ctrl_c_leaves_nothing(market: Market) -> None:
     assert payment["status"] == "payable", payment
     assert payment["amount"] == "0.012"
     assert payment["remaining"] == "24.988"
+
+    steps = re.search(r"  import agentmarket\n(  .+\n){4}", market.text)
+    assert steps, market.text
+    program = textwrap.dedent(steps[0])
+    for _ in range(2):  # the second run is another session of the same pool, and has nothing of the grant left
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=AGENT, check=False)
+        if run.returncode:
+            break
+        assert run.stdout == "payable 9.988\n"
+    assert "InsufficientFunds" in run.stderr or "BudgetExhausted" in run.stderr, run.stderr
+    assert "0.00" in run.stderr
 
     market.process.send_signal(signal.SIGINT)
     assert market.process.wait(60) == 130

@@ -4,10 +4,13 @@ import secrets
 import sys
 from argparse import ArgumentParser
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
+from rich.markup import escape
 
+from escrow import money
 from marketplace.management.stack import sample
 from marketplace.management.stack.stack import Stack
 from marketplace.management.stack.supervisor import StackError
@@ -26,14 +29,26 @@ NEXT = """
 [bold]Keys[/] (test money; gone when this ends)
   payer      {payer_key}
   session    {session_key}   budget {budget} USDC, at most {max_per_tx} a payment, only *.acme.dev
+  newcomer   {newcomer_key}   a payer with nothing: its first session opens a pool with {grant} test USDC
 
-[bold]Try[/] in another terminal
+[bold]Your first payment[/], in five lines of Python (pip install ./sdk)
+{first_steps}
+[bold]Or try[/] in another terminal
   curl -s {web}/v1/payments \\
     -H 'Authorization: Bearer {session_key}' \\
     -H 'Idempotency-Key: try-1' -H 'Content-Type: application/json' \\
     -d '{{"to": "agent://lint.acme.dev", "amount": "0.012", "metadata": {{"why": "to see it work"}}}}'
 
 Ctrl-C ends it all and leaves nothing behind.
+"""
+
+
+FIRST_STEPS = """
+  import agentmarket
+  client = agentmarket.SyncClient(base_url="{web}", api_key="{newcomer_key}")
+  session = client.payment.create_session(budget="10.00", policy={{"max_per_tx": "0.50", "allowed_recipients": ["*.acme.dev"]}})
+  paid = session.client().payment.send(to="agent://lint.acme.dev", amount="0.012", metadata={{"file": "a.py"}})
+  print(paid.status, paid.remaining)
 """
 
 
@@ -71,8 +86,13 @@ class Command(BaseCommand):
         console.print(f"         a pool of {DEPOSIT} test USDC is open on chain\n")
         password = secrets.token_urlsafe(12)
         get_user_model().objects.create_superuser("admin", password=password)
+        newcomer_key = sample.newcomer_key()
         text = NEXT.format(
             web=stack.urls.web,
+            newcomer_key=newcomer_key,
+            grant=money.render(settings.SANDBOX_GRANT_MICROS),
+            # As it is: its brackets are Python's, and not the console's markup.
+            first_steps=escape(FIRST_STEPS.format(web=stack.urls.web, newcomer_key=newcomer_key)),
             docs=stack.urls.docs,
             admin=stack.urls.admin,
             rpc=stack.urls.rpc,

@@ -74,6 +74,11 @@ def open_buyer(*, name: str, deposit: str, budget: str, policy: dict[str, Any], 
     return Buyer(payer, pool, session, payer_key, session_key)
 
 
+def newcomer_key() -> str:
+    """Register a payer that has nothing yet and return its key: its first session opens a pool with the sandbox's grant."""
+    return keys.issue(scope=Scope.PAYER, payer=agents.register_payer(name="Newcomer"), now=timezone.now())[1]
+
+
 def mint(address: str, amount_micros: int) -> None:
     """Mint test USDC with a key of no role: the relayer's nonces are the relay's alone."""
     client, somebody = ChainClient(settings.RPC_URL), LocalSigner(secrets.token_bytes(32))
