@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
@@ -74,6 +75,20 @@ def test_a_refund_to_a_closed_child_goes_to_the_nearest_session_above_it_that_is
     before = balance(ledger.free(pool))
     refunds.pay(payment=paid[2], reason="x", now=NOW)
     assert balance(ledger.free(pool)) == before + USDC == 100 * USDC
+
+
+def test_reading_a_session_asks_no_more_the_more_there_are_inside_it(django_assert_max_num_queries: Any) -> None:
+    parent, to = books.session(micros=25 * USDC), books.party()
+    for number in range(6):
+        inside = child(parent, 2 * USDC)
+        low = child(inside, USDC)
+        books.pay(low, to, 1_000)
+        books.hold(inside, to, 20_000)
+        if number % 2:
+            sessions.close(session=inside, now=NOW)
+    with django_assert_max_num_queries(10):
+        read = budgets.of(parent)
+    assert read == SessionBalances(25 * USDC, 0, 0, 25 * USDC - 6 * USDC - 3 * 21_000, delegated=6 * USDC + 3 * 21_000)
 
 
 def test_closing_a_parent_closes_all_inside_it_first() -> None:
