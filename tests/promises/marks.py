@@ -9,8 +9,6 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 NUMBERS: Final = tuple(f"S{number}" for number in range(1, 34))
 """Every promise; `@pytest.mark.promise("S4", …)` on a test says that it fails when one of these is broken."""
-OPEN: Final = frozenset()
-"""Promises that are not kept yet: no test can prove them, and a run says that they are broken."""
 
 
 @cache
