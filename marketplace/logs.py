@@ -1,4 +1,5 @@
-"""How a line of the log looks: one JSON object in production, plain text elsewhere; never a whole API key.
+"""How a line of the log looks: one JSON object in production, plain text elsewhere; never a whole API key, nor
+where a person answers an approval.
 
 What is worth a line is decided where it happens.
 """
@@ -10,12 +11,14 @@ from datetime import UTC, datetime
 from typing import Final
 
 _API_KEY: Final = re.compile(r"\b(am_(?:test|live)_[a-z2-7]{12}_)[a-z2-7]+")
+_APPROVAL: Final = re.compile(r"(/approvals/[0-9a-f-]{36}/)\w+")
+"""The page of `marketplace.consent`: Django writes the path of what it refuses."""
 _LINE_BREAKS: Final = str.maketrans({"\n": "\\n", "\r": "\\r"})
 
 
 def redact(text: str) -> str:
-    """Cut the secret out of every API key, and leave the part that names it."""
-    return _API_KEY.sub(r"\1***", text)
+    """Cut the secret out of every API key and every address of an approval's page, and leave the part that names it."""
+    return _APPROVAL.sub(r"\1***", _API_KEY.sub(r"\1***", text))
 
 
 def request_id(record: logging.LogRecord) -> str | None:

@@ -28,17 +28,9 @@ class Migration(migrations.Migration):
     dependencies = [("escrow", "0008_holds")]
 
     operations = [
+        migrations.AddIndex(model_name="hold", index=models.Index(fields=["session", "id"], name="hold_decided")),
         migrations.AddIndex(
-            model_name="hold",
-            index=models.Index(
-                fields=["session", "id"], name="hold_decided", condition=models.Q(policy_version__isnull=False)
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="hold",
-            index=models.Index(
-                fields=["payer_id", "id"], name="hold_decided_payer", condition=models.Q(policy_version__isnull=False)
-            ),
+            model_name="hold", index=models.Index(fields=["payer_id", "id"], name="hold_decided_payer")
         ),
         migrations.RunSQL(VIEW),
     ]

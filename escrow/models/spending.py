@@ -52,8 +52,7 @@ class Payment(models.Model):
     """What of it has gone back to its payer's side, before or after it landed."""
     deducted_micros = models.BigIntegerField(default=0, db_default=0)
     """What of the debt was given back before it went into a batch, as its own refund or in place of another payment's.
-
-    A trigger keeps it as it is from then on, because the batch was signed for the rest.
+    From then on a trigger keeps it as it is, because the batch was signed for the rest.
     """
     metadata = models.JSONField(default=dict)
     idempotency_key = models.CharField(max_length=255)
@@ -127,8 +126,7 @@ class Payment(models.Model):
 class Hold(models.Model):
     """Money of a session set aside for one party, in an account of its own.
 
-    One that has an ``expires_at`` is its buyer's to capture. One that has none belongs to a task or an invoice, whose end
-    is its end.
+    One with an ``expires_at`` is its buyer's to capture. One without belongs to a task or an invoice, and ends with that.
     """
 
     class Status(models.TextChoices):
@@ -164,10 +162,8 @@ class Hold(models.Model):
             models.Index(fields=["session", "created_at", "id"], name="hold_session"),
             models.Index(fields=["party", "created_at", "id"], name="hold_party"),
             models.Index(fields=["payer_id", "created_at", "id"], name="hold_payer"),
-            models.Index(fields=["session", "id"], name="hold_decided", condition=Q(policy_version__isnull=False)),
-            models.Index(
-                fields=["payer_id", "id"], name="hold_decided_payer", condition=Q(policy_version__isnull=False)
-            ),
+            models.Index(fields=["session", "id"], name="hold_decided"),
+            models.Index(fields=["payer_id", "id"], name="hold_decided_payer"),
             models.Index(
                 fields=["expires_at"], name="hold_timer", condition=Q(status="held", expires_at__isnull=False)
             ),

@@ -1,5 +1,6 @@
 """/v1/approvals, the page where a person answers, /v1/decisions, and a freeze: through HTTP, on the real database."""
 
+import logging
 import re
 from datetime import timedelta
 
@@ -10,6 +11,7 @@ from django.utils import timezone
 from escrow.models import Approval, Denial
 from escrow.policy import Policy
 from marketplace import consent, keys
+from marketplace.logs import Json, Text
 from marketplace.models import Scope
 from tests.marketplace.client import Answer, Caller
 from tests.marketplace.conftest import Buyer, World, buyer, seller
@@ -137,6 +139,18 @@ def test_only_the_token_opens_the_page(careful: Buyer, client: Client) -> None:
         assert client.get(wrong).status_code == 404
         assert client.post(wrong, {"answer": "approve"}).status_code == 404
     assert set(Approval.objects.values_list("status", flat=True)) == {"waiting"}
+
+
+@pytest.mark.parametrize("form", [Json, Text])
+def test_no_log_has_the_address_at_which_a_person_answers(
+    careful: Buyer, client: Client, caplog: pytest.LogCaptureFixture, form: type[logging.Formatter]
+) -> None:
+    asked, path = page_of(careful)
+    assert client.post(path, {"answer": "refuse"}).status_code == 400
+    assert Client(enforce_csrf_checks=True).post(path, {"answer": "approve"}).status_code == 403
+    written = [form().format(record) for record in caplog.records]
+    assert sum(f"/approvals/{asked.pk}/***" in line for line in written) >= 2
+    assert not any(consent.token_of(asked) in line for line in written)
 
 
 def test_an_approval_whose_time_is_over_says_so(careful: Buyer, client: Client) -> None:
