@@ -243,7 +243,7 @@ REFUND_MAX_DEBTS = env_int("REFUND_MAX_DEBTS", 10_000)  # debts that pay for one
 APPROVAL_WINDOW = env_int(
     "APPROVAL_WINDOW", 24 * 3600
 )  # seconds a person has to allow a large payment; silence is a no
-BACKTEST_MAX_DECISIONS = env_int("BACKTEST_MAX_DECISIONS", 50_000)  # read for one answer: some seconds of a thread
+BACKTEST_MAX_DECISIONS = env_int("BACKTEST_MAX_DECISIONS", 50_000)  # read for one answer: 1.2 s of a thread
 FEE_BPS = env_int("FEE_BPS", 100)  # 1 %, floored; the remainder stays with the payer
 DISPUTE_WINDOW = env_int("DISPUTE_WINDOW", 3_600)  # seconds a settled credit can still be disputed on chain
 FEE_PAYOUT_MIN_MICROS = env_int("FEE_PAYOUT_MIN_MICROS", 10_000_000)  # $10: below it fees wait in the contract
@@ -293,6 +293,7 @@ RATE_LIMIT_UNAUTHENTICATED = env(
 RATE_LIMIT_STORAGE = env(
     "RATE_LIMIT_STORAGE"
 )  # redis://host/1: RATE_LIMIT_CALLS over all processes; payments never ask it
+BACKTEST_AT_ONCE = max(1, WEB_THREADS // 2)  # each works for up to a second or two: the others stay for everybody else
 CSV_AT_ONCE = max(1, WEB_THREADS // 2)  # whoever reads one slowly holds a thread: the others stay for everybody else
 API_PAGE_DEFAULT = 50
 API_PAGE_MAX = 200  # keeps a page under a megabyte

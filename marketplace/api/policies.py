@@ -1,14 +1,20 @@
 """/v1/policy. Lives here: HTTP only; `escrow.rehearsal` and `escrow.history` answer. Nothing here changes anything."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from threading import BoundedSemaphore
 from typing import Final
+
+from django.conf import settings
 
 from escrow import history, rehearsal
 from marketplace import agents
 from marketplace.api import auth, policy_shapes, scope, show_policies
 from marketplace.api.endpoint import Call, Endpoint, serves
-from marketplace.api.errors import invalid
+from marketplace.api.errors import Problem, invalid
 
+_room = BoundedSemaphore(settings.BACKTEST_AT_ONCE)
 FAR: Final = timedelta(days=3653)
 """How far from now a time may be asked about: further than any policy is made for."""
 
@@ -53,7 +59,20 @@ class Backtest(Endpoint):
         body = call.body
         one = body.session_id is not None or call.actor.key.session_id is not None
         session = scope.asked_session(call.actor, body.session_id) if one else None
-        report = history.replay(
-            payer_id=call.actor.payer_id, session=session, proposed=body.policy, days=body.days, now=call.now
-        )
+        with _thread():
+            report = history.replay(
+                payer_id=call.actor.payer_id, session=session, proposed=body.policy, days=body.days, now=call.now
+            )
         return show_policies.backtest(report, days=body.days)
+
+
+@contextmanager
+def _thread() -> Iterator[None]:
+    """Take one of the threads that may work on the past. Raises Problem when all of them do."""
+    if not _room.acquire(blocking=False):
+        detail = f"{settings.BACKTEST_AT_ONCE} backtests are being made; this one was not begun."
+        raise Problem("unavailable", detail, headers={"Retry-After": "2"}, retryable=True, untouched=True)
+    try:
+        yield
+    finally:
+        _room.release()

@@ -1,5 +1,6 @@
 """Asking a policy without spending: one payment that nobody makes, and the past under another policy."""
 
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from escrow import history, pools, sessions
 from escrow.models import Denial, Payment
 from escrow.policy import Policy
 from marketplace import keys
+from marketplace.api import policies
 from marketplace.models import Scope
 from tests.marketplace.client import Caller
 from tests.marketplace.conftest import World, buyer
@@ -300,6 +302,20 @@ def test_days_that_would_pass_are_named_and_pass(world: World, settings) -> None
     days = int(refusal["errors"][0]["would_pass"])
     assert days == 18
     assert backtest(world.a.by_session, {}, days=days)["decisions"] == 2
+
+
+def test_a_few_are_made_at_once_and_the_others_told_to_come_again(spent: World, settings) -> None:
+    with ExitStack() as busy:
+        for _ in range(settings.BACKTEST_AT_ONCE):
+            busy.enter_context(policies._thread())
+        answer = spent.a.by_session.post(BACKTEST, {"policy": {}}, idempotency_key=None)
+        assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "unavailable", "2")
+        assert check(spent.a.by_session)["allowed"] is True
+        assert spent.a.by_session.post("/v1/payments", PAY).status == 201
+    assert backtest(spent.a.by_session, {})["decisions"] == 6
+    settings.BACKTEST_MAX_DECISIONS = 1
+    for _ in range(settings.BACKTEST_AT_ONCE + 1):
+        assert spent.a.by_session.post(BACKTEST, {"policy": {}}).status == 400  # a refusal gives its place back
 
 
 def test_a_history_is_read_in_the_order_of_an_index_and_not_sorted(world: World) -> None:
