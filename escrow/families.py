@@ -5,6 +5,7 @@ not closed, else to the pool.
 """
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Final
 
 from escrow import ledger
@@ -17,6 +18,9 @@ MAX_DEPTH: Final = 5
 MAX_OPEN: Final = 500
 """Sessions inside one of a pool, however deep, that are open or paused. A session's own key opens them, each with as little as
 a micro-USDC, and whoever pauses or closes the one above has to lock them all: some 3 ms each."""
+
+MAX_CLOSED_A_DAY: Final = 5_000
+"""Sessions right inside one: their shares of its limits count for a span after their end, so each payment of it reads them."""
 
 
 def above(session: Session) -> list[Session]:
@@ -71,7 +75,7 @@ def return_account(session: Session) -> Account:
     return ledger.free(session.pool)
 
 
-def require_room(parent: Session) -> None:
+def require_room(parent: Session, now: datetime) -> None:
     """Return when a session may have another below it. Raises InvalidInput or StateConflict."""
     path = above(parent)
     if len(path) + 1 >= MAX_DEPTH:
@@ -79,6 +83,9 @@ def require_room(parent: Session) -> None:
     top = path[-1] if path else parent
     if len(below(top)) >= MAX_OPEN:
         detail = f"There are {MAX_OPEN} sessions inside session {top.pk}, and no more may be open: close one first."
+        raise StateConflict("session", "full", detail)
+    if parent.children.filter(closed_at__gt=now - timedelta(days=1)).count() >= MAX_CLOSED_A_DAY:
+        detail = f"{MAX_CLOSED_A_DAY} sessions inside it were closed within a day; open another one later."
         raise StateConflict("session", "full", detail)
 
 

@@ -78,7 +78,7 @@ def open_child(
     source = ledger.lock([parent.account]).popitem()[1]
     parent = reread(parent.pk)
     require_spending(parent, now)
-    families.require_room(parent)
+    families.require_room(parent, now)
     narrowed(policy, parent)
     ledger.require(source, budget_micros, "The session")
     effective = narrowed(budgets.share(policy, parent, budget_micros=budget_micros, now=now), parent)

@@ -139,7 +139,17 @@ class Migration(migrations.Migration):
             model_name="session",
             name="parent",
             field=models.ForeignKey(
-                null=True, on_delete=django.db.models.deletion.PROTECT, related_name="children", to="escrow.session"
+                db_index=False,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="children",
+                to="escrow.session",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="session",
+            index=models.Index(
+                condition=models.Q(("parent__isnull", False)), fields=["parent", "closed_at"], name="session_inside"
             ),
         ),
         migrations.AddField(

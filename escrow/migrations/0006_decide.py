@@ -68,7 +68,8 @@ BEGIN
     INTO lent FROM (
         SELECT child.*, coalesce(child.closed_at, 'infinity') AS ended
         FROM escrow_session AS parent JOIN escrow_session AS child ON child.parent_id = parent.id
-        WHERE parent.account_id = spender
+        -- Of those that have ended only the last day's: no span is longer, and there can be any number of them.
+        WHERE parent.account_id = spender AND (child.closed_at IS NULL OR child.closed_at > moment - interval '1 day')
     ) AS child;
     -- What had been sent before the first transfer of a window is one look into an index away from what was sent in it.
     count.hour := lent.hour - handed_on.hour + account.sent_micros - coalesce((

@@ -125,7 +125,7 @@ class Session(models.Model):
 
     id = models.UUIDField(primary_key=True, editable=False, db_default=UuidV7())
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="sessions")
-    parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="children")
+    parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="children", db_index=False)
     """The session that gave it its budget, and that what it has left goes back to; without one, the pool."""
     account = models.OneToOneField(Account, on_delete=models.PROTECT, related_name="session")
     name = models.CharField(max_length=200, blank=True)
@@ -150,6 +150,9 @@ class Session(models.Model):
     closed_at = models.DateTimeField(null=True)
 
     class Meta:
+        indexes = (
+            models.Index(fields=["parent", "closed_at"], name="session_inside", condition=Q(parent__isnull=False)),
+        )
         constraints = (models.CheckConstraint(name="session_not_its_own_parent", condition=~Q(parent=F("pk"))),)
 
     def __str__(self) -> str:

@@ -258,6 +258,20 @@ def test_no_more_sessions_are_open_inside_one_than_a_halt_can_lock(monkeypatch: 
     child(inside, 1)
 
 
+def test_no_more_sessions_are_opened_and_closed_in_a_day_than_a_payment_can_look_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(families, "MAX_CLOSED_A_DAY", 2)
+    parent = books.session()
+    for _ in range(2):
+        sessions.close(session=child(parent, USDC), now=NOW)
+    with unmoved(), pytest.raises(StateConflict) as caught:
+        child(parent, 1)
+    assert caught.value.facts == {"subject": "session", "state": "full"}
+    day = timedelta(days=1)
+    sessions.open_child(parent=parent, budget_micros=1, policy=Policy(), now=NOW + day)
+
+
 # --- pause, resume, a new policy ------------------------------------------------------------------------------------
 
 
