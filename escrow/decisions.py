@@ -12,9 +12,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
-from escrow import approvals
+from escrow import approvals, clock
 from escrow.errors import ApprovalRequired, EscrowError
 from escrow.models import Approval, Denial
 
@@ -55,7 +54,7 @@ class Refused:
             self._ask()
 
     def _ask(self) -> None:
-        now = timezone.now()
+        now = clock.now()
         asked = Approval(
             id=UUID(str(self.refusal.facts["approval_id"])),
             session_id=self.session_id,

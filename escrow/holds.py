@@ -9,9 +9,8 @@ from typing import Final
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
 
-from escrow import authorisation, events, families, ledger, lifecycle, money, payments, sessions, verdicts
+from escrow import authorisation, clock, events, families, ledger, lifecycle, money, payments, sessions, verdicts
 from escrow.errors import InvalidInput, StateConflict
 from escrow.ledger import Move
 from escrow.models import Account, Hold, Party, Payment, Pool, Reason, Session
@@ -47,7 +46,7 @@ def place(
     session = sessions.reread(session.pk)
     ledger.payable(session.pool, party)  # opened now, so that it is older than the hold: the order of locks
     held = ledger.open_account(Account.Kind.HOLD, pool=session.pool, subject=hold_id)
-    expires_at = expires_in and sessions.timer(session.pool, expires_in, now or timezone.now())
+    expires_at = expires_in and sessions.timer(session.pool, expires_in, now or clock.now())
     hold = Hold.objects.create(
         id=hold_id,
         session=session,

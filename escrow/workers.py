@@ -8,10 +8,10 @@ from functools import cache
 
 from celery import shared_task
 from django.conf import settings
-from django.utils import timezone
 
 from escrow import (
     approvals,
+    clock,
     events,
     holds,
     indexer,
@@ -46,44 +46,44 @@ def keyring() -> Keyring:
 @shared_task(name="escrow.relay_sweep")
 def relay_sweep() -> None:
     """Sign, send and confirm what is due on chain."""
-    Relay(chain_client(), keyring(), timezone.now()).run()
+    Relay(chain_client(), keyring(), clock.now()).run()
 
 
 @shared_task(name="escrow.index_sweep")
 def index_sweep() -> None:
     """Read what the contract has told since the last time."""
-    indexer.index(client=chain_client(), now=timezone.now())
+    indexer.index(client=chain_client(), now=clock.now())
 
 
 @shared_task(name="escrow.settle_sweep")
 def settle_sweep() -> None:
     """Sign batches of due debts, and give back those that can no longer land."""
     settlement.void_expired(landed=settlement.landed_on(chain_client()), limit=settings.SWEEP_LIMIT)
-    settlement.settle_due(authorizer=keyring().signer(Role.AUTHORIZER), now=timezone.now())
+    settlement.settle_due(authorizer=keyring().signer(Role.AUTHORIZER), now=clock.now())
 
 
 @shared_task(name="escrow.payout_sweep")
 def payout_sweep() -> None:
     """Plan withdrawals of matured credits and of the fees."""
-    payouts.pay_due(now=timezone.now(), limit=settings.SWEEP_LIMIT)
-    payouts.pay_fees(now=timezone.now())
+    payouts.pay_due(now=clock.now(), limit=settings.SWEEP_LIMIT)
+    payouts.pay_fees(now=clock.now())
 
 
 @shared_task(name="escrow.close_sweep")
 def close_sweep() -> None:
     """Take pools on their way out one step further."""
-    pools.close_due(now=timezone.now(), limit=settings.SWEEP_LIMIT)
+    pools.close_due(now=clock.now(), limit=settings.SWEEP_LIMIT)
 
 
 @shared_task(name="escrow.timer_sweep")
 def timer_sweep() -> None:
     """Let silence decide where its time has come."""
-    holds.release_expired(now=timezone.now(), limit=settings.SWEEP_LIMIT)
-    sessions.close_expired(now=timezone.now(), limit=settings.SWEEP_LIMIT)
-    approvals.expire_due(now=timezone.now(), limit=settings.SWEEP_LIMIT)
-    invoices.approve_by_silence(now=timezone.now(), limit=settings.SWEEP_LIMIT)
-    refunds.lapse_by_silence(now=timezone.now(), limit=settings.SWEEP_LIMIT)
-    silence.rule_by_silence(now=timezone.now(), limit=settings.SWEEP_LIMIT)
+    holds.release_expired(now=clock.now(), limit=settings.SWEEP_LIMIT)
+    sessions.close_expired(now=clock.now(), limit=settings.SWEEP_LIMIT)
+    approvals.expire_due(now=clock.now(), limit=settings.SWEEP_LIMIT)
+    invoices.approve_by_silence(now=clock.now(), limit=settings.SWEEP_LIMIT)
+    refunds.lapse_by_silence(now=clock.now(), limit=settings.SWEEP_LIMIT)
+    silence.rule_by_silence(now=clock.now(), limit=settings.SWEEP_LIMIT)
 
 
 @shared_task(name="escrow.publish_sweep")
@@ -95,7 +95,7 @@ def publish_sweep() -> None:
 @shared_task(name="escrow.reconcile")
 def reconcile_sweep() -> None:
     """Compare the books with the chain, and raise an alarm when they differ."""
-    report = reconcile.reconcile(client=chain_client(), now=timezone.now())
+    report = reconcile.reconcile(client=chain_client(), now=clock.now())
     for difference in report.differences:
         log.critical("Books and chain differ: %s", difference)
     for alarm in report.alarms:

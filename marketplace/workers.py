@@ -4,8 +4,8 @@ from functools import cache
 
 from celery import shared_task
 from django.conf import settings
-from django.utils import timezone
 
+from escrow import clock
 from marketplace import deliveries, tasks
 from marketplace.courier import Courier, Threads
 
@@ -13,7 +13,7 @@ from marketplace.courier import Courier, Threads
 @shared_task(name="marketplace.task_sweep")
 def task_sweep() -> int:
     """End tasks whose time is up. May run twice at once: each task is claimed by its row."""
-    return tasks.expire_due(now=timezone.now())
+    return tasks.expire_due(now=clock.now())
 
 
 @cache
@@ -27,10 +27,10 @@ def courier() -> Courier:
 @shared_task(name="marketplace.webhook_sweep")
 def webhook_sweep() -> int:
     """Hand out what is due to webhooks. Does not wait for them."""
-    return len(courier().run(now=timezone.now()))
+    return len(courier().run(now=clock.now()))
 
 
 @shared_task(name="marketplace.webhook_forget")
 def webhook_forget() -> int:
     """Delete old deliveries."""
-    return deliveries.forget(now=timezone.now(), limit=settings.WEBHOOK_MAX_PENDING)
+    return deliveries.forget(now=clock.now(), limit=settings.WEBHOOK_MAX_PENDING)

@@ -18,7 +18,7 @@ from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from escrow import decisions
+from escrow import clock, decisions
 from escrow.errors import EscrowError
 from marketplace import keys, webhooks
 from marketplace.api import auth, idempotency, parsing, rates, ways_on
@@ -79,7 +79,7 @@ class Call:
     caller: Actor | None
     body: Any
     query: Any
-    now: datetime
+    now: datetime  # where something may change, the database's: whatever this server's clock says
     about: About
     idempotency_key: str = ""
     request_hash: bytes = b""
@@ -177,7 +177,7 @@ def _run(rule: Rule, handler: Handler, view: Endpoint, request: Request, path: M
         caller=actor,
         body=body,
         query=query,
-        now=now,
+        now=now if rule.keeps_key or request.method in SAFE_METHODS else clock.now(),
         about=about,
         idempotency_key=key,
         request_hash=request_hash,

@@ -7,11 +7,10 @@ from uuid import UUID
 from django import forms
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
-from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
-from escrow import approvals, budgets, money
+from escrow import approvals, budgets, clock, money
 from escrow.errors import EscrowError
 from escrow.models import Approval
 from marketplace import consent
@@ -43,7 +42,7 @@ def answer(request: HttpRequest, approval_id: UUID, token: str) -> HttpResponse:
 
 
 def _answered(approval: Approval, form: AnswerForm) -> bool:
-    now = timezone.now()
+    now = clock.now()
     try:
         if form.cleaned_data["answer"] == "approve":
             approvals.approve(approval=approval, by=BY, now=now)
@@ -57,7 +56,7 @@ def _answered(approval: Approval, form: AnswerForm) -> bool:
 
 def _context(approval: Approval, form: AnswerForm) -> dict[str, object]:
     left = budgets.of(approval.session)
-    is_over = approval.status == Approval.Status.WAITING and timezone.now() >= approval.expires_at
+    is_over = approval.status == Approval.Status.WAITING and clock.now() >= approval.expires_at
     return {
         "approval": approval,
         "status": "expired" if is_over else approval.status,

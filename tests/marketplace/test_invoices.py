@@ -130,3 +130,23 @@ def test_invoices_are_listed_for_both_sides(world: World, opened) -> None:
         assert [row["id"] for row in caller.get("/v1/invoices?status=submitted").json["items"]] == [invoice["id"]]
     for caller in (world.b.by_payer, world.a.by_session, world.two.by_provider):
         assert caller.get("/v1/invoices").json["items"] == []
+
+
+def test_the_same_task_and_number_under_another_key_is_claimed_once(world: World, unmoved) -> None:
+    asked = {"title": "t", "capability": "review", "budget": "1.00", "agent": "agent://lint.acme.dev"}
+    task = world.a.by_session.post("/v1/tasks", asked).json
+    terms = {"amount": "1.00", "number": "INV-7"}
+    assert world.one.by_provider.post(f"/v1/tasks/{task['id']}/submit", {"deliverable": {}, "invoice": terms}).status == 200
+    again = {**terms, "session_id": task["session_id"], "agent": "agent://lint.acme.dev", "task_id": task["id"]}
+    with unmoved():
+        for path, body in (
+            (f"/v1/tasks/{task['id']}/submit", {"deliverable": {}, "invoice": terms}),
+            ("/v1/invoices", again),
+            ("/v1/invoices", {**again, "number": "INV-8"}),
+        ):
+            answer = world.one.by_provider.post(path, body)
+            assert (answer.status, answer.json["code"]) == (409, "conflict")
+    other = world.a.by_session.post("/v1/tasks", asked).json
+    with unmoved():
+        answer = world.one.by_provider.post(f"/v1/tasks/{other['id']}/submit", {"deliverable": {}, "invoice": terms})
+    assert (answer.status, answer.json["code"]) == (409, "duplicate_invoice")

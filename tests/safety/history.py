@@ -17,6 +17,11 @@ from marketplace.models import Agent
 DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 SPENT = ("payment", "hold")
 GIVEN = ("session_open", "session_top_up")
+SPANS = {
+    "max_per_hour": timedelta(hours=1),
+    "max_per_day": timedelta(days=1),
+    "max_tx_per_minute": timedelta(minutes=1),
+}
 BACK = ("session_close", "release", "refund", "ruling")
 
 
@@ -62,6 +67,10 @@ class History:
     """How many of them were payments or holds."""
     _out: dict[int, list[Step]] = field(default_factory=lambda: defaultdict(list))
     _in: dict[int, list[Step]] = field(default_factory=lambda: defaultdict(list))
+    _spent_in: dict[str, list[Step]] = field(default_factory=lambda: defaultdict(list))
+    """What a session and those inside it have paid and set aside."""
+    _said: dict[str, list[tuple[datetime | None, dict[str, Any]]]] = field(default_factory=lambda: defaultdict(list))
+    """The policies of a session, and until when each was in force."""
     _accounts: dict[int, Account] = field(default_factory=dict)
     _parents: dict[str, str | None] = field(default_factory=dict)
     _held_for: dict[str, Any] = field(default_factory=dict)
@@ -81,6 +90,7 @@ class History:
 
     def judge(self, policies: Mapping[str, Mapping[str, Any]]) -> list[Step]:
         """Judge what has happened since the last time under the policies that were in force; raise Violation."""
+        self._note(policies)
         new = self.read()
         for step in new:
             self._judge(step, policies)
@@ -91,6 +101,9 @@ class History:
         self.steps.append(step)
         self._out[step.sender].append(step)
         self._in[step.receiver].append(step)
+        if step.reason in SPENT:
+            for session in self.family(_id(self.account(step.sender))):
+                self._spent_in[session].append(step)
 
     def check_unchanged(self) -> None:
         """Raise Violation when what was read is not what the books hold now."""
@@ -137,7 +150,7 @@ class History:
     def _judge_gift(self, step: Step, sender: Account, receiver: Account, policies: Mapping[str, Any]) -> None:
         if sender.kind != "session" or list(self.family(_id(receiver)))[1:2] != [_id(sender)]:
             raise Violation(f"money was given to a session that is not inside its giver: {step}")
-        self._judge_sums(step, policies[_id(sender)])
+        self._judge_total(step, policies[_id(sender)])
 
     def _judge_spending(self, step: Step, sender: Account, receiver: Account, policies: Mapping[str, Any]) -> None:
         self.judged += 1
@@ -147,11 +160,10 @@ class History:
         if party != self.party_of(to):
             raise Violation(f"{to} was meant, and another party was paid: {step}")
         own = policies[_id(sender)]
-        self._judge_sums(step, own)
-        limit = own.get("max_tx_per_minute")
-        since = step.lived - timedelta(minutes=1)
-        if limit is not None and 1 + sum(1 for one in self._spent_by(step.sender) if one.lived > since) > limit:
-            raise Violation(f"max_tx_per_minute {limit}: {step}")
+        self._judge_total(step, own)
+        self._judge_spans(step, self._spent_by(step.sender), {rule: own.get(rule) for rule in SPANS})
+        for session in self.family(_id(sender)):
+            self._judge_spans(step, self._spent_in[session], self._most_of(session, step))
         for session in self.family(_id(sender)):
             self._judge_alone(step, policies[session], to, capability)
             limit = micros(policies[session].get("new_recipient_max"))
@@ -161,22 +173,46 @@ class History:
         if any(limit is not None and step.micros > limit for limit in above):
             self._use_approval(step, _id(sender), to)
 
-    def _judge_sums(self, step: Step, policy: Mapping[str, Any]) -> None:
+    def _judge_total(self, step: Step, policy: Mapping[str, Any]) -> None:
         """Everything that leaves a session counts: what is paid, set aside and given to those inside it."""
-        out, taken = self._out[step.sender], self._in[step.sender]
+        taken = self._in[step.sender]
         back = sum(one.micros for one in taken if one.reason in BACK)
-        spent = {
-            "max_total": sum(one.micros for one in out) - back,
-            "max_per_hour": sum(one.micros for one in out if one.lived > step.lived - timedelta(hours=1)),
-            "max_per_day": sum(one.micros for one in out if one.lived > step.lived - timedelta(days=1)),
-        }
-        for rule, before in spent.items():
-            limit = micros(policy.get(rule))
-            if limit is not None and before + step.micros > limit:
-                raise Violation(f"{rule} {limit}: {before} and then {step}")
+        spent = sum(one.micros for one in self._out[step.sender]) - back
+        limit = micros(policy.get("max_total"))
+        if limit is not None and spent + step.micros > limit:
+            raise Violation(f"max_total {limit}: {spent} and then {step}")
         given = sum(one.micros for one in taken if one.reason in GIVEN)
-        if spent["max_total"] + step.micros > given:
-            raise Violation(f"{given} was given, {spent['max_total']} is gone, and then {step}")
+        if spent + step.micros > given:
+            raise Violation(f"{given} was given, {spent} is gone, and then {step}")
+
+    def _judge_spans(self, step: Step, before: list[Step], limits: Mapping[str, Any]) -> None:
+        """What is paid and set aside in a span that ends with this step: of one session, or of one and those inside it."""
+        for rule, span in SPANS.items():
+            within = [one.micros for one in before if one.lived > step.lived - span]
+            limit, spent = limits[rule], sum(within) + step.micros
+            if rule == "max_tx_per_minute":
+                spent = len(within) + 1
+            else:
+                limit = micros(limit)
+            if limit is not None and spent > limit:
+                raise Violation(f"{rule} {limit}: {spent} with {step}")
+
+    def _most_of(self, session: str, step: Step) -> dict[str, Any]:
+        """Return the widest limits over time that were in force in the span: what was spent under them was spent rightly."""
+        found: dict[str, Any] = {}
+        for rule, span in SPANS.items():
+            said = [policy.get(rule) for end, policy in self._said[session] if end is None or end > step.lived - span]
+            found[rule] = None if None in said else max(said, key=lambda limit: micros(str(limit)) or 0)
+        return found
+
+    def _note(self, policies: Mapping[str, Mapping[str, Any]]) -> None:
+        now = datetime.now(UTC) + self.passed
+        for session, policy in policies.items():
+            said = self._said[session]
+            if not said or said[-1][1] != policy:
+                if said:
+                    said[-1] = (now, said[-1][1])
+                said.append((None, dict(policy)))
 
     def _judge_alone(self, step: Step, policy: Mapping[str, Any], to: str, capability: str) -> None:
         limit = micros(policy.get("max_per_tx"))

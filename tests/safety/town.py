@@ -129,8 +129,9 @@ class Town:
         self.history.passed += by
 
     def _policy(self) -> None:
-        self.policy = {rule: self.at.choice(said) for rule, said in RULES.items()}
-        sessions.change_policy(session=self.session, policy=Policy.from_document(self.policy), now=timezone.now())
+        policy = {rule: self.at.choice(said) for rule, said in RULES.items()}
+        sessions.change_policy(session=self.session, policy=Policy.from_document(policy), now=timezone.now())
+        self.policy = policy
 
     def _say(self) -> None:
         """Answer what the agent has asked a person for, half of it with yes."""
@@ -189,7 +190,8 @@ class Town:
         if root.pool.frozen_at or root.status == "paused":
             self._halt()
         if self.policy["windows"] == [NEVER]:
-            self._policy()
+            with suppress(EscrowError):  # those inside have more than it would say
+                self._policy()
         self.history.accept()
 
     def _settle(self) -> None:
