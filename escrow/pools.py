@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, Q, QuerySet, Sum
+from django.db.models import DateTimeField, DurationField, ExpressionWrapper, F, Min, Q, QuerySet, Sum
 
 from escrow import events, intents, ledger, lifecycle, money, payments, sessions, verdicts
 from escrow.errors import InvalidInput
@@ -200,7 +200,9 @@ def opening_failed(pool: Pool, *, reason: str) -> None:
 
 def opened(pool: Pool, *, deposit_micros: int, ref: str, at: datetime) -> None:
     """Mirror PoolOpened: the money is in the contract."""
-    lifecycle.move(pool, Pool.Status.OPEN, opened_at=at)
+    siblings = Pool.objects.filter(payer_id=pool.payer_id).exclude(status=Pool.Status.CLOSED)
+    frozen_at = siblings.aggregate(at=Min("frozen_at"))["at"]  # one that had failed was not there to be frozen
+    lifecycle.move(pool, Pool.Status.OPEN, opened_at=at, frozen_at=frozen_at)
     PoolProvider.objects.filter(pool=pool, initial=True).update(allowed_at=at)
     ledger.post([Move(ledger.world(pool), ledger.free(pool), deposit_micros, Reason.DEPOSIT, ref)])
     _tell(pool, "pool.opened", deposit=money.render(deposit_micros))

@@ -271,3 +271,18 @@ def test_a_frozen_account_spends_nothing_from_any_pool_until_it_is_unfrozen() ->
     books.pay(spending, to, 1)
     told = list(Event.objects.filter(payer_id=pool.payer_id, type__startswith="pool.").values_list("type", flat=True))
     assert told[-2:] == ["pool.frozen", "pool.unfrozen"]
+
+
+def test_a_pool_that_the_chain_opens_after_all_is_as_frozen_as_the_others() -> None:
+    pool = books.pool()
+    late = pools.open(payer_id=pool.payer_id, deposit_micros=USDC, now=NOW)
+    books.bind(late)
+    pools.opening_failed(late, reason="x")
+    pools.freeze(payer_id=pool.payer_id, reason="x", now=NOW)
+    late.refresh_from_db()
+    pools.opened(late, deposit_micros=USDC, ref="0x1:0", at=NOW)
+    with unmoved(), pytest.raises(StateConflict) as caught:
+        books.session(late, USDC)
+    assert caught.value.facts == {"subject": "pool", "state": "frozen"}
+    pools.unfreeze(payer_id=pool.payer_id)
+    assert books.session(late, USDC).status == "open"
