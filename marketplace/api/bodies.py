@@ -33,7 +33,9 @@ class PaymentIn(Shape):
     amount: AmountIn
     currency: Currency = "USDC"
     metadata: JsonObject = {}
-    session_id: Annotated[IdIn | None, Field(description="Which session pays. A session key pays from its own.")] = None
+    session_id: Annotated[
+        IdIn | None, Field(description="Which session pays. A session key's own, or else the payer's oldest open one.")
+    ] = None
     capability: Annotated[
         CapabilityIn | None, Field(description="What it buys: one that the agent offers. A policy may ask for it.")
     ] = None

@@ -91,7 +91,7 @@ def _issue(call: Call) -> ApiKey:
         case Scope.PAYER, Scope.SESSION if body.ceiling is not None:
             return _issue_with_ceiling(call)
         case Scope.PAYER, Scope.SESSION:
-            return keys.issue(**common, session=scope.spending_session(actor, body.session_id))[0]
+            return keys.issue(**common, session=scope.named_session(actor, body.session_id))[0]
         case Scope.PAYER, Scope.PAYER if body.read_only:
             return keys.issue(**common, payer=actor.key.payer)[0]
     raise Problem(
@@ -102,7 +102,7 @@ def _issue(call: Call) -> ApiKey:
 def _issue_with_ceiling(call: Call) -> ApiKey:
     call.about.moves_money = True
     idempotency.check_key(call.idempotency_key)
-    session = scope.spending_session(call.actor, call.body.session_id)
+    session = scope.named_session(call.actor, call.body.session_id)
     call.about.session_id = str(session.pk)
     return keys.issue_with_ceiling(
         session=session,

@@ -22,7 +22,7 @@ class Payments(Endpoint):
         The amount leaves the session at once and is owed to the agent's provider; it lands on chain with a later
         batch. The answer to a repeated request is the answer to the first.
         """
-        session_id = scope.spending_session_id(call.actor, call.body.session_id)
+        session_id = scope.spending_session_id(call.actor, call.body.session_id, call.idempotency_key)
         call.about.session_id = str(session_id)
         party_id, provider_id = agents.payee(uri=call.body.to, capability=call.body.capability)
         sent = payments.send(

@@ -169,22 +169,41 @@ def agents(actor: Actor) -> "QuerySet[Agent]":
 
 
 def spending_session(actor: Actor, session_id: UUID | None) -> Session:
-    """Return the session that pays: a session key's own, or the one that the payer names."""
-    return one(sessions(actor), _spending(actor, session_id))
+    """Return the session that pays: a session key's own, or the payer's that it names, or else its oldest open one.
+
+    The oldest, because that stays the same when others open: a request that is repeated meanwhile is one request.
+    """
+    wanted = session_id or actor.key.session_id
+    if wanted is not None:
+        return one(sessions(actor), wanted)
+    mine = sessions(actor).filter(status=Session.Status.OPEN, parent=None, pool__status=Pool.Status.OPEN)
+    oldest = mine.order_by("created_at", "pk").first()
+    if oldest is None:
+        raise StateConflict("session", "none", "You have no open session; open one with POST /v1/sessions.")
+    return oldest
 
 
-def spending_session_id(actor: Actor, session_id: UUID | None) -> UUID:
-    """Return the id of the session that pays; a session key's own is known without asking the database."""
-    wanted = _spending(actor, session_id)
-    return wanted if wanted == actor.key.session_id else one(sessions(actor), wanted).pk
+def spending_session_id(actor: Actor, session_id: UUID | None, key: str) -> UUID:
+    """Return the id of the session that pays, or has paid under a key; a session key's own needs no query."""
+    if actor.key.session_id is not None and session_id in (None, actor.key.session_id):
+        return actor.key.session_id
+    paid = None
+    if session_id is None:
+        paid = keyed(payments(actor), actor, key).order_by("pk").values_list("session_id", flat=True).first()
+    return paid or spending_session(actor, session_id).pk
+
+
+def named_session(actor: Actor, session_id: UUID | None) -> Session:
+    """Return the session that the payer names."""
+    return one(sessions(actor), _named(actor, session_id))
 
 
 def asked_session(actor: Actor, session_id: UUID | None) -> Session:
     """Return the session that something is asked about: a session key's own or one inside it, or any that the payer names."""
-    return one(family(actor), _spending(actor, session_id))
+    return one(family(actor), _named(actor, session_id))
 
 
-def _spending(actor: Actor, session_id: UUID | None) -> UUID:
+def _named(actor: Actor, session_id: UUID | None) -> UUID:
     wanted = session_id or actor.key.session_id
     if wanted is None:
         raise invalid("session_id", "is required with a payer's key", "the id of one of your sessions")

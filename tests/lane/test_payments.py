@@ -222,8 +222,14 @@ def test_what_is_not_there_or_is_another_s_is_refused_alike(market: World, lane:
     for name, asked in cases.items():
         answer = refused(lane, asked, by_lane=False)
         assert (answer.status, answer.json["code"]) == (404, "not_found"), name
-    unnamed = refused(lane, Asked(payer_key), by_lane=False)
-    assert (unnamed.status, unnamed.json["errors"][0]["field"]) == (400, "session_id")
+
+
+def test_a_payer_that_names_no_session_is_answered_by_django(market: World, lane: Lane) -> None:
+    asked = Asked(market.a.by_payer.key, dict(PAY), "k-1")
+    handed, paid, again = lane.django.handed, lane.ask(asked), lane.ask(asked)
+    assert lane.django.handed == handed + 2
+    assert (paid.status, paid.json["session_id"]) == (201, str(market.a.session.pk))
+    assert again.headers["Idempotent-Replayed"] == "true"
 
 
 def test_a_key_that_may_not_pay_is_refused_alike(market: World, lane: Lane) -> None:

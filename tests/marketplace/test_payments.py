@@ -104,11 +104,26 @@ def test_nobody_is_paid_by_a_name_that_no_agent_has(world: World, unmoved) -> No
 
 def test_a_payer_pays_from_the_session_it_names(world: World, unmoved) -> None:
     with unmoved():
-        unnamed = world.a.by_payer.post("/v1/payments", PAY)
         foreign = world.a.by_payer.post("/v1/payments", {**PAY, "session_id": str(world.b.session.pk)})
-    assert (unnamed.status, unnamed.json["errors"][0]["field"]) == (400, "session_id")
     assert foreign.status == 404
     assert world.a.by_payer.post("/v1/payments", {**PAY, "session_id": str(world.a.session.pk)}).status == 201
+
+
+def test_a_payer_that_names_no_session_pays_from_its_oldest_open_one(world: World, unmoved) -> None:
+    pay = world.a.by_payer.post
+    first = pay("/v1/payments", PAY, idempotency_key="p-1")
+    newer = pay("/v1/sessions", {"budget": "5.00"}).json
+    assert first.json["session_id"] == str(world.a.session.pk)
+    assert pay("/v1/payments", PAY, idempotency_key="p-2").json["session_id"] == str(world.a.session.pk)
+    pay(f"/v1/sessions/{world.a.session.pk}/close")
+    with unmoved():
+        again = pay("/v1/payments", PAY, idempotency_key="p-1")
+    assert (again.json["id"], again.headers["Idempotent-Replayed"]) == (first.json["id"], "true")
+    assert pay("/v1/payments", PAY, idempotency_key="p-3").json["session_id"] == newer["id"]
+    pay(f"/v1/sessions/{newer['id']}/close")
+    with unmoved():
+        none = pay("/v1/payments", PAY, idempotency_key="p-4")
+    assert (none.status, none.json["subject"], none.json["state"]) == (409, "session", "none")
 
 
 def test_a_session_key_cannot_name_another_session(world: World, unmoved) -> None:

@@ -30,7 +30,7 @@ CLIENT, SEND, CREATE_SESSION = (
     ast.get_source_segment(PROMISED, node) or ""
     for node in compile(PROMISED, "<promised>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT).body
 )
-"""Its three statements. Who spends has a session's key, who opens one a payer's: nobody holds both."""
+"""Its three statements. An agent that spends has a session's key; the payer's own can do both."""
 
 
 @dataclass
@@ -129,3 +129,21 @@ def test_the_text_is_run_as_it_was_promised() -> None:
     statements = [line.split("=")[0].strip() for line in (CLIENT, SEND, CREATE_SESSION)]
     assert statements == ["client", "result", "session"]
     assert f"{CLIENT}\n{SEND}\n{CREATE_SESSION}\n" == PROMISED
+
+
+@pytest.mark.promise("S26", "S27")
+def test_the_whole_text_with_one_client(enrich: World) -> None:
+    async def fetch_enriched_data(question: str) -> str:
+        return question.upper()
+
+    async def scenario() -> dict[str, Any]:
+        names = {"task": Job(), "query": "who makes valves", "fetch_enriched_data": fetch_enriched_data}
+        named = await run(PROMISED, str(enrich.a.by_payer.key), **names)
+        await named["client"].aclose()
+        return named
+
+    named = asyncio.run(scenario())
+    assert (named["result"].value, named["result"].payment.session_id) == ("WHO MAKES VALVES", str(enrich.a.session.pk))
+    assert (named["session"].budget, named["session"].status) == ("10.00", "open")
+    assert books.balance(enrich.a.session.account) == 25_000_000 - 8_000
+    assert books.balance(ledger.free(enrich.a.pool)) == 75_000_000 - 10_000_000
