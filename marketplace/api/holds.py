@@ -29,7 +29,7 @@ class Holds(Endpoint):
             party=agents.find(uri=body.to, capability=body.capability).provider.party,
             to=body.to,
             capability=body.capability or "",
-            fingerprint=idempotency.fingerprint_of(call.idempotency_key, call.request_hash),
+            fingerprint=idempotency.fingerprint_of(call.actor.owner_id, call.idempotency_key, call.request_hash),
             metadata=body.metadata,
             expires_in=body.expires_in_seconds,
         )

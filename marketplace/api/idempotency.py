@@ -67,9 +67,9 @@ def hash_of(method: str, path: str, body: object) -> bytes:
     return digest.digest()
 
 
-def fingerprint_of(key: str, request_hash: bytes) -> bytes:
-    """Return what tells one request from any other: as `escrow_judge` has it, for a person's approval."""
-    return hashlib.sha256(key.encode() + b"\0" + request_hash).digest()
+def fingerprint_of(owner_id: UUID, key: str, request_hash: bytes) -> bytes:
+    """Return what tells one request from any other, for a person's approval: whose it is, its key and what it says."""
+    return hashlib.sha256(f"{owner_id} {key}\n".encode() + request_hash).digest()
 
 
 @transaction.atomic

@@ -90,6 +90,16 @@ def test_a_hold_and_a_task_wait_for_a_person_too(careful: Buyer, unmoved) -> Non
     assert assigned.json["status"] == "assigned"
 
 
+def test_one_yes_is_one_hold_whoever_sends_it(careful: Buyer, unmoved) -> None:
+    hold = {"to": LINT, "amount": "2.00", "session_id": str(careful.session.pk)}
+    asked = careful.by_session.post("/v1/holds", hold, idempotency_key="h-1").json["approval_id"]
+    careful.by_payer.post(f"/v1/approvals/{asked}/approve")
+    assert careful.by_session.post("/v1/holds", hold, idempotency_key="h-1").status == 201
+    with unmoved():
+        other = careful.by_payer.post("/v1/holds", hold, idempotency_key="h-1")
+    assert (other.json["code"], other.json["approval_id"] != asked) == ("approval_required", True)
+
+
 # --- the page -------------------------------------------------------------------------------------------------------
 
 

@@ -136,7 +136,10 @@ def test_the_same_task_and_number_under_another_key_is_claimed_once(world: World
     asked = {"title": "t", "capability": "review", "budget": "1.00", "agent": "agent://lint.acme.dev"}
     task = world.a.by_session.post("/v1/tasks", asked).json
     terms = {"amount": "1.00", "number": "INV-7"}
-    assert world.one.by_provider.post(f"/v1/tasks/{task['id']}/submit", {"deliverable": {}, "invoice": terms}).status == 200
+    assert (
+        world.one.by_provider.post(f"/v1/tasks/{task['id']}/submit", {"deliverable": {}, "invoice": terms}).status
+        == 200
+    )
     again = {**terms, "session_id": task["session_id"], "agent": "agent://lint.acme.dev", "task_id": task["id"]}
     with unmoved():
         for path, body in (
