@@ -96,4 +96,4 @@ def _check_it_tried(agent: Agent, town: Town) -> None:
     assert expected <= refusals, expected - refusals
     walked = {(key.split(" ")[0], key.split(" ")[1].partition(":")[0]) for key in told}
     assert len(walked) >= len(ROUTES) // 2, walked
-    assert town.history.judged >= CALLS // 20, town.lived
+    assert town.history.judged >= CALLS // 40, town.lived
