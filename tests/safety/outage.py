@@ -78,7 +78,7 @@ def _kill_in_turn(stack: Stack, replicas: list[Child], rounds: int, between: flo
     killed = dict.fromkeys(VICTIMS, 0)
     for turn in range(rounds * len(VICTIMS)):
         _wait_for_payments(replicas, between)
-        if all(replica.process.poll() is not None for replica in replicas):
+        if turn >= len(VICTIMS) and all(replica.process.poll() is not None for replica in replicas):
             return killed
         name = VICTIMS[turn % len(VICTIMS)]
         stack.kill(name)
