@@ -60,6 +60,7 @@ def issue(
     expires_at: datetime | None = None,
     ceiling_micros: int | None = None,
     rotated_from: ApiKey | None = None,
+    opened_by: ApiKey | None = None,
     seed: UUID | None = None,
 ) -> tuple[ApiKey, str]:
     """Make a key and return it with its clear text, which nobody can read again.
@@ -83,6 +84,7 @@ def issue(
         session=session,
         ceiling_micros=ceiling_micros,
         rotated_from=rotated_from,
+        opened_by=opened_by,
         expires_at=expires_at,
     )
     return key, text_of(key_id, secret)
@@ -141,6 +143,7 @@ def rotate(*, key: ApiKey, now: datetime, overlap: timedelta = OVERLAP, seed: UU
         expires_at=old.expires_at,
         ceiling_micros=old.ceiling_micros,
         rotated_from=old,
+        opened_by=old.opened_by,
         now=now,
         seed=seed,
     )
@@ -161,11 +164,12 @@ def open_session(
     now: datetime,
     name: str = "",
     expires_at: datetime | None = None,
+    opened_by: ApiKey | None = None,
     seed: UUID | None = None,
 ) -> tuple[Session, str]:
     """Open a session in a pool, or inside another, and issue the key an agent spends it with.
 
-    Both in one database transaction.
+    Both in one database transaction. Who revokes the session's key that asked for it (``opened_by``) revokes its key too.
     """
     given: dict[str, Any] = {
         "budget_micros": budget_micros,
@@ -175,13 +179,17 @@ def open_session(
         "now": now,
     }
     with transaction.atomic():
+        # Held until the new key is there, so that a revocation that waits for it revokes that too.
+        live = ApiKey.objects.select_for_update(no_key=True).filter(revoked_at__isnull=True)
+        if opened_by is not None and not live.filter(pk=opened_by.pk).exists():
+            raise Unauthenticated("This API key has been revoked.")
         if parent is not None:
             session = sessions.open_child(parent=parent, **given)
         elif pool is not None:
             session = sessions.open(pool=pool, **given)
         else:
             raise ValueError("a session is in a pool or inside another session")
-        _, text = issue(scope=Scope.SESSION, session=session, name=name, now=now, seed=seed)
+        _, text = issue(scope=Scope.SESSION, session=session, name=name, opened_by=opened_by, now=now, seed=seed)
     return session, text
 
 
@@ -222,7 +230,9 @@ def _parts(token: str) -> tuple[str, bytes]:
 
 
 def revoke(*, key: ApiKey, now: datetime) -> ApiKey:
-    """Revoke a key at once; its next call is refused. Revoking twice keeps the first time.
+    """Revoke a key at once, and the keys of sessions that it has opened; their next calls are refused.
+
+    Revoking twice keeps the first time.
 
     What a key with a ceiling has left goes back to the session that it is of, unless a successor spends it. The key is revoked
     first and by itself: whatever keeps the money from moving does not keep the key alive. (One that expires needs nobody: its
@@ -230,6 +240,11 @@ def revoke(*, key: ApiKey, now: datetime) -> ApiKey:
     """
     ApiKey.objects.filter(pk=key.pk, revoked_at__isnull=True).update(revoked_at=now)
     key.refresh_from_db(fields=["revoked_at"])
+    opened = [key.pk]
+    while opened:
+        made = ApiKey.objects.filter(opened_by__in=opened)
+        opened = list(made.values_list("pk", flat=True))
+        made.filter(revoked_at__isnull=True).update(revoked_at=now)
     if key.ceiling_micros is not None and key.session is not None:
         line = ApiKey.objects.filter(session=key.session, ceiling_micros__isnull=False, revoked_at__isnull=True)
         if not line.filter(created_at__gt=key.created_at).exists():

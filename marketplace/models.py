@@ -135,6 +135,8 @@ class ApiKey(Row):
     session = models.ForeignKey("escrow.Session", null=True, blank=True, on_delete=models.PROTECT, related_name="keys")
     ceiling_micros = models.BigIntegerField(null=True, blank=True, editable=False)
     """What its session was opened with for this key alone; None for a key of a session that stands by itself."""
+    opened_by = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="opened")
+    """The session's key that opened the session that this one is of: a thief's go together."""
     rotated_from = models.OneToOneField(
         "self", null=True, blank=True, editable=False, on_delete=models.PROTECT, related_name="rotated_to"
     )

@@ -83,6 +83,7 @@ class Children(Endpoint):
         call.about.session_id = str(session_id)
         session, _ = keys.open_session(
             parent=scope.one(scope.family(call.actor), session_id),
+            opened_by=call.actor.key if call.actor.key.session_id else None,
             budget_micros=body.budget,
             policy=body.policy or Policy(),
             name=body.name or "",

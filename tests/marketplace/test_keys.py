@@ -1,5 +1,7 @@
 """API keys: their form, what is stored, who may issue which, and that they end."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +17,7 @@ from marketplace.api.endpoint import rules_of
 from marketplace.api.urls import endpoints
 from marketplace.models import ApiKey, IdempotencyRecord, Scope
 from tests.marketplace.client import Caller
-from tests.marketplace.conftest import World
+from tests.marketplace.conftest import World, make_world
 
 pytestmark = pytest.mark.django_db
 
@@ -351,6 +353,50 @@ def test_what_a_session_key_may_change_is_this_list(world: World) -> None:
 
 
 @pytest.mark.promise("S21")
+def test_who_revokes_a_stolen_key_revokes_those_that_it_has_made(world: World, unmoved) -> None:
+    thief = world.a.by_session
+    children = f"/v1/sessions/{world.a.session.pk}/children"
+    first = thief.post(children, {"budget": "5.00"}).json
+    made = Caller(first["api_key"])
+    second = made.post(f"/v1/sessions/{first['id']}/children", {"budget": "1.00"}).json
+    payers = world.a.by_payer.post(children, {"budget": "1.00"}).json
+    stolen = ApiKey.objects.get(session=world.a.session)
+    world.a.by_payer.delete(f"/v1/keys/{stolen.pk}")
+    with unmoved():
+        for caller in (thief, made, Caller(second["api_key"])):
+            assert caller.post("/v1/payments", {"to": "agent://lint.acme.dev", "amount": "0.01"}).status == 401
+    assert Caller(payers["api_key"]).get("/v1/me").status == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_key_outlives_the_revocation_of_the_key_that_makes_it() -> None:
+    market = make_world()
+    thief, stolen = market.a.by_session, ApiKey.objects.get(session=market.a.session)
+    gate = threading.Barrier(5)
+
+    def open_on(_: int) -> int:
+        opened = 0
+        try:
+            gate.wait()
+            path = f"/v1/sessions/{market.a.session.pk}/children"
+            while Caller(thief.key).post(path, {"budget": "0.01"}).status == 201:
+                opened += 1
+        finally:
+            connection.close()
+        return opened
+
+    with ThreadPoolExecutor(4) as threads:
+        opening = [threads.submit(open_on, number) for number in range(4)]
+        gate.wait()
+        while ApiKey.objects.filter(opened_by=stolen).count() < 8:
+            pass
+        keys.revoke(key=stolen, now=timezone.now())
+        opened = sum(each.result() for each in opening)
+    made = ApiKey.objects.filter(opened_by=stolen)
+    assert made.count() == opened >= 8
+    assert not made.filter(revoked_at__isnull=True).exists()
+
+
 def test_a_session_key_neither_makes_nor_sees_keys(world: World) -> None:
     assert world.a.by_session.post("/v1/keys", {"read_only": True}).status == 403
     assert world.a.by_session.get("/v1/keys").status == 403
