@@ -127,6 +127,7 @@ SESSION: Final = {
     "status": "'closed'",
     "policy": "'{}'::jsonb",
     "policy_version": "1",
+    "checkpoints_micros": "'{}'::bigint[]",
     "created_at": OPENED,
     "closed_at": ENDED,
 }
@@ -172,6 +173,7 @@ PAYABLE: Final = {
 PAYMENT: Final = {
     "id": "id",
     "session_id": "session_id",
+    "policy_version": "1",
     "pool_id": "pool_id",
     "party_id": "party_id",
     "payer_id": "payer_id",
