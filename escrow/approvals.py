@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db import transaction
 
 from escrow import events, lifecycle, money
-from escrow.errors import InvalidInput, StateConflict
+from escrow.errors import StateConflict, require_text
 from escrow.models import Approval
 
 Status = Approval.Status
@@ -30,8 +30,7 @@ def approve(*, approval: Approval, by: str, now: datetime) -> Approval:
 @transaction.atomic
 def refuse(*, approval: Approval, reason: str, by: str, now: datetime) -> Approval:
     """Refuse the request for good, with a reason. Raises InvalidInput or StateConflict."""
-    if not reason.strip():
-        raise InvalidInput("reason", "must say something", "a sentence that the agent can act on")
+    require_text("reason", reason, "a sentence that the agent can act on")
     approval = _locked(approval)
     if approval.status == Status.REFUSED:
         return approval

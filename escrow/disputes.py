@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import Sum
 
 from escrow import events, families, holds, intents, invoices, ledger, lifecycle, money, payments, sessions
-from escrow.errors import InvalidInput, StateConflict
+from escrow.errors import InvalidInput, StateConflict, require_text
 from escrow.ledger import Move
 from escrow.models import Account, ChainAction, Dispute, Invoice, Party, Payment, Pool, Reason, Session
 
@@ -25,7 +25,7 @@ SILENCE = "silence"
 @transaction.atomic
 def open_for_invoice(*, invoice: Invoice, reason: str, now: datetime) -> Dispute:
     """Dispute an invoice that is not approved: its money leaves the hold and waits for a ruling."""
-    _require_text("reason", reason)
+    require_text("reason", reason)
     invoice = invoices.locked(invoice)
     lifecycle.move(invoice, Invoice.Status.DISPUTED)
     dispute_id = uuid4()
@@ -46,7 +46,7 @@ def open_for_payment(*, payment: Payment, reason: str, now: datetime, amount_mic
     Without an amount it is all that can be; of a payable payment, nothing less can be. Raises InvalidInput, or StateConflict
     while a batch is on its way.
     """
-    _require_text("reason", reason)
+    require_text("reason", reason)
     payable = ledger.payable(payment.pool, payment.party)
     ledger.lock([payable])
     related = Payment.objects.select_related("session__account", "session__pool", "party", "pool")
@@ -73,7 +73,7 @@ def open_for_payment(*, payment: Payment, reason: str, now: datetime, amount_mic
 @transaction.atomic
 def answer(*, dispute: Dispute, answer: str, now: datetime) -> Dispute:
     """Give the provider's side, once."""
-    _require_text("answer", answer)
+    require_text("answer", answer)
     dispute = _locked(dispute)
     rule_by = sessions.timer(dispute.session.pool, settings.RULING_WINDOW, now)
     lifecycle.move(dispute, Status.ANSWERED, answer=answer, answered_at=now, rule_by=rule_by)
@@ -87,7 +87,7 @@ def rule(*, dispute: Dispute, to_provider_bps: int, reason: str, ruled_by: str, 
 
     Raises InvalidInput, or StateConflict when it is ruled already. On chain the arbiter's key carries the ruling out.
     """
-    _require_text("reason", reason)
+    require_text("reason", reason)
     if not 0 <= to_provider_bps <= money.BASIS_POINTS:
         raise InvalidInput("to_provider_bps", "must be 0 to 10000", "7000 for 70 % to the provider")
     dispute = locked_with_accounts(dispute)
@@ -250,11 +250,6 @@ def locked_with_accounts(dispute: Dispute) -> Dispute:
     payable = ledger.payable(session.pool, dispute.party)
     ledger.lock([dispute.account, payable, session.account, *families.ways_back(session)])
     return _locked(dispute)
-
-
-def _require_text(field: str, text: str) -> None:
-    if not text.strip():
-        raise InvalidInput(field, "must say something", "a sentence that the other side can answer")
 
 
 def _tell(dispute: Dispute, type: str, **more: object) -> None:

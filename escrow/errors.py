@@ -187,3 +187,9 @@ class Forbidden(EscrowError):
     """The subject exists and the caller may see it, but this verb is not the caller's."""
 
     code = "forbidden"
+
+
+def require_text(field: str, text: str, better: str = "a sentence that the other side can act on") -> None:
+    """Return when a text says something. Raises InvalidInput."""
+    if not text.strip():
+        raise InvalidInput(field, "must say something", better)

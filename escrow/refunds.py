@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import F, Sum
 
 from escrow import events, families, ledger, lifecycle, money, payments, sessions
-from escrow.errors import InvalidInput, NotRefundable, StateConflict
+from escrow.errors import InvalidInput, NotRefundable, StateConflict, require_text
 from escrow.ledger import Move
 from escrow.models import DUE, Account, Deduction, Dispute, Payment, Pool, Reason, Refund
 
@@ -30,7 +30,7 @@ def pay(*, payment: Payment, reason: str, now: datetime, amount_micros: int | No
     A payment that has gone back as a whole stays as it is when no amount is named. Raises InvalidInput for more than is left
     of it, StateConflict while its batch is on its way or it is disputed, and NotRefundable when too little is owed.
     """
-    _require_text("reason", reason)
+    require_text("reason", reason)
     source, payment = _locked(payment)
     if not payment.unrefunded_micros and amount_micros is None:
         return payment
@@ -46,7 +46,7 @@ def ask(*, payment: Payment, reason: str, now: datetime, amount_micros: int | No
 
     One request of a payment waits at a time. Silence lapses it after ``settings.REFUND_WINDOW``; a dispute need not wait.
     """
-    _require_text("reason", reason)
+    require_text("reason", reason)
     payment = payments.locked(payment)
     if payment.kind == Payment.Kind.RULING:
         raise StateConflict("payment", payment.status, "The payment carries out a ruling, and a ruling is final.")
@@ -78,7 +78,7 @@ def grant(*, refund: Refund, now: datetime) -> Refund:
 @transaction.atomic
 def decline(*, refund: Refund, reason: str, now: datetime) -> Refund:
     """Say no to what was asked for, as the provider. The payer can dispute the payment."""
-    _require_text("reason", reason)
+    require_text("reason", reason)
     refund = _reread(refund.pk)
     _require_waiting(refund, now)
     lifecycle.move(refund, Status.DECLINED, answer=reason, answered_at=now)
@@ -219,11 +219,6 @@ def _require_waiting(refund: Refund, now: datetime) -> None:
         raise StateConflict("refund", refund.status, f"The refund is {refund.status}; it waits for no answer.")
     if refund.answer_by is not None and now >= refund.answer_by:
         raise StateConflict("refund", Status.LAPSED, "The time to answer is over; refund the payment itself instead.")
-
-
-def _require_text(field: str, text: str) -> None:
-    if not text.strip():
-        raise InvalidInput(field, "must say something", "a sentence that the other side can act on")
 
 
 def _locked(payment: Payment) -> tuple[Account, Payment]:
