@@ -54,7 +54,7 @@ def send(
     """Pay a party out of a session, once for each idempotency key. The database's clock decides, unless ``now`` does.
 
     Raises IdempotencyConflict when the key came with another request, and the refusals of `escrow.verdicts`. A refusal
-    leaves nothing behind: the same key may be sent again once the reason is gone.
+    moves nothing and is kept as a decision; the same key may be sent again once the reason is gone.
     """
     require_payable_amount(amount_micros)
 
