@@ -89,6 +89,10 @@ def on_record() -> Iterator[None]:
 
 def _rule_of(refusal: EscrowError) -> str:
     """Return what refused, in the words of `escrow_judge`."""
+    if isinstance(refusal, ApprovalRequired):
+        return refusal.code
+    if refusal.facts.get("rule") == "approval_above":
+        return "approval_refused"
     if "rule" in refusal.facts:
         return str(refusal.facts["rule"])
     if "state" in refusal.facts:

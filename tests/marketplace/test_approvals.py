@@ -197,6 +197,18 @@ def test_a_refused_hold_is_kept_although_its_database_transaction_is_not(careful
     assert (kept.kind, kept.rule, kept.amount_micros) == ("hold", "insufficient_funds", 26_000_000)
 
 
+def test_a_hold_and_a_payment_are_refused_by_rules_of_the_same_name(careful: Buyer) -> None:
+    hold = {"to": LINT, "amount": "2.00"}
+    for path, body, key in (("/v1/payments", LARGE, "k-1"), ("/v1/holds", hold, "h-1")):
+        asked = careful.by_session.post(path, body, idempotency_key=key).json["approval_id"]
+        careful.by_payer.post(f"/v1/approvals/{asked}/refuse", {"reason": "no"})
+        careful.by_session.post(path, body, idempotency_key=key)
+    listed = careful.by_payer.get("/v1/decisions").json["items"]
+    assert [(row["kind"], row["rule"], row["facts"]["limit"]) for row in reversed(listed)] == [
+        (kind, rule, "1.00") for kind in ("payment", "hold") for rule in ("approval_required", "approval_refused")
+    ]
+
+
 # --- everything at once ---------------------------------------------------------------------------------------------
 
 
