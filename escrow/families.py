@@ -4,7 +4,6 @@ A child's budget is its parent's money. What comes back from a closed session go
 not closed, else to the pool.
 """
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -87,8 +86,3 @@ def require_room(parent: Session, now: datetime) -> None:
     if parent.children.filter(closed_at__gt=now - timedelta(days=1)).count() >= MAX_CLOSED_A_DAY:
         detail = f"{MAX_CLOSED_A_DAY} sessions inside it were closed within a day; open another one later."
         raise StateConflict("session", "full", detail)
-
-
-def closing_order(sessions: Iterable[Session]) -> list[Session]:
-    """Return sessions so that each comes before the one above it: what it gives back is then given back with that."""
-    return sorted(sessions, key=lambda session: len(above(session)), reverse=True)

@@ -164,7 +164,7 @@ def close(*, session: Session, now: datetime) -> Session:
     session = reread(session.pk)
     if session.status == Status.CLOSED:
         return session
-    for each in [*families.closing_order(below), session]:
+    for each in [*reversed(below), session]:  # what one gives back is then given back with the one that it is in
         lifecycle.move(each, Status.CLOSED, closed_at=now)
         left = ledger.balance(each.account)
         ledger.post([Move(each.account, families.return_account(each), left, Reason.SESSION_CLOSE, str(each.pk))])
