@@ -58,6 +58,8 @@ PRODUCTION = ENVIRONMENT == "production"
 DEBUG = env_bool("DEBUG")
 if PRODUCTION and DEBUG:
     raise ImproperlyConfigured("DEBUG must be off when ENVIRONMENT is production: it shows settings to callers.")
+if PRODUCTION and env("CRASH_AT"):
+    raise ImproperlyConfigured("CRASH_AT must be unset when ENVIRONMENT is production: it kills the process.")
 SECRET_KEY = secret("SECRET_KEY")
 API_KEY_PEPPER = secret("API_KEY_PEPPER")
 ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", "" if PRODUCTION else "127.0.0.1,localhost,[::1]")

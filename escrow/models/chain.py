@@ -33,9 +33,17 @@ class Batch(models.Model):
     """Until then anyone may land the batch, so until then its money stays in ``settling:<id>`` whatever happens."""
     created_at = models.DateTimeField(db_default=Now())
     settled_at = models.DateTimeField(null=True)
+    action = models.ForeignKey("ChainAction", on_delete=models.PROTECT, null=True, related_name="batches")
+    """The chain action that carries it, alone or with others; none while it waits for one."""
+    turns = models.PositiveSmallIntegerField(default=0)
+    """How often the contract has refused it, asked or sent: each time it goes with fewer others, and then alone."""
+    next_at = models.DateTimeField(db_default=Now())
+    reason = models.TextField(blank=True)
+    """Why the contract refused it the last time."""
 
     class Meta:
         verbose_name_plural = "batches"
+        indexes = (models.Index(fields=["next_at"], name="batch_waiting", condition=Q(status="signed")),)
         constraints = (models.UniqueConstraint(name="batch_first_seq_once", fields=["pool", "first_seq"]),)
 
     def __str__(self) -> str:
@@ -82,6 +90,7 @@ class ChainAction(models.Model):
         SIGNED = "signed"
         BROADCAST = "broadcast"
         MINED = "mined"
+        SAFE = "safe"
         FINAL = "final"
         REVERTED = "reverted"
         PARKED = "parked"
@@ -90,19 +99,24 @@ class ChainAction(models.Model):
         Status.PLANNED: {Status.SIGNED, Status.PARKED},
         Status.SIGNED: {Status.BROADCAST, Status.MINED, Status.REVERTED},
         Status.BROADCAST: {Status.MINED, Status.REVERTED},
-        Status.MINED: {Status.FINAL, Status.BROADCAST, Status.REVERTED},
+        Status.MINED: {Status.SAFE, Status.FINAL, Status.BROADCAST, Status.REVERTED},
+        Status.SAFE: {Status.FINAL, Status.BROADCAST, Status.REVERTED},
         Status.FINAL: set(),
         Status.REVERTED: set(),
         Status.PARKED: {Status.PLANNED},
     }
-    IN_FLIGHT: ClassVar = (Status.SIGNED, Status.BROADCAST, Status.MINED)
+    IN_FLIGHT: ClassVar = (Status.SIGNED, Status.BROADCAST, Status.MINED, Status.SAFE)
 
     id = models.BigAutoField(primary_key=True)
     kind = models.CharField(max_length=20, choices=Kind)
     status = models.CharField(max_length=9, choices=Status, default=Status.PLANNED)
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, null=True, related_name="chain_actions")
     subject_id = models.UUIDField(null=True)
-    """What it is about: a batch, a party or a dispute, as the kind says."""
+    """What it is about: a party or a dispute, as the kind says. The batches that it carries name it."""
+    shard = models.PositiveSmallIntegerField(default=0)
+    """Which relayer sends it: always the same one for a pool, so that what is done for a pool is mined in its order."""
+    request_id = models.CharField(max_length=64, blank=True)
+    """Of the request that asked for it, for the logs."""
     dedupe_key = models.CharField(max_length=150, unique=True)
     params = models.JSONField(default=dict)
     attempts = models.PositiveIntegerField(default=0)
@@ -126,7 +140,7 @@ class ChainAction(models.Model):
             models.Index(
                 fields=["next_at"],
                 name="action_due",
-                condition=Q(status__in=["planned", "signed", "broadcast", "mined"]),
+                condition=Q(status__in=["planned", "signed", "broadcast", "mined", "safe"]),
             ),
         )
         constraints = (models.UniqueConstraint(name="action_nonce_once", fields=["signer_address", "nonce"]),)
@@ -144,7 +158,9 @@ class Attempt(models.Model):
     max_fee_wei = models.PositiveBigIntegerField()
     tip_wei = models.PositiveBigIntegerField()
     outcome = models.CharField(max_length=20, blank=True)
-    """What the node said when it was last sent."""
+    """What the node said when it was last sent; "replaced" once another attempt of the same nonce is final."""
+    cancels = models.BooleanField(default=False)
+    """Whether it only uses the nonce up: an empty chain transaction of the signer to itself."""
     created_at = models.DateTimeField(db_default=Now())
     sent_at = models.DateTimeField(null=True)
 
