@@ -157,6 +157,12 @@ def _(event: chain.Credited, pool: Pool, where: Place) -> None:
     """The batch's own event follows and names them all."""
 
 
+@_apply.register(chain.ItemRejected)
+@_apply.register(chain.WithdrawalRejected)
+def _(event: chain.PoolEvent, pool: Pool, where: Place) -> None:
+    """Nothing happened: whoever sent it asks again."""
+
+
 @_apply.register
 def _(event: chain.BatchSettled, pool: Pool, where: Place) -> None:
     batch = Batch.objects.select_related("account", "pool").filter(pool=pool, first_seq=event.first_seq).first()

@@ -124,6 +124,23 @@ class DisputeResolved(PoolEvent):
     by_timeout: bool
 
 
+@dataclass(frozen=True)
+class ItemRejected(PoolEvent):
+    """`settleMany` left a batch of the pool out; `reason` is the revert data of `settle`."""
+
+    pool_id: bytes
+    reason: bytes
+
+
+@dataclass(frozen=True)
+class WithdrawalRejected(PoolEvent):
+    """`withdrawMany` left a provider out; `reason` is the revert data of `withdraw`."""
+
+    pool_id: bytes
+    provider: str
+    reason: bytes
+
+
 _TYPES: dict[str, type[PoolEvent]] = {
     kind.__name__: kind
     for kind in (
@@ -138,10 +155,13 @@ _TYPES: dict[str, type[PoolEvent]] = {
         Reclaimed,
         Disputed,
         DisputeResolved,
+        ItemRejected,
+        WithdrawalRejected,
     )
 }
 _FIELDS = {
     "poolId": "pool_id",
+    "id": "pool_id",
     "from": "from_",
     "firstSeq": "first_seq",
     "reclaimableAt": "reclaimable_at",
