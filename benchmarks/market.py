@@ -15,7 +15,8 @@ from django.utils import timezone
 
 from benchmarks.load.plan import Caller
 from escrow import money, pools
-from escrow.chain.signer import Keyring, LocalSigner
+from escrow.chain.keyring import Keyring
+from escrow.chain.signer import LocalSigner
 from escrow.models import Party, Pool, Session
 from escrow.policy import Policy
 from marketplace import agents, keys

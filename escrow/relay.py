@@ -19,7 +19,7 @@ from escrow import disputes, grants, intents, lifecycle, pools, signing
 from escrow.chain.client import ChainClient, Fees, Receipt
 from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable
 from escrow.chain.outcomes import SendOutcome
-from escrow.chain.signer import Keyring, Signer, TransactionFields
+from escrow.chain.signer import Signer, Signers, TransactionFields
 from escrow.models import Attempt, ChainAction, SignerNonce
 from escrow.signing import Signatory
 
@@ -45,7 +45,7 @@ class Relay:
     """A chain, the keys, and the moment. `run` does whatever can be done now."""
 
     client: ChainClient
-    keyring: Keyring
+    keyring: Signers
     now: datetime
 
     def run(self) -> int:

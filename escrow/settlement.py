@@ -18,7 +18,7 @@ from django.db import transaction
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum
 
 from escrow import events, intents, ledger, lifecycle, money, receipts
-from escrow.chain import wire
+from escrow.chain import typed, wire
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool
 from escrow.chain.signer import Signer
@@ -168,7 +168,8 @@ def _sign(pool: Pool, lines: Sequence[Line], authorizer: Signer, deadline: datet
     ]
     root = wire.merkle_root(leaves)
     domain = wire.pool_domain(pool.chain_id, pool.contract_address)
-    digest = wire.batch_digest(domain, pool_key, packed, root, int(deadline.astimezone(UTC).timestamp()))
+    until = int(deadline.astimezone(UTC).timestamp())
+    message = typed.Batch(domain, pool_key, packed, root, until, leaves=tuple(leaves))
     batch_id = uuid4()
     batch = Batch.objects.create(
         id=batch_id,
@@ -177,7 +178,7 @@ def _sign(pool: Pool, lines: Sequence[Line], authorizer: Signer, deadline: datet
         first_seq=first_seq,
         packed=packed,
         root=f"0x{root.hex()}",
-        signature=authorizer.sign_digest(digest),
+        signature=authorizer.sign_typed(message),
         deadline=deadline,
     )
     Pool.objects.filter(pk=pool.pk).update(next_seq=first_seq + len(lines))

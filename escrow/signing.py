@@ -13,10 +13,10 @@ from uuid import UUID
 from django.conf import settings
 
 from escrow import disputes, ledger, pools
-from escrow.chain import contract, wire
+from escrow.chain import contract, typed, wire
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool, Token
-from escrow.chain.signer import Keyring, LocalSigner, Role
+from escrow.chain.signer import Role, Signer, Signers
 from escrow.chain.wire import Domain, Terms
 from escrow.models import Batch, ChainAction, Dispute, Party, Pool, Reason, Transfer
 
@@ -35,7 +35,7 @@ class Signatory:
     """What signing needs: the chain to read domains from, and the keys."""
 
     client: ChainClient
-    keyring: Keyring
+    keyring: Signers
 
     def domain(self) -> Domain:
         """Return the contract's EIP-712 domain."""
@@ -114,15 +114,14 @@ def _open_pool(action: ChainAction, by: Signatory, now: datetime) -> bytes:
     pool = _pool(action)
     terms = terms_of(pool, by)
     until = _seconds(now + SIGNATURE_LIFE)
-    signature = _authorize(pool, by, pool.requested_micros, until, nonce=key_of(pool))
+    signature = _authorize(pool, by, pool.requested_micros, until)
     return contract.open_pool(terms, _initial(pool), pool.requested_micros, 0, until, signature)
 
 
 def _top_up(action: ChainAction, by: Signatory, now: datetime) -> bytes:
     pool, value, salt = _pool(action), int(action.params["amount_micros"]), bytes.fromhex(action.params["salt"][2:])
     until = _seconds(now + SIGNATURE_LIFE)
-    nonce = wire.top_up_nonce(by.domain(), key_of(pool), salt)
-    signature = _authorize(pool, by, value, until, nonce=nonce)
+    signature = _authorize(pool, by, value, until, salt=salt)
     return contract.top_up(key_of(pool), value, _payer(pool, by).address, 0, until, salt, signature)
 
 
@@ -131,9 +130,9 @@ def _allow_providers(action: ChainAction, by: Signatory, now: datetime) -> bytes
     parties = Party.objects.filter(pk__in=action.params["parties"]).order_by("pk")
     addresses = [party.address for party in parties]
     nonce = UUID(action.params["nonce"]).bytes.ljust(32, b"\0")
-    digest = wire.allow_providers_digest(by.domain(), key_of(pool), addresses, nonce, until)
+    message = typed.AllowProviders(by.domain(), key_of(pool), tuple(addresses), nonce, until)
     return contract.allow_providers_with_sig(
-        key_of(pool), addresses, nonce, until, _payer(pool, by).sign_digest(digest)
+        key_of(pool), addresses, nonce, until, _payer(pool, by).sign_typed(message)
     )
 
 
@@ -154,8 +153,8 @@ def _withdraw_fees(action: ChainAction, by: Signatory, now: datetime) -> bytes:
 def _dispute(action: ChainAction, by: Signatory, now: datetime) -> bytes:
     pool, (dispute, address, ref) = _pool(action), _disputed(action)
     until = _seconds(now + SIGNATURE_LIFE)
-    digest = wire.dispute_digest(by.domain(), key_of(pool), address, dispute.amount_micros, ref, until)
-    signature = _payer(pool, by).sign_digest(digest)
+    message = typed.Dispute(by.domain(), key_of(pool), address, dispute.amount_micros, ref, until)
+    signature = _payer(pool, by).sign_typed(message)
     return contract.dispute_with_sig(key_of(pool), address, dispute.amount_micros, ref, until, signature)
 
 
@@ -173,8 +172,8 @@ def _resolve_by_timeout(action: ChainAction, by: Signatory, now: datetime) -> by
 
 def _request_close(action: ChainAction, by: Signatory, now: datetime) -> bytes:
     pool, until = _pool(action), _seconds(now + SIGNATURE_LIFE)
-    digest = wire.request_close_digest(by.domain(), key_of(pool), until)
-    return contract.request_close_with_sig(key_of(pool), until, _payer(pool, by).sign_digest(digest))
+    message = typed.RequestClose(by.domain(), key_of(pool), until)
+    return contract.request_close_with_sig(key_of(pool), until, _payer(pool, by).sign_typed(message))
 
 
 def _reclaim(action: ChainAction, by: Signatory, now: datetime) -> bytes:
@@ -202,18 +201,20 @@ _BUILDERS: Final[dict[Kind, Callable[[ChainAction, Signatory, datetime], bytes]]
 }
 
 
-def _authorize(pool: Pool, by: Signatory, value: int, until: int, *, nonce: bytes) -> bytes:
+def _authorize(pool: Pool, by: Signatory, value: int, until: int, *, salt: bytes | None = None) -> bytes:
+    """Let the contract pull a deposit. Its nonce is what binds it: the pool's id to open it, its id and a salt to top it up."""
     payer = _payer(pool, by)
-    digest = wire.receive_authorization_digest(
+    message = typed.ReceiveWithAuthorization(
         by.token_domain(),
         from_=payer.address,
         to=settings.ESCROW_ADDRESS,
         value=value,
         valid_after=0,
         valid_before=until,
-        nonce=nonce,
+        nonce=key_of(pool) if salt is None else typed.TopUp(by.domain(), key_of(pool), salt).digest,
+        deposit=typed.Deposit(terms_of(pool, by), salt),
     )
-    return payer.sign_digest(digest)
+    return payer.sign_typed(message)
 
 
 def _disputed(action: ChainAction) -> tuple[Dispute, str, bytes]:
@@ -225,7 +226,7 @@ def _initial(pool: Pool) -> list[str]:
     return list(pool.providers.filter(initial=True).order_by("pk").values_list("party__address", flat=True))
 
 
-def _payer(pool: Pool, by: Signatory) -> LocalSigner:
+def _payer(pool: Pool, by: Signatory) -> Signer:
     return by.keyring.payer(str(pool.payer_id))
 
 

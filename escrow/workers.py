@@ -25,7 +25,8 @@ from escrow import (
     silence,
 )
 from escrow.chain.client import ChainClient
-from escrow.chain.signer import Keyring, Role
+from escrow.chain.keyring import Keyring
+from escrow.chain.signer import Role
 from escrow.relay import Relay
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def chain_client() -> ChainClient:
 @cache
 def keyring() -> Keyring:
     """Return this process's keys, read once from their files."""
-    return Keyring.load(settings.SIGNER_KEYS_DIR)
+    return Keyring.load(settings.SIGNER_KEYS_DIR, relayers=settings.RELAYERS)
 
 
 @shared_task(name="escrow.relay_sweep")

@@ -223,6 +223,7 @@ if SANDBOX and CHAIN_ID not in TEST_CHAINS:
     )
 SANDBOX_GRANT_MICROS = env_int("SANDBOX_GRANT_MICROS", 10_000_000)  # 10 test USDC, once for each account
 SIGNER_KEYS_DIR = env("SIGNER_KEYS_DIR")  # only the worker needs the keys
+RELAYERS = env_int("RELAYERS", 1)  # keys that send, relayer.key, relayer-1.key, ...: pools are spread over them
 CONFIRMATIONS = env_int("CONFIRMATIONS", 1 if CHAIN_ID == 31337 else 10)  # blocks; a local chain never reorganises
 RELAY_BATCH = env_int("RELAY_BATCH", 20)  # chain actions claimed at once
 RELAY_RETRY_SECONDS = env_int("RELAY_RETRY_SECONDS", 5)  # a claim not finished by then is taken over

@@ -11,7 +11,7 @@ from typing import Final
 from eth_utils.crypto import keccak
 
 from benchmarks.gas.yard import DAY, FOREVER, Yard, providers
-from escrow.chain import contract, wire
+from escrow.chain import contract, typed, wire
 from escrow.chain.abi import codec
 from escrow.chain.client import Receipt
 from escrow.chain.events import BatchSettled, Reclaimed, Withdrawn
@@ -132,7 +132,7 @@ def erc3009(yard: Yard) -> float:
     yard.send(contract.mint_test_usdc(payer.address, 100 * PAYMENT), to=yard.token.address)
     for at, provider in enumerate(providers(_PEERS)):
         nonce = keccak(text=f"payment {at}")
-        digest = wire.transfer_authorization_digest(
+        message = typed.TransferWithAuthorization(
             yard.token_domain,
             from_=payer.address,
             to=provider,
@@ -142,7 +142,7 @@ def erc3009(yard: Yard) -> float:
             nonce=nonce,
         )
         call = contract.transfer_with_authorization(
-            payer.address, provider, PAYMENT, 0, FOREVER, nonce, payer.sign_digest(digest)
+            payer.address, provider, PAYMENT, 0, FOREVER, nonce, payer.sign_typed(message)
         )
         gas.append(yard.send(call, to=yard.token.address).gas_used)
     return sum(gas) / len(gas)

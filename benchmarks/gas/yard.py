@@ -22,7 +22,7 @@ from typing import Any, Final
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from escrow.chain import contract, deploy, wire
+from escrow.chain import contract, deploy, typed, wire
 from escrow.chain.client import ChainClient, Receipt
 from escrow.chain.contract import BudgetPool, Token
 from escrow.chain.signer import LocalSigner, TransactionFields
@@ -161,8 +161,8 @@ class Yard:
     def open(self, terms: wire.Terms, among: Sequence[str], value: int) -> tuple[bytes, Receipt]:
         """Open a pool with one signature of the payer; return its id and the receipt."""
         pool_id = wire.pool_id(self.domain, terms)
-        signature = self.payer.sign_digest(
-            wire.receive_authorization_digest(
+        signature = self.payer.sign_typed(
+            typed.ReceiveWithAuthorization(
                 self.token_domain,
                 from_=self.payer.address,
                 to=self.contract.address,
@@ -179,19 +179,19 @@ class Yard:
         first = self._next_seq.get(pool_id, 0)
         self._next_seq[pool_id] = first + len(records)
         packed = wire.encode_batch(first, records)
-        digest = wire.batch_digest(self.domain, pool_id, packed, ROOT_HASH, FOREVER)
-        return pool_id, packed, ROOT_HASH, FOREVER, self.authorizer.sign_digest(digest)
+        message = typed.Batch(self.domain, pool_id, packed, ROOT_HASH, FOREVER)
+        return pool_id, packed, ROOT_HASH, FOREVER, self.authorizer.sign_typed(message)
 
     def allow(self, pool_id: bytes, who: Sequence[str]) -> bytes:
         """Calldata that allows providers, with the payer's signature."""
         nonce = keccak(text=f"nonce {next(self._salts)}")
-        digest = wire.allow_providers_digest(self.domain, pool_id, who, nonce, FOREVER)
-        return contract.allow_providers_with_sig(pool_id, who, nonce, FOREVER, self.payer.sign_digest(digest))
+        message = typed.AllowProviders(self.domain, pool_id, tuple(who), nonce, FOREVER)
+        return contract.allow_providers_with_sig(pool_id, who, nonce, FOREVER, self.payer.sign_typed(message))
 
     def closing(self, pool_id: bytes) -> bytes:
         """Calldata that asks for the pool's end, with the payer's signature."""
-        digest = wire.request_close_digest(self.domain, pool_id, FOREVER)
-        return contract.request_close_with_sig(pool_id, FOREVER, self.payer.sign_digest(digest))
+        message = typed.RequestClose(self.domain, pool_id, FOREVER)
+        return contract.request_close_with_sig(pool_id, FOREVER, self.payer.sign_typed(message))
 
     def settle(self, pool_id: bytes, records: Sequence[wire.Record]) -> Receipt:
         """Land one batch."""

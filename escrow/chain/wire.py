@@ -1,9 +1,9 @@
-"""What is signed and what is sent, byte for byte: terms, batches, EIP-712 digests.
+"""What is sent, byte for byte: batches, and the words that are needed with them.
 
 Lives here: pure encoding, equal to the contract's to the bit (the tests hold both to it). Neither web3 nor a key nor
 a socket. Ids and digests are 32 raw bytes; addresses are checksummed strings; amounts are micro-USDC.
-Not here: calldata (contract.py), signing (signer.py). Proofs (merkle.py) and what is signed (typed.py) are named here too:
-this is the one door to all of them.
+Not here: calldata (contract.py), what is signed (typed.py), signing (signer.py). Terms (terms.py), domains (domain.py) and
+proofs (merkle.py) are named here too: this is the one door to all of them.
 """
 
 from __future__ import annotations
@@ -13,23 +13,10 @@ from dataclasses import dataclass
 
 from eth_utils.address import to_checksum_address
 
+from escrow.chain.domain import Domain, pool_domain, providers_hash
 from escrow.chain.merkle import Leaf, MerkleTree, merkle_root, verify_proof
-from escrow.chain.typed import (
-    Domain,
-    allow_providers_digest,
-    batch_digest,
-    dispute_digest,
-    pool_domain,
-    providers_hash,
-    receive_authorization_digest,
-    request_close_digest,
-    set_authorizer_digest,
-    set_payout_digest,
-    top_up_nonce,
-    transfer_authorization_digest,
-    typed_digest,
-)
-from escrow.chain.words import address_bytes, address_word, bytes32_word, uint_word
+from escrow.chain.terms import Terms, pool_id
+from escrow.chain.words import address_bytes
 
 __all__ = [
     "Batch",
@@ -39,21 +26,12 @@ __all__ = [
     "Record",
     "Terms",
     "WireError",
-    "allow_providers_digest",
-    "batch_digest",
     "decode_batch",
-    "dispute_digest",
     "encode_batch",
     "merkle_root",
     "pool_domain",
     "pool_id",
     "providers_hash",
-    "receive_authorization_digest",
-    "request_close_digest",
-    "set_authorizer_digest",
-    "set_payout_digest",
-    "top_up_nonce",
-    "transfer_authorization_digest",
     "verify_proof",
 ]
 
@@ -65,60 +43,6 @@ _HEAD, _ADDRESS, _RECORD = 5, 20, 6
 
 class WireError(ValueError):
     """Bytes or records that the contract would refuse as a batch."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a payer accepts for good; field by field `IBudgetPool.Terms`, where each is explained."""
-
-    payer: str
-    authorizer: str
-    arbiter: str
-    expiry: int
-    close_delay: int
-    per_record_cap: int
-    window_cap: int
-    window_length: int
-    dispute_window: int
-    fee_bps: int
-    providers_hash: bytes
-    salt: bytes
-
-    def words(self) -> bytes:
-        """The ABI encoding; raises ValueError for a field outside its type."""
-        return b"".join(
-            (
-                address_word(self.payer),
-                address_word(self.authorizer),
-                address_word(self.arbiter),
-                uint_word(self.expiry, 64),
-                uint_word(self.close_delay, 32),
-                uint_word(self.per_record_cap, 40),
-                uint_word(self.window_cap, 56),
-                uint_word(self.window_length, 32),
-                uint_word(self.dispute_window, 32),
-                uint_word(self.fee_bps, 16),
-                bytes32_word(self.providers_hash),
-                bytes32_word(self.salt),
-            )
-        )
-
-    def as_tuple(self) -> tuple[object, ...]:
-        """The fields in order, as the ABI codec takes them."""
-        return (
-            self.payer,
-            self.authorizer,
-            self.arbiter,
-            self.expiry,
-            self.close_delay,
-            self.per_record_cap,
-            self.window_cap,
-            self.window_length,
-            self.dispute_window,
-            self.fee_bps,
-            self.providers_hash,
-            self.salt,
-        )
 
 
 @dataclass(frozen=True)
@@ -176,13 +100,3 @@ def decode_batch(packed: bytes) -> Batch:
     if {record.provider for record in records} != set(providers):
         raise WireError("a listed provider has no record")
     return Batch(first_seq, tuple(records))
-
-
-def pool_id(domain: Domain, terms: Terms) -> bytes:
-    """The digest of the terms: the pool's id, and the nonce of the payer's ERC-3009 authorization."""
-    return typed_digest(
-        domain,
-        "Terms(address payer,address authorizer,address arbiter,uint64 expiry,uint32 closeDelay,uint40 perRecordCap,"
-        "uint56 windowCap,uint32 windowLength,uint32 disputeWindow,uint16 feeBps,bytes32 providersHash,bytes32 salt)",
-        terms.words(),
-    )

@@ -22,9 +22,10 @@ from escrow.chain.client import ChainClient, Receipt
 from escrow.chain.contract import BudgetPool
 from escrow.chain.deploy import NO_TVL_CAP, deploy_test_usdc
 from escrow.chain.errors import ChainUnavailable
+from escrow.chain.keyring import Keyring
 from escrow.chain.networks import LOCAL, MAINNET, PRESETS, Network
 from escrow.chain.outcomes import SendOutcome, SendResult
-from escrow.chain.signer import Keyring, LocalSigner, Role
+from escrow.chain.signer import LocalSigner, Role
 from escrow.chain.words import ZERO_ADDRESS
 from escrow.errors import InvalidInput
 from escrow.management.commands import deploy_escrow

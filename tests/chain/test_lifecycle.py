@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pytest
 
-from escrow.chain import contract, events, wire
+from escrow.chain import contract, events, typed, wire
 from escrow.chain.client import Receipt
 from escrow.chain.errors import ChainReverted
 
@@ -155,20 +155,20 @@ def test_the_payers_signatures_work_from_anyones_hand(world: World) -> None:
     deadline = world.now() + HOUR
 
     nonce = b"\x01" * 32
-    signature = world.payer.sign_digest(wire.allow_providers_digest(world.domain, pool_id, [newcomer], nonce, deadline))
+    signature = world.payer.sign_typed(typed.AllowProviders(world.domain, pool_id, (newcomer,), nonce, deadline))
     allow = contract.allow_providers_with_sig(pool_id, [newcomer], nonce, deadline, signature)
     world.send(allow)
     assert world.contract.line_of(pool_id, newcomer).allowed
     refused(world, pool_id, allow, "NonceUsed")
 
     world.send(world.settlement(pool_id, [wire.Record(newcomer, 9_000)]))
-    signature = world.payer.sign_digest(wire.dispute_digest(world.domain, pool_id, newcomer, 4_000, REF, deadline))
+    signature = world.payer.sign_typed(typed.Dispute(world.domain, pool_id, newcomer, 4_000, REF, deadline))
     dispute = contract.dispute_with_sig(pool_id, newcomer, 4_000, REF, deadline, signature)
     world.send(dispute)
     assert world.contract.line_of(pool_id, newcomer).pending == 5_000
     refused(world, pool_id, dispute, "RefUsed")
 
-    signature = world.payer.sign_digest(wire.request_close_digest(world.domain, pool_id, deadline))
+    signature = world.payer.sign_typed(typed.RequestClose(world.domain, pool_id, deadline))
     close = contract.request_close_with_sig(pool_id, deadline, signature)
     world.send(close)
     assert world.contract.pool(pool_id).closing
@@ -178,7 +178,7 @@ def test_the_payers_signatures_work_from_anyones_hand(world: World) -> None:
 def test_top_up_by_anyone_who_signs(world: World) -> None:
     pool_id = world.open(world.terms(), DEPOSIT)
     salt = b"\x05" * 32
-    nonce = wire.top_up_nonce(world.domain, pool_id, salt)
+    nonce = typed.TopUp(world.domain, pool_id, salt).digest
     assert nonce == world.contract.top_up_nonce(pool_id, salt)
     friend = world.arbiter
     world.send_token(contract.mint_test_usdc(friend.address, 2_000_000))
@@ -233,11 +233,11 @@ def test_each_refusal_of_a_batch_names_what_was_compared(world: World) -> None:
 
     packed = wire.encode_batch(1, [wire.Record(a, 1)])
     root, past = bytes(32), world.now() - 1
-    digest = wire.batch_digest(world.domain, pool_id, packed, root, past)
-    expired = contract.settle(pool_id, packed, root, past, world.authorizer.sign_digest(digest))
+    message = typed.Batch(world.domain, pool_id, packed, root, past)
+    expired = contract.settle(pool_id, packed, root, past, world.authorizer.sign_typed(message))
     assert facts(expired, "DeadlinePassed")["deadline"] == past
     deadline = world.now() + HOUR
-    forged = world.payer.sign_digest(wire.batch_digest(world.domain, pool_id, packed, root, deadline))
+    forged = world.payer.sign_typed(typed.Batch(world.domain, pool_id, packed, root, deadline))
     assert facts(contract.settle(pool_id, packed, root, deadline, forged), "BadSignature") == {
         "expectedSigner": world.authorizer.address
     }

@@ -13,15 +13,8 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
-from escrow.chain.signer import (
-    CURVE_ORDER,
-    Keyring,
-    KeyringError,
-    LocalSigner,
-    Role,
-    TransactionFields,
-    derive_key,
-)
+from escrow.chain.keyring import Keyring, derive_key
+from escrow.chain.signer import CURVE_ORDER, KeyringError, LocalSigner, Role, TransactionFields
 
 KEY = bytes.fromhex("4c0883a69102937d6231471b5dbb6204fe512961708279f5a0b1c2d3e4f5a6b7")
 FIELDS = TransactionFields(
@@ -112,6 +105,22 @@ def test_only_the_files_that_are_asked_for_are_read(tmp_path: Path) -> None:
             other()
 
 
+def test_each_shard_has_a_relayer_of_its_own(tmp_path: Path) -> None:
+    made = Keyring.create(tmp_path, relayers=3)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == [
+        "arbiter", "authorizer", "payer", "relayer", "relayer-1", "relayer-2",
+    ]  # fmt: skip
+    assert made.relayer(0).address == made.signer(Role.RELAYER).address
+    assert len({made.relayer(shard).address for shard in range(3)}) == 3
+    assert Keyring.load(tmp_path, relayers=3).relayer(2).address == made.relayer(2).address
+    with pytest.raises(KeyringError, match=r"relayer-1\.key was not asked for"):
+        Keyring.load(tmp_path).relayer(1)
+    with pytest.raises(ValueError, match="no relayer -1"):
+        made.relayer(-1)
+    with pytest.raises(KeyringError, match=r"relayer-3\.key cannot be read"):
+        Keyring.load(tmp_path, relayers=4)
+
+
 def test_each_payer_has_one_key_for_ever(tmp_path: Path) -> None:
     ring = Keyring.create(tmp_path)
     assert ring.payer("acme").address == Keyring.load(tmp_path).payer("acme").address
@@ -135,7 +144,7 @@ def test_derivation_is_hmac_and_skips_what_is_no_key(monkeypatch: pytest.MonkeyP
         asked.append(message)
         return next(answers)
 
-    monkeypatch.setattr("escrow.chain.signer.hmac.digest", digest)
+    monkeypatch.setattr("escrow.chain.keyring.hmac.digest", digest)
     assert derive_key(KEY, "acme") == b"\x01" * 32
     assert [message[19:23] for message in asked] == [i.to_bytes(4, "big") for i in range(4)]
 

@@ -12,7 +12,7 @@ from eth_account.messages import _hash_eip191_message, encode_typed_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from escrow.chain import contract, events, wire
+from escrow.chain import contract, events, typed, wire
 from escrow.chain.errors import ChainReverted
 
 from .world import PROVIDERS, World
@@ -145,24 +145,24 @@ def test_each_digest_is_the_one_a_typed_data_signer_makes() -> None:
     """Against eth_account's own EIP-712, which knows nothing of ours."""
     a = PROVIDERS[0]
     ref, deadline = b"\x09" * 32, 2_000_000_000
-    cases: list[tuple[str, list[tuple[str, str]], dict[str, Any], bytes]] = [
+    cases: list[tuple[str, list[tuple[str, str]], dict[str, Any], typed.Message]] = [
         (
             "Batch",
             [("poolId", "bytes32"), ("packed", "bytes"), ("root", "bytes32"), ("deadline", "uint64")],
             {"poolId": POOL, "packed": b"\x01\x02\x03", "root": ref, "deadline": deadline},
-            wire.batch_digest(DOMAIN, POOL, b"\x01\x02\x03", ref, deadline),
+            typed.Batch(DOMAIN, POOL, b"\x01\x02\x03", ref, deadline),
         ),
         (
             "TopUp",
             [("poolId", "bytes32"), ("nonceSalt", "bytes32")],
             {"poolId": POOL, "nonceSalt": ref},
-            wire.top_up_nonce(DOMAIN, POOL, ref),
+            typed.TopUp(DOMAIN, POOL, ref),
         ),
         (
             "AllowProviders",
             [("poolId", "bytes32"), ("providers", "address[]"), ("nonce", "bytes32"), ("deadline", "uint64")],
             {"poolId": POOL, "providers": list(PROVIDERS), "nonce": ref, "deadline": deadline},
-            wire.allow_providers_digest(DOMAIN, POOL, PROVIDERS, ref, deadline),
+            typed.AllowProviders(DOMAIN, POOL, tuple(PROVIDERS), ref, deadline),
         ),
         (
             "Dispute",
@@ -174,13 +174,13 @@ def test_each_digest_is_the_one_a_typed_data_signer_makes() -> None:
                 ("deadline", "uint64"),
             ],
             {"poolId": POOL, "provider": a, "amount": 5, "ref": ref, "deadline": deadline},
-            wire.dispute_digest(DOMAIN, POOL, a, 5, ref, deadline),
+            typed.Dispute(DOMAIN, POOL, a, 5, ref, deadline),
         ),
         (
             "RequestClose",
             [("poolId", "bytes32"), ("deadline", "uint64")],
             {"poolId": POOL, "deadline": deadline},
-            wire.request_close_digest(DOMAIN, POOL, deadline),
+            typed.RequestClose(DOMAIN, POOL, deadline),
         ),
         (
             "ReceiveWithAuthorization",
@@ -193,12 +193,12 @@ def test_each_digest_is_the_one_a_typed_data_signer_makes() -> None:
                 ("nonce", "bytes32"),
             ],
             {"from": a, "to": PROVIDERS[1], "value": 1, "validAfter": 2, "validBefore": 3, "nonce": ref},
-            wire.receive_authorization_digest(
+            typed.ReceiveWithAuthorization(
                 DOMAIN, from_=a, to=PROVIDERS[1], value=1, valid_after=2, valid_before=3, nonce=ref
             ),
         ),
     ]
-    for name, fields, message, digest in cases:
+    for name, fields, said, message in cases:
         signable = encode_typed_data(
             domain_data={
                 "name": DOMAIN.name,
@@ -207,15 +207,17 @@ def test_each_digest_is_the_one_a_typed_data_signer_makes() -> None:
                 "verifyingContract": DOMAIN.verifying_contract,
             },
             message_types={name: [{"name": field, "type": kind} for field, kind in fields]},
-            message_data=message,
+            message_data=said,
         )
-        assert _hash_eip191_message(signable) == digest, name
+        assert _hash_eip191_message(signable) == message.digest, name
+        assert _hash_eip191_message(encode_typed_data(full_message=message.document())) == message.digest, name
+        assert typed.read(message.document()) == message
 
 
 def test_pool_id_and_top_up_nonce_are_the_contracts(world: World) -> None:
     for one in (terms(), terms(salt=b"\xff" * 32, expiry=2**64 - 1, fee_bps=65_535)):
         assert wire.pool_id(world.domain, one) == world.contract.pool_id_of(one)
-    assert wire.top_up_nonce(world.domain, POOL, b"\x03" * 32) == world.contract.top_up_nonce(POOL, b"\x03" * 32)
+    assert typed.TopUp(world.domain, POOL, b"\x03" * 32).digest == world.contract.top_up_nonce(POOL, b"\x03" * 32)
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -260,8 +262,7 @@ def same_verdict(world: World, packed: bytes) -> bool:
     except wire.WireError:
         decodes = False
     pool_id = wire.pool_id(world.domain, world.standing_terms())
-    digest = wire.batch_digest(world.domain, pool_id, packed, bytes(32), 2**40)
-    signature = world.authorizer.sign_digest(digest)
+    signature = world.authorizer.sign_typed(typed.Batch(world.domain, pool_id, packed, bytes(32), 2**40))
     try:
         world.client.call(world.contract.address, contract.settle(pool_id, packed, bytes(32), 2**40, signature))
         refused = ""
@@ -276,8 +277,8 @@ def same_verdict(world: World, packed: bytes) -> bool:
 
 
 def test_signatures_are_the_signers(world: World) -> None:
-    digest = wire.request_close_digest(world.domain, POOL, 1)
-    signature = world.payer.sign_digest(digest)
+    message = typed.RequestClose(world.domain, POOL, 1)
+    signature = world.payer.sign_typed(message)
     assert len(signature) == 65
     assert signature[64] in (27, 28)
-    assert Account._recover_hash(digest, signature=signature) == world.payer.address
+    assert Account._recover_hash(message.digest, signature=signature) == world.payer.address

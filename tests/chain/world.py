@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from escrow.chain import contract, wire
+from escrow.chain import contract, typed, wire
 from escrow.chain.client import ChainClient, Receipt
 from escrow.chain.contract import BudgetPool, Token
 from escrow.chain.deploy import send
@@ -99,8 +99,8 @@ class World:
     def authorization(self, value: int, nonce: bytes, signer: LocalSigner | None = None) -> bytes:
         """A signature that lets the pool contract pull `value`, valid for a year."""
         owner = signer or self.payer
-        return owner.sign_digest(
-            wire.receive_authorization_digest(
+        return owner.sign_typed(
+            typed.ReceiveWithAuthorization(
                 self.token_domain,
                 from_=owner.address,
                 to=self.contract.address,
@@ -126,7 +126,7 @@ class World:
             self.next_seq[pool_id] = start + len(records)
         packed = wire.encode_batch(start, records)
         root, deadline = b"\x11" * 32, self.now() + 365 * DAY
-        signature = self.authorizer.sign_digest(wire.batch_digest(self.domain, pool_id, packed, root, deadline))
+        signature = self.authorizer.sign_typed(typed.Batch(self.domain, pool_id, packed, root, deadline))
         return contract.settle(pool_id, packed, root, deadline, signature)
 
     def balances(self, pool_id: bytes) -> dict[str, object]:

@@ -14,7 +14,7 @@ from django.utils import timezone
 from eth_utils.crypto import keccak
 
 from escrow import settlement
-from escrow.chain import contract, wire
+from escrow.chain import contract, typed, wire
 from escrow.chain.merkle import Leaf, verify_proof
 from escrow.chain.signer import LocalSigner
 from escrow.models import Batch, BatchRecord, ChainAction, Payment, Pool
@@ -178,8 +178,8 @@ def test_a_batch_can_be_landed_with_what_is_shown(world: World, paid: list[str])
     wanted = contract.settle(*words, shown["deadline_unix"], raw(shown["signature"]))
     assert raw(shown["calldata"]) == wanted
     domain = wire.pool_domain(shown["chain_id"], shown["contract"])
-    digest = wire.batch_digest(domain, *words, shown["deadline_unix"])
-    assert LocalSigner(b"\1" * 32).sign_digest(digest) == raw(shown["signature"])
+    message = typed.Batch(domain, *words, shown["deadline_unix"])
+    assert LocalSigner(b"\1" * 32).sign_typed(message) == raw(shown["signature"])
 
 
 def test_batches_are_for_who_is_paid_and_who_pays(world: World, unmoved) -> None:

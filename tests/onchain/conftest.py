@@ -16,7 +16,8 @@ from escrow import indexer, payments, payouts, pools, reconcile, sessions, settl
 from escrow.chain import contract, deploy
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool, Token
-from escrow.chain.signer import Keyring, LocalSigner, Role
+from escrow.chain.keyring import Keyring
+from escrow.chain.signer import LocalSigner, Role
 from escrow.models import Account, ChainAction, ChainCursor, Party, Payment, Pool, Session, Transfer
 from escrow.policy import Policy
 from escrow.relay import Relay

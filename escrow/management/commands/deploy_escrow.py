@@ -15,8 +15,9 @@ from escrow.chain import create2, rollout
 from escrow.chain.client import ChainClient
 from escrow.chain.deploy import NO_TVL_CAP
 from escrow.chain.errors import ChainError
+from escrow.chain.keyring import Keyring
 from escrow.chain.networks import LOCAL, LOCAL_CHAINS, PRESETS, Network
-from escrow.chain.signer import Keyring, KeyringError, Role, Signer
+from escrow.chain.signer import KeyringError, Role, Signer
 from escrow.chain.words import ZERO_ADDRESS
 from escrow.errors import InvalidInput
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from django.conf import settings
 
-from escrow.chain import contract, deploy, wire
+from escrow.chain import contract, deploy, typed
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import Token
 from escrow.chain.signer import LocalSigner
@@ -41,7 +41,7 @@ def transfer_gas(client: ChainClient) -> int:
     mint(seller.address, AMOUNT_MICROS)
     client.request("anvil_setBalance", [sender.address, hex(GAS_MONEY)])
     until, nonce = int(time.time()) + 3600, secrets.token_bytes(32)
-    digest = wire.transfer_authorization_digest(
+    message = typed.TransferWithAuthorization(
         Token(client, settings.USDC_ADDRESS).domain(),
         from_=payer.address,
         to=seller.address,
@@ -50,7 +50,7 @@ def transfer_gas(client: ChainClient) -> int:
         valid_before=until,
         nonce=nonce,
     )
-    signature = payer.sign_digest(digest)
+    signature = payer.sign_typed(message)
     call = contract.transfer_with_authorization(
         payer.address, seller.address, AMOUNT_MICROS, 0, until, nonce, signature
     )

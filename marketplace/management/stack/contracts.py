@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Final
 
+from django.conf import settings
+
 from escrow.chain import deploy
 from escrow.chain.client import ChainClient
-from escrow.chain.signer import Keyring, Role
+from escrow.chain.keyring import Keyring
+from escrow.chain.signer import Role
 from marketplace.management.stack.anvil import CHAIN_ID
 from marketplace.management.stack.supervisor import StackError
 
@@ -23,10 +26,12 @@ def prepare(rpc_url: str, keys: Path) -> dict[str, str]:
             f"RPC_URL is chain {chain_id}: nothing is deployed there by itself.\n"
             f"Set USDC_ADDRESS, ESCROW_ADDRESS and SIGNER_KEYS_DIR to what you have there."
         )
-    ring = Keyring.load(keys) if (keys / "relayer.key").exists() else Keyring.create(keys)
+    known, relayers = (keys / "relayer.key").exists(), settings.RELAYERS
+    ring = Keyring.load(keys, relayers=relayers) if known else Keyring.create(keys, relayers=relayers)
     relayer = ring.signer(Role.RELAYER)
-    for role in (Role.RELAYER, Role.ARBITER):  # the two that send; the others only sign
-        client.request("anvil_setBalance", [ring.signer(role).address, hex(GAS_MONEY)])
+    # The two roles that send; the others only sign.
+    for sender in (*map(ring.relayer, range(relayers)), ring.signer(Role.ARBITER)):
+        client.request("anvil_setBalance", [sender.address, hex(GAS_MONEY)])
     token = deploy.deploy_test_usdc(client, relayer)
     escrow = deploy.deploy_budget_pool(client, relayer, token.address, FEE_RECIPIENT)
     return {

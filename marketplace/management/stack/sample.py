@@ -13,7 +13,8 @@ from django.utils import timezone
 from escrow import money, pools
 from escrow.chain import contract, deploy
 from escrow.chain.client import ChainClient
-from escrow.chain.signer import Keyring, LocalSigner
+from escrow.chain.keyring import Keyring
+from escrow.chain.signer import LocalSigner
 from escrow.models import Party, Pool, Session
 from escrow.policy import Policy
 from examples.specialists import SPECIALISTS, Specialist
