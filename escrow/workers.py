@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 @cache
 def chain_client() -> ChainClient:
     """Return this process's client of the chain."""
-    return ChainClient(settings.RPC_URL, settings.RPC_TIMEOUT_SECONDS)
+    return ChainClient(
+        settings.RPC_URL, settings.RPC_TIMEOUT_SECONDS, finality=settings.FINALITY, chain_id=settings.CHAIN_ID
+    )
 
 
 @cache

@@ -38,6 +38,16 @@ def env_list(name: str, default: str = "") -> list[str]:
     return [part.strip() for part in env(name, default).split(",") if part.strip()]
 
 
+def finality(name: str, default: str) -> int | str:
+    """Return when a block never goes away again: the node's word "finalized" or "safe", or a number of blocks."""
+    value = env(name, default).strip().lower()
+    if value in {"finalized", "safe"}:
+        return value
+    if value.isascii() and value.isdigit() and int(value) >= 1:
+        return int(value)
+    raise ImproperlyConfigured(f'{name} is {value!r}; it must be "finalized", "safe" or a number of blocks from 1.')
+
+
 def secret(name: str) -> str:
     """Return a secret; in production it must be set, long and not the default."""
     default = f"development-only-{name.lower()}-never-use-it-in-production-0123456789"
@@ -207,6 +217,7 @@ CELERY_BEAT_SCHEDULE = {
 CELERY_BEAT_MAX_LOOP_INTERVAL = 0.5  # seconds; the default of 5 would round the short sweeps up
 
 # --- The chain -------------------------------------------------------------------------------------------------------
+# One node, or several separated by commas: the next one is asked when one fails, and two must agree on what is final.
 RPC_URL = env("RPC_URL", "http://127.0.0.1:8545")
 RPC_TIMEOUT_SECONDS = env_int("RPC_TIMEOUT_SECONDS", 10)  # a node that hangs must not hold a worker for its whole limit
 CHAIN_ID = env_int("CHAIN_ID", 31337)
@@ -224,6 +235,7 @@ if SANDBOX and CHAIN_ID not in TEST_CHAINS:
 SANDBOX_GRANT_MICROS = env_int("SANDBOX_GRANT_MICROS", 10_000_000)  # 10 test USDC, once for each account
 SIGNER_KEYS_DIR = env("SIGNER_KEYS_DIR")  # only the worker needs the keys
 RELAYERS = env_int("RELAYERS", 1)  # keys that send, relayer.key, relayer-1.key, ...: pools are spread over them
+FINALITY = finality("FINALITY", "1" if CHAIN_ID == 31337 else "finalized")  # a local chain never reorganises
 CONFIRMATIONS = env_int("CONFIRMATIONS", 1 if CHAIN_ID == 31337 else 10)  # blocks; a local chain never reorganises
 RELAY_BATCH = env_int("RELAY_BATCH", 20)  # chain actions claimed at once
 RELAY_RETRY_SECONDS = env_int("RELAY_RETRY_SECONDS", 5)  # a claim not finished by then is taken over

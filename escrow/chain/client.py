@@ -1,161 +1,188 @@
-"""One node, asked over JSON-RPC: every answer typed, every failure one of three (errors.py).
+"""The chain, asked over JSON-RPC: every answer typed, every failure one of a few (errors.py).
 
-Lives here: transport through web3's HTTP provider with our own session (a timeout on every request, no proxies or
-credentials from the environment, no redirects, no retries), and the meaning of a node's answers.
-Not here: which nonce, whether to send again, how deep is final (the relay's and the indexer's).
+Lives here: the questions, and which of them two nodes must answer alike. Not here: which node is asked (nodes.py), what
+an answer means (answers.py), which nonce, whether to send again, how deep is final enough (the relay's and the indexer's).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import requests
-from eth_abi.exceptions import DecodingError
-from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
-from web3 import HTTPProvider
-from web3.types import RPCEndpoint
 
-from escrow.chain.abi import error_codec
+from escrow.chain import answers
+from escrow.chain.answers import Block, Fees, Receipt, Tiers, Transaction
 from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable
-from escrow.chain.events import PoolEvent, decode_log, topics
-from escrow.chain.outcomes import SendOutcome, SendResult, classify
+from escrow.chain.events import PoolEvent, topics
+from escrow.chain.nodes import Node, Nodes
+from escrow.chain.outcomes import SendOutcome, SendResult, classify, most_knowing
+
+__all__ = ["Block", "BlockTag", "ChainClient", "Fees", "Receipt", "Tiers", "Transaction"]
 
 T = TypeVar("T")
 BlockTag = int | str  # a number, or "latest", "safe", "finalized", "pending", "earliest"
-
-
-@dataclass(frozen=True)
-class Block:
-    number: int
-    hash: str
-    parent_hash: str
-    timestamp: int
-    base_fee: int
-
-
-@dataclass(frozen=True)
-class Fees:
-    """Wei per gas. `max_fee` leaves room for the base fee to double."""
-
-    base_fee: int
-    tip: int
-    max_fee: int
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """`ok` is False for a reverted chain transaction. `events` are the pool events among its logs."""
-
-    transaction_hash: str
-    ok: bool
-    block_number: int
-    block_hash: str
-    gas_used: int
-    effective_gas_price: int
-    contract_address: str | None
-    events: tuple[PoolEvent, ...]
-
-
-@dataclass(frozen=True)
-class Transaction:
-    """`block_number` and `block_hash` are None while it is pending."""
-
-    hash: str
-    from_: str
-    to: str | None
-    nonce: int
-    data: bytes
-    max_fee_per_gas: int
-    max_priority_fee_per_gas: int
-    block_number: int | None
-    block_hash: str | None
+FINALITY_TAGS = ("safe", "finalized")
+RESENT = 1_000  # hashes of which is remembered who took them
 
 
 class ChainClient:
-    """A node at `rpc_url`. `timeout` is seconds for connecting and again for each read. Safe to share by threads."""
+    """The nodes at `rpc_url`, one or several separated by commas. Safe to share by threads.
 
-    def __init__(self, rpc_url: str, timeout: float = 10.0) -> None:
-        session = requests.Session()
-        session.trust_env = False
-        session.max_redirects = 0
-        self._provider = HTTPProvider(
-            rpc_url, request_kwargs={"timeout": timeout}, session=session, exception_retry_configuration=None
-        )
+    `timeout` is seconds for connecting and again for each read, at each node. `finality` is the node's tag "finalized"
+    or "safe", or how many blocks make a block final, itself included. With `chain_id`, nodes of other chains are not used.
+    """
+
+    def __init__(
+        self,
+        rpc_url: str,
+        timeout: float = 10.0,
+        *,
+        finality: int | str = 1,
+        chain_id: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if finality not in FINALITY_TAGS and not (isinstance(finality, int) and finality >= 1):
+            raise ValueError(f"finality is {finality!r}, and must be one of {FINALITY_TAGS} or a number of blocks")
+        self._nodes = Nodes(rpc_url, timeout, chain_id=chain_id, clock=clock)
+        self._finality = finality
         self._chain_id: int | None = None
-
-    # ------------------------------------------------------------------ transport
+        self._taken: dict[str, set[int]] = {}
 
     def request(self, method: str, params: Sequence[Any] = ()) -> Any:
         """One JSON-RPC call; raises ChainUnavailable, ChainReverted or ChainRefused."""
-        try:
-            response: Any = self._provider.make_request(RPCEndpoint(method), list(params))
-        except (requests.RequestException, OSError, ValueError) as error:
-            # The text of such an error may hold the URL, and the URL a secret: only its kind is told.
-            raise ChainUnavailable(f"{method}: {type(error).__name__}") from None
-        if not isinstance(response, Mapping):
-            raise ChainUnavailable(f"{method}: the answer is no JSON object")
-        error_object = response.get("error")
-        if error_object is not None:
-            raise _error_of(method, error_object)
-        if "result" not in response:
-            raise ChainUnavailable(f"{method}: the answer has neither result nor error")
-        return response["result"]
+        return self._nodes.ask(lambda node: node.request(method, params))
+
+    def _ask(self, method: str, params: Sequence[Any], reader: Callable[[Any], T]) -> T:
+        return self._nodes.ask(_question(method, params, reader))
 
     # ------------------------------------------------------------------ the chain
 
+    def expect_chain(self, chain_id: int) -> None:
+        """From now on use no node of another chain."""
+        self._nodes.chain_id = chain_id
+
     def chain_id(self) -> int:
-        """Asked once: a node does not change its chain."""
+        """Asked once: a node does not change its chain. From then on only nodes of this chain are used."""
         if self._chain_id is None:
-            self._chain_id = self._integer("eth_chainId", ())
+            self._chain_id = self._ask("eth_chainId", (), answers.integer)
+            if self._nodes.chain_id is None and len(self._nodes.all) > 1:
+                self.expect_chain(self._chain_id)
         return self._chain_id
 
     def block(self, which: BlockTag = "latest") -> Block | None:
         """None when the node has no such block (yet)."""
-        found = self.request("eth_getBlockByNumber", (_tag(which), False))
-        return None if found is None else _shaped("eth_getBlockByNumber", _block, found)
+        return self._nodes.ask(_block(which))
 
     def block_by_hash(self, block_hash: str) -> Block | None:
         """None when the node does not know it; a block that left the canonical chain may still be known."""
-        found = self.request("eth_getBlockByHash", (block_hash, False))
-        return None if found is None else _shaped("eth_getBlockByHash", _block, found)
+        return self._ask("eth_getBlockByHash", (block_hash, False), answers.optional(answers.block))
+
+    def tiers(self) -> Tiers:
+        """How far the chain is, and how much of it is safe and final: all as one node sees it."""
+        return self._nodes.ask(self._tiers)
+
+    def _tiers(self, node: Node) -> Tiers:
+        if isinstance(self._finality, int):
+            latest = _existing(node, "latest")
+            depth = max(latest.number - self._finality + 1, 0)
+            final = latest if depth == latest.number else _existing(node, depth)
+            return Tiers(latest=latest, safe=final, final=final)
+        # The deepest first: each of the others can only have moved on meanwhile.
+        final = _existing(node, self._finality)
+        safe = final if self._finality == "safe" else _existing(node, "safe")
+        latest = _existing(node, "latest")
+        if not final.number <= safe.number <= latest.number:
+            raise ChainUnavailable(f"final, safe and latest are {final.number}, {safe.number} and {latest.number}")
+        return Tiers(latest=latest, safe=safe, final=final)
 
     def fees(self) -> Fees:
         """Base fee of the latest block and the node's suggested tip."""
-        latest = self.block("latest")
-        if latest is None:
-            raise ChainUnavailable("eth_getBlockByNumber: no latest block")
-        tip = self._integer("eth_maxPriorityFeePerGas", ())
-        return Fees(base_fee=latest.base_fee, tip=tip, max_fee=2 * latest.base_fee + tip)
+
+        def ask(node: Node) -> Fees:
+            base_fee = _existing(node, "latest").base_fee
+            tip = _question("eth_maxPriorityFeePerGas", (), answers.integer)(node)
+            return Fees(base_fee=base_fee, tip=tip, max_fee=2 * base_fee + tip)
+
+        return self._nodes.ask(ask)
 
     def balance(self, address: str, block: BlockTag = "latest") -> int:
         """Wei."""
-        return self._integer("eth_getBalance", (address, _tag(block)))
+        return self._ask("eth_getBalance", (address, _tag(block)), answers.integer)
 
     def nonce(self, address: str, block: BlockTag = "latest") -> int:
         """For checking only; nonces are allocated from our own table."""
-        return self._integer("eth_getTransactionCount", (address, _tag(block)))
+        return self._ask("eth_getTransactionCount", (address, _tag(block)), answers.integer)
+
+    # ------------------------------------------------------------------ what two nodes must say alike
+
+    def agreed_block(self, number: int) -> Block | None:
+        """None when the nodes have no such block (yet). As all of these: raises ChainDisagreement when no two agree."""
+        return self._nodes.agree(f"block {number}", _block(number), lambda block: block and block.hash)
+
+    def agreed_logs(self, address: str, first: int, last: int) -> list[PoolEvent]:
+        """The pool events of a closed range of blocks, in chain order.
+
+        The hash of the last block must agree as well: a node that is not there yet finds no logs, and calls that an answer.
+        """
+
+        def ask(node: Node) -> tuple[str | None, list[PoolEvent]]:
+            found = _logs(address, {"fromBlock": _tag(first), "toBlock": _tag(last)})(node)
+            end = _block(last)(node)
+            return (end.hash if end else None), found
+
+        end, events = self._nodes.agree(f"logs of blocks {first} to {last}", ask, repr)
+        if end is None:
+            raise ChainUnavailable(f"eth_getLogs: there is no block {last} yet")
+        return events
+
+    def agreed_receipt(self, transaction_hash: str) -> Receipt | None:
+        """None when no node has one: a single node that has none may be lying, or behind."""
+
+        def essence(receipt: Receipt | None) -> object:
+            return receipt and (receipt.ok, receipt.block_number, receipt.block_hash, repr(receipt.events))
+
+        question = _receipt(transaction_hash)
+        return self._nodes.agree(f"the receipt of {transaction_hash}", question, essence)
+
+    def agreed_nonce(self, address: str, block: int) -> int:
+        """To decide that a nonce is used by somebody else: one node's word stops no signer."""
+        question = _question("eth_getTransactionCount", (address, _tag(block)), answers.integer)
+        return self._nodes.agree(f"the nonce of {address}", question, lambda nonce: nonce)
 
     # ------------------------------------------------------------------ calls and chain transactions
 
     def call(self, to: str, data: bytes, block: BlockTag = "latest", from_: str | None = None) -> bytes:
         """What a read-only call returns; raises ChainReverted with the contract's own reason."""
         fields = {"to": to, "data": "0x" + data.hex()} | ({"from": from_} if from_ else {})
-        returned = self.request("eth_call", (fields, _tag(block)))
-        return _shaped("eth_call", _bytes, returned)
+        return self._ask("eth_call", (fields, _tag(block)), answers.octets)
 
     def estimate_gas(self, from_: str, to: str | None, data: bytes, value: int = 0) -> int:
         """Raises ChainReverted when the chain transaction would revert now."""
         fields = {"from": from_, "data": "0x" + data.hex(), "value": hex(value)} | ({"to": to} if to else {})
-        return self._integer("eth_estimateGas", (fields,))
+        return self._ask("eth_estimateGas", (fields,), answers.integer)
 
     def send_raw(self, raw: bytes) -> SendResult:
-        """Broadcast signed bytes. Never raises for the network's sake: not knowing is an outcome, `UNKNOWN`."""
+        """Broadcast signed bytes to one node after the other until one has them; the most knowing answer counts.
+
+        Never raises for the network's sake: not knowing is an outcome, `UNKNOWN`. Bytes that come again after a node took
+        them were not passed on by it: that node is asked last.
+        """
         transaction_hash = "0x" + keccak(raw).hex()
+        taken = self._taken.get(transaction_hash, set())
+        results = []
+        for node in sorted(self._nodes.order(), key=lambda node: node.number in taken):
+            result = self._send(node, raw, transaction_hash)
+            if result.outcome in (SendOutcome.OK, SendOutcome.ALREADY_KNOWN):
+                self._remember(transaction_hash, taken | {node.number})
+                return result
+            results.append(result)
+        return most_knowing(results)
+
+    def _send(self, node: Node, raw: bytes, transaction_hash: str) -> SendResult:
         try:
-            self.request("eth_sendRawTransaction", ("0x" + raw.hex(),))
+            self._nodes.put(node, lambda node: node.request("eth_sendRawTransaction", ("0x" + raw.hex(),)))
         except ChainUnavailable as error:
             return SendResult(SendOutcome.UNKNOWN, transaction_hash, str(error))
         except ChainReverted as error:
@@ -164,112 +191,60 @@ class ChainClient:
             return SendResult(classify(error.message), transaction_hash, error.message)
         return SendResult(SendOutcome.OK, transaction_hash, "")
 
+    def _remember(self, transaction_hash: str, numbers: set[int]) -> None:
+        if len(numbers) == len(self._nodes.all):
+            numbers = set()  # all of them: from the start again
+        self._taken[transaction_hash] = numbers
+        for old in list(self._taken)[:-RESENT]:
+            self._taken.pop(old, None)
+
     def receipt(self, transaction_hash: str) -> Receipt | None:
         """None while it is not mined, and again when a reorganisation undid it."""
-        found = self.request("eth_getTransactionReceipt", (transaction_hash,))
-        return None if found is None else _shaped("eth_getTransactionReceipt", _receipt, found)
+        return self._nodes.ask(_receipt(transaction_hash))
 
     def transaction(self, transaction_hash: str) -> Transaction | None:
         """None when the node knows no such chain transaction, pending or mined."""
-        found = self.request("eth_getTransactionByHash", (transaction_hash,))
-        return None if found is None else _shaped("eth_getTransactionByHash", _transaction, found)
+        return self._ask("eth_getTransactionByHash", (transaction_hash,), answers.optional(answers.transaction))
 
     # ------------------------------------------------------------------ logs
 
     def logs(self, address: str, from_block: BlockTag, to_block: BlockTag) -> list[PoolEvent]:
         """The pool events of `address` in a closed range of blocks, in chain order."""
-        return self._logs({"fromBlock": _tag(from_block), "toBlock": _tag(to_block)}, address)
+        return self._nodes.ask(_logs(address, {"fromBlock": _tag(from_block), "toBlock": _tag(to_block)}))
 
     def logs_of_block(self, address: str, block_hash: str) -> list[PoolEvent]:
         """The same of exactly one block, by hash: refused by the node if the block is not known any more."""
-        return self._logs({"blockHash": block_hash}, address)
-
-    def _logs(self, where: dict[str, str], address: str) -> list[PoolEvent]:
-        found = self.request("eth_getLogs", ({**where, "address": address, "topics": [topics()]},))
-        return _shaped("eth_getLogs", _events, found)
-
-    def _integer(self, method: str, params: Sequence[Any]) -> int:
-        return _shaped(method, _int, self.request(method, params))
+        return self._nodes.ask(_logs(address, {"blockHash": block_hash}))
 
 
-# ---------------------------------------------------------------------- the meaning of answers
+# ---------------------------------------------------------------------- questions to one node
+
+
+def _question(method: str, params: Sequence[Any], reader: Callable[[Any], T]) -> Callable[[Node], T]:
+    return lambda node: answers.shaped(method, reader, node.request(method, params))
+
+
+def _block(which: BlockTag) -> Callable[[Node], Block | None]:
+    return _question("eth_getBlockByNumber", (_tag(which), False), answers.optional(answers.block))
+
+
+def _existing(node: Node, which: BlockTag) -> Block:
+    try:
+        found = _block(which)(node)
+    except ChainRefused:  # geth's way to say that nothing is final yet
+        found = None
+    if found is None:
+        raise ChainUnavailable(f"eth_getBlockByNumber: no block {which}")
+    return found
+
+
+def _receipt(transaction_hash: str) -> Callable[[Node], Receipt | None]:
+    return _question("eth_getTransactionReceipt", (transaction_hash,), answers.optional(answers.receipt))
+
+
+def _logs(address: str, where: dict[str, str]) -> Callable[[Node], list[PoolEvent]]:
+    return _question("eth_getLogs", ({**where, "address": address, "topics": [topics()]},), answers.events)
 
 
 def _tag(block: BlockTag) -> str:
     return hex(block) if isinstance(block, int) else block
-
-
-def _error_of(method: str, error: Any) -> Exception:
-    if not isinstance(error, Mapping):
-        return ChainRefused(method, 0, str(error))
-    message, code, returned = str(error.get("message", "")), error.get("code", 0), error.get("data")
-    if isinstance(returned, str) and returned.startswith("0x") and len(returned) > 2:
-        try:
-            decoded = error_codec().error(bytes.fromhex(returned[2:]))
-        except ValueError:
-            decoded = None
-        return ChainReverted(*(decoded or ("", {})), detail=message)
-    if code == 3 or "execution reverted" in message:
-        return ChainReverted("", {}, detail=message)
-    return ChainRefused(method, code if isinstance(code, int) else 0, message)
-
-
-def _shaped(method: str, reader: Callable[[Any], T], answer: Any) -> T:
-    """Read an answer; one of another shape than the protocol's is as good as none."""
-    try:
-        return reader(answer)
-    except (KeyError, TypeError, ValueError, AttributeError, DecodingError) as error:
-        raise ChainUnavailable(f"{method}: malformed answer ({type(error).__name__})") from None
-
-
-def _int(answer: Any) -> int:
-    return int(answer, 16)
-
-
-def _bytes(answer: Any) -> bytes:
-    return bytes.fromhex(answer[2:])
-
-
-def _events(answer: Any) -> list[PoolEvent]:
-    decoded = [event for log in answer if not log.get("removed") and (event := decode_log(log)) is not None]
-    return sorted(decoded, key=lambda event: event.place)
-
-
-def _block(answer: Any) -> Block:
-    return Block(
-        number=_int(answer["number"]),
-        hash=answer["hash"],
-        parent_hash=answer["parentHash"],
-        timestamp=_int(answer["timestamp"]),
-        base_fee=_int(answer.get("baseFeePerGas") or "0x0"),
-    )
-
-
-def _receipt(answer: Any) -> Receipt:
-    created = answer.get("contractAddress")
-    return Receipt(
-        transaction_hash=answer["transactionHash"],
-        ok=_int(answer["status"]) == 1,
-        block_number=_int(answer["blockNumber"]),
-        block_hash=answer["blockHash"],
-        gas_used=_int(answer["gasUsed"]),
-        effective_gas_price=_int(answer.get("effectiveGasPrice") or "0x0"),
-        contract_address=to_checksum_address(created) if created else None,
-        events=tuple(_events(answer["logs"])),
-    )
-
-
-def _transaction(answer: Any) -> Transaction:
-    price = answer.get("gasPrice") or "0x0"
-    mined = answer.get("blockNumber")
-    return Transaction(
-        hash=answer["hash"],
-        from_=to_checksum_address(answer["from"]),
-        to=to_checksum_address(answer["to"]) if answer.get("to") else None,
-        nonce=_int(answer["nonce"]),
-        data=_bytes(answer["input"]),
-        max_fee_per_gas=_int(answer.get("maxFeePerGas") or price),
-        max_priority_fee_per_gas=_int(answer.get("maxPriorityFeePerGas") or price),
-        block_number=_int(mined) if mined else None,
-        block_hash=answer.get("blockHash") if mined else None,
-    )

@@ -1,7 +1,8 @@
 """Why the chain did not answer as asked. Lives here: the tree. Not here: what to do about it (relay, indexer).
 
 ChainError
-|-- ChainUnavailable   nobody knows: timeout, reset, 5xx, garbage; ask again
+|-- ChainUnavailable   nobody knows: timeout, reset, 5xx, garbage, too many requests; ask again
+|   `-- ChainDisagreement   two nodes were asked, and each says something else
 |-- ChainReverted      the contract refuses: name and arguments of its error
 `-- ChainRefused       the node answered, and it was a JSON-RPC error that is no revert
 """
@@ -18,6 +19,10 @@ class ChainError(Exception):
 
 class ChainUnavailable(ChainError):
     """Transport failed, in whatever way. Nothing is known about what the node did with the request."""
+
+
+class ChainDisagreement(ChainUnavailable):
+    """Nodes contradict each other: one lags, lies or is on another branch. Nothing may be decided until they agree."""
 
 
 class ChainReverted(ChainError):

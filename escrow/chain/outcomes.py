@@ -1,11 +1,13 @@
 """What became of a broadcast, read from the node's words. Lives here: our own table of geth's and anvil's texts.
 
 Not here: what follows from an outcome (the relay's). An unknown text is UNKNOWN, never a refusal: a chain transaction
-taken for refused and sent anew under another nonce would be sent twice.
+taken for refused and sent anew under another nonce would be sent twice. And no outcome but NONCE_TOO_LOW says that the
+bytes cannot be mined: another node may have them from an earlier attempt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,6 +17,7 @@ class SendOutcome(StrEnum):
     ALREADY_KNOWN = "already_known"  # the node has these very bytes
     NONCE_TOO_LOW = "nonce_too_low"  # the nonce is mined: look up all our hashes
     UNDERPRICED = "underpriced"  # as it is, it will not be taken: raise both fees, same nonce
+    UNFUNDED = "unfunded"  # the signer cannot pay for it now: the same bytes again when it can
     REFUSED = "refused"  # these bytes can never be taken as things stand
     UNKNOWN = "unknown"  # nobody knows: same bytes again
 
@@ -40,7 +43,8 @@ _TEXTS: tuple[tuple[str, SendOutcome], ...] = (
     ("max fee per gas less than block base fee", SendOutcome.UNDERPRICED),  # geth, anvil
     ("fee cap less than block base fee", SendOutcome.UNDERPRICED),  # geth, older
     ("gas price below minimum", SendOutcome.UNDERPRICED),  # geth since 1.16
-    ("insufficient funds", SendOutcome.REFUSED),  # geth, anvil
+    ("insufficient funds", SendOutcome.UNFUNDED),  # geth, anvil
+    ("insufficientfunds", SendOutcome.UNFUNDED),  # nethermind behind some providers
     ("intrinsic gas too low", SendOutcome.REFUSED),  # geth, anvil
     ("floor data gas", SendOutcome.REFUSED),  # geth since EIP-7623
     ("exceeds block gas limit", SendOutcome.REFUSED),  # geth
@@ -61,3 +65,19 @@ def classify(message: str) -> SendOutcome:
     """The outcome a node's error message stands for."""
     lowered = message.lower()
     return next((outcome for text, outcome in _TEXTS if text in lowered), SendOutcome.UNKNOWN)
+
+
+_KNOWING = (
+    SendOutcome.OK,
+    SendOutcome.ALREADY_KNOWN,
+    SendOutcome.NONCE_TOO_LOW,
+    SendOutcome.UNDERPRICED,
+    SendOutcome.UNFUNDED,
+    SendOutcome.REFUSED,
+    SendOutcome.UNKNOWN,
+)
+
+
+def most_knowing(results: Sequence[SendResult]) -> SendResult:
+    """What several nodes said together: who has the bytes, or knows their nonce, knows more than who refuses them."""
+    return min(results, key=lambda result: _KNOWING.index(result.outcome))

@@ -186,8 +186,8 @@ def test_errors_of_the_node_keep_its_words(node: FakeNode) -> None:
         ("transaction underpriced: gas tip cap 0, minimum needed 1", SendOutcome.UNDERPRICED),
         ("transaction gas price below minimum: gas tip cap 0, minimum needed 1", SendOutcome.UNDERPRICED),
         ("max fee per gas less than block base fee: address 0x1, maxFeePerGas: 1, baseFee: 7", SendOutcome.UNDERPRICED),
-        ("insufficient funds for gas * price + value: balance 0, tx cost 1", SendOutcome.REFUSED),
-        ("Insufficient funds for gas * price + value", SendOutcome.REFUSED),
+        ("insufficient funds for gas * price + value: balance 0, tx cost 1", SendOutcome.UNFUNDED),
+        ("Insufficient funds for gas * price + value", SendOutcome.UNFUNDED),
         ("intrinsic gas too low: gas 0, minimum needed 21000", SendOutcome.REFUSED),
         ("exceeds block gas limit", SendOutcome.REFUSED),
         ("max priority fee per gas higher than max fee per gas", SendOutcome.REFUSED),
@@ -247,7 +247,7 @@ def test_outcomes_of_a_real_node(world: World) -> None:
     assert outcome(raw(0, data=b"\x01")) is SendOutcome.NONCE_TOO_LOW
     assert outcome(first) in (SendOutcome.NONCE_TOO_LOW, SendOutcome.ALREADY_KNOWN)
     assert outcome(raw(1, max_fee_per_gas=1, max_priority_fee_per_gas=1)) is SendOutcome.UNDERPRICED
-    assert outcome(raw(1, value=10**19)) is SendOutcome.REFUSED
+    assert outcome(raw(1, value=10**19)) is SendOutcome.UNFUNDED
     assert outcome(raw(1, gas=20_999)) is SendOutcome.REFUSED
     assert outcome(raw(1, max_priority_fee_per_gas=10**12)) is SendOutcome.REFUSED
     assert outcome(b"\x02\x01") is SendOutcome.REFUSED

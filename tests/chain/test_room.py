@@ -23,12 +23,14 @@ def loaded_by(module: str) -> set[str]:
 def test_no_module_brings_the_web_along(module: str) -> None:
     loaded = loaded_by(module)
     assert not loaded & {"django", "celery", "rest_framework", "marketplace"}
-    if module not in ("client", "create2", "deploy", "rollout"):
+    if module not in ("client", "create2", "deploy", "nodes", "rollout"):
         assert "web3" not in loaded
     if module != "compiler":
         assert "solcx" not in loaded
 
 
-@pytest.mark.parametrize("module", ["wire", "merkle", "words", "abi", "events", "contract", "outcomes", "errors"])
+@pytest.mark.parametrize(
+    "module", ["wire", "merkle", "words", "abi", "events", "answers", "contract", "outcomes", "errors"]
+)
 def test_pure_modules_bring_neither_keys_nor_sockets(module: str) -> None:
     assert not loaded_by(module) & {"eth_account", "web3", "requests", "aiohttp"}

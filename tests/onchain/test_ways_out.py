@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from escrow import disputes, receipts
 from escrow.chain.signer import LocalSigner
@@ -43,7 +44,7 @@ class Terminal:
 
     def run(self, *arguments: str, key: bool = True, expect: int = 0, **env: str) -> dict[str, Any]:
         """One command with --json; its one object. The key must never show."""
-        rpc_url = self.chain.client._provider.endpoint_uri
+        rpc_url = settings.RPC_URL
         command = [sys.executable, "-m", "agentmarket", *arguments, "--json"]
         if key:
             command += ["--key-file", str(self.key_file)]

@@ -78,3 +78,17 @@ def test_a_broker_on_a_socket_keeps_its_number() -> None:
 def test_no_task_runs_longer_than_its_message_is_hidden() -> None:
     done = read("settings.CELERY_BROKER_TRANSPORT_OPTIONS['visibility_timeout'] > settings.CELERY_TASK_TIME_LIMIT")
     assert done.stdout == "True\n"
+
+
+def test_when_a_block_is_final() -> None:
+    assert read("[settings.FINALITY]").stdout == "[1]\n"
+    assert read("settings.FINALITY", CHAIN_ID="8453").stdout == "finalized\n"
+    assert read("settings.FINALITY", CHAIN_ID="8453", FINALITY=" Safe ").stdout == "safe\n"
+    assert read("[settings.FINALITY]", CHAIN_ID="8453", FINALITY="12").stdout == "[12]\n"
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "latest", "1.5", "١٢"])
+def test_anything_else_is_final_for_nobody(said: str) -> None:
+    done = read("1", FINALITY=said)
+    assert done.returncode == 1
+    assert 'must be "finalized", "safe" or a number of blocks from 1' in done.stderr
