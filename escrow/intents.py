@@ -9,7 +9,7 @@ from uuid import UUID
 from celery import current_app
 from django.db import connection, transaction
 
-from escrow import lifecycle
+from escrow import lifecycle, trail
 from escrow.errors import StateConflict
 from escrow.models import ChainAction, Pool
 
@@ -37,14 +37,20 @@ def record(
             break
         action, created = _once(f"{dedupe_key}#{turn}", kind, pool, subject_id, params)
     if created:
-        transaction.on_commit(_nudge, robust=True)
+        transaction.on_commit(nudge, robust=True)
     return action
 
 
 def _once(
     key: str, kind: str, pool: Pool | None, subject_id: UUID | None, params: Mapping[str, object] | None
 ) -> tuple[ChainAction, bool]:
-    fields = {"kind": kind, "pool": pool, "subject_id": subject_id, "params": dict(params or {})}
+    fields = {
+        "kind": kind,
+        "pool": pool,
+        "subject_id": subject_id,
+        "params": dict(params or {}),
+        "request_id": trail.request_id(),
+    }
     return ChainAction.objects.get_or_create(dedupe_key=key, defaults=fields)
 
 
@@ -58,13 +64,14 @@ def retry(*, action: ChainAction, now: datetime) -> ChainAction:
     if action.kind in GIVEN_UP:
         raise StateConflict("chain action", action.status, f"A parked {action.kind} was given up; ask for it anew.")
     lifecycle.move(action, ChainAction.Status.PLANNED, attempts=0, next_at=now)
-    transaction.on_commit(_nudge, robust=True)
+    transaction.on_commit(nudge, robust=True)
     return action
 
 
-def _nudge() -> None:
-    # A hint only: the sweep comes anyway, so a broker that is away costs a moment and nothing else.
-    current_app.send_task("escrow.relay_sweep", expires=1, retry=False)
+def nudge() -> None:
+    """Have the relay look now. A hint only: its sweep comes anyway, so a broker that is away costs a moment."""
+    headers = {trail.HEADER: trail.request_id()}
+    current_app.send_task("escrow.relay_sweep", expires=1, retry=False, headers=headers)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
 
-from escrow import disputes, grants, intents, lifecycle, pools, signing
+from escrow import intents, lifecycle, signing, surrender, trail
 from escrow.chain.client import ChainClient, Fees, Receipt
 from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable
 from escrow.chain.outcomes import SendOutcome
@@ -139,20 +139,12 @@ class Relay:
         if attempts >= settings.RELAY_MAX_ATTEMPTS:
             with transaction.atomic():
                 lifecycle.move(action, Status.PARKED, attempts=attempts, error=str(error))
-                self._give_up(action, str(error))
+                surrender.give_up(action, str(error))
             log.error("Chain action %s (%s) is parked: %s", action.pk, action.kind, error)
             return True
         wait = timedelta(seconds=min(2 ** (attempts - 2), MAX_WAIT_SECONDS))
         ChainAction.objects.filter(pk=action.pk).update(attempts=attempts, next_at=self.now + wait, error=str(error))
         return False
-
-    def _give_up(self, action: ChainAction, reason: str) -> None:
-        if action.kind == Kind.OPEN_POOL and action.pool is not None:
-            pools.opening_failed(action.pool, reason=reason)
-        if action.kind == Kind.MINT and action.subject_id is not None:
-            grants.minting_failed(action.subject_id, reason=reason)
-        if action.kind == Kind.DISPUTE and action.subject_id is not None:
-            disputes.opening_failed(action.subject_id, reason=reason)
 
     # --- signed -> broadcast -----------------------------------------------------------------------------------------
     def _send(self, action: ChainAction, attempt: Attempt) -> bool:
@@ -195,13 +187,17 @@ class Relay:
     @staticmethod
     def _each(step: Callable[[ChainAction], bool], action: ChainAction) -> bool:
         """One action that fails in a way nobody thought of must not keep the others waiting; a chain that is away does."""
-        try:
-            return step(action)
-        except ChainUnavailable:
-            raise
-        except Exception:
-            log.exception("Chain action %s (%s) is left for a later sweep", action.pk, action.kind)
-            return False
+        with trail.follow(action.request_id, action=action.pk):
+            try:
+                changed = step(action)
+            except ChainUnavailable:
+                raise
+            except Exception:
+                log.exception("Chain action %s (%s) is left for a later sweep", action.pk, action.kind)
+                return False
+            if changed:
+                log.info("Chain action %s (%s) is %s", action.pk, action.kind, action.status)
+            return changed
 
     def _follow(self, action: ChainAction) -> bool:
         if action.status == Status.MINED:
@@ -252,7 +248,7 @@ class Relay:
         reason = f"Reverted on chain in {receipt.transaction_hash}."
         with transaction.atomic():
             lifecycle.move(action, Status.REVERTED, error=reason)
-            self._give_up(action, reason)
+            surrender.give_up(action, reason)
         log.error("Chain action %s (%s) reverted in %s", action.pk, action.kind, receipt.transaction_hash)
         return True
 

@@ -6,7 +6,7 @@ Every message is only a hint: beat sends each sweep again and again, and the row
 import logging
 from functools import cache
 
-from celery import shared_task
+from celery import Task, shared_task
 from django.conf import settings
 
 from escrow import (
@@ -18,6 +18,7 @@ from escrow import (
     invoices,
     payouts,
     pools,
+    pulse,
     reconcile,
     refunds,
     sessions,
@@ -93,6 +94,12 @@ def timer_sweep() -> None:
 def publish_sweep() -> None:
     """Show the events that are recorded for good."""
     events.publish_due()
+
+
+@shared_task(name="escrow.pulse_sweep", bind=True)
+def pulse_sweep(self: "Task[[], None]") -> None:
+    """Write down that this worker is alive, and what it sees of the chain."""
+    pulse.take(client=chain_client(), worker=self.request.hostname or "worker", now=clock.now())
 
 
 @shared_task(name="escrow.reconcile")

@@ -4,8 +4,12 @@
 """
 
 import os
+from typing import Any
 
 from celery import Celery
+from celery.signals import task_prerun
+
+from escrow import trail
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "marketplace.settings")
 
@@ -14,6 +18,12 @@ def _configured(name: str) -> Celery:
     made = Celery(name)
     made.config_from_object("django.conf:settings", namespace="CELERY")
     return made
+
+
+@task_prerun.connect
+def _begin(task: Any, **_: object) -> None:
+    """Have every line and every row of this run name the request that asked for it."""
+    trail.start(request=str((task.request.headers or {}).get(trail.HEADER) or ""), task=str(task.name))
 
 
 clock = _configured("clock")

@@ -10,6 +10,8 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
+from escrow import trail
+
 _API_KEY: Final = re.compile(r"\b(am_(?:test|live)_[a-z2-7]{12}_)[a-z2-7]+")
 _APPROVAL: Final = re.compile(r"(/approvals/[0-9a-f-]{36}/)\w+")
 """The page of `marketplace.consent`: Django writes the path of what it refuses."""
@@ -24,21 +26,22 @@ def redact(text: str) -> str:
 def request_id(record: logging.LogRecord) -> str | None:
     """Return the id of the request that the line is about, where there is one."""
     found = getattr(record, "request_id", None) or getattr(getattr(record, "request", None), "request_id", None)
-    return str(found) if found else None
+    return str(found or trail.request_id()) or None
 
 
 class Json(logging.Formatter):
     """One JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return time, level, logger, message, and where known the request's id and the traceback."""
+        """Return time, level, logger, message, and where known the request's id, the chain action, the task, the traceback."""
         line = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
             "request_id": request_id(record),
-            "task": getattr(record, "task_name", None),
+            "action": trail.action_id(),
+            "task": trail.task() or None,
             "traceback": self.formatException(record.exc_info) if record.exc_info else None,
         }
         return redact(json.dumps({key: value for key, value in line.items() if value is not None}, default=str))

@@ -209,6 +209,7 @@ CELERY_BEAT_SCHEDULE = {
     "close": every("escrow.close_sweep", 1.0),
     "timers": every("escrow.timer_sweep", 5.0),
     "publish": every("escrow.publish_sweep", 1.0),
+    "pulse": every("escrow.pulse_sweep", 5.0),
     "reconcile": every("escrow.reconcile", 300.0),
     "tasks": every("marketplace.task_sweep", 30.0),
     "webhooks": every("marketplace.webhook_sweep", 1.0),
@@ -242,6 +243,12 @@ RELAY_RETRY_SECONDS = env_int("RELAY_RETRY_SECONDS", 5)  # a claim not finished 
 RELAY_REPLACE_SECONDS = env_int("RELAY_REPLACE_SECONDS", 30)  # unmined for this long: sent again with a higher fee
 RELAY_MAX_ATTEMPTS = env_int("RELAY_MAX_ATTEMPTS", 20)  # then a person looks
 INDEX_BLOCK_RANGE = env_int("INDEX_BLOCK_RANGE", 2_000)  # blocks per eth_getLogs: public nodes refuse more
+
+# --- Watching: from when on /readyz says no -------------------------------------------------------------------------
+PULSE_STALE_SECONDS = env_int("PULSE_STALE_SECONDS", 60)  # a worker looks every 5; a minute of silence is no hiccup
+INDEX_STALE_SECONDS = env_int("INDEX_STALE_SECONDS", 60)  # it reads every half second; without it nothing lands
+ACTION_STALE_SECONDS = env_int("ACTION_STALE_SECONDS", 900)  # a quarter of the hour that a signed batch may land in
+SIGNER_RESERVE_SETTLEMENTS = env_int("SIGNER_RESERVE_SETTLEMENTS", 50)  # an hour of a busy day: time to refill
 
 # --- Money: how long anybody may stay silent, and when debts land on chain -------------------------------------------
 SETTLE_MIN_MICROS = env_int("SETTLE_MIN_MICROS", 1_000_000)  # $1: below it a settlement's gas is not worth it yet
@@ -354,7 +361,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 
 # --- Security --------------------------------------------------------------------------------------------------------
 SECURE_SSL_REDIRECT = PRODUCTION and env_bool("SECURE_SSL_REDIRECT", default=True)
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # asked from inside, in plain HTTP
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^livez$", r"^readyz$"]  # asked from inside, in plain HTTP
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = PRODUCTION
 SECURE_HSTS_PRELOAD = PRODUCTION

@@ -8,6 +8,7 @@ from escrow.models.ledger import Account, Reason, Transfer
 from escrow.models.pools import Party, Pool, PoolProvider, Session, SessionPolicy
 from escrow.models.refunds import Deduction, Refund
 from escrow.models.spending import DUE, Dispute, Hold, Invoice, Payment
+from escrow.models.watch import Pulse, Remedy, Setback
 
 __all__ = [
     "DUE",
@@ -33,10 +34,13 @@ __all__ = [
     "Payment",
     "Pool",
     "PoolProvider",
+    "Pulse",
     "Reason",
     "Refund",
+    "Remedy",
     "Session",
     "SessionPolicy",
+    "Setback",
     "SignerNonce",
     "Transfer",
 ]

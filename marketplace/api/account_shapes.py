@@ -72,13 +72,23 @@ class Health(Shape):
     status: Literal["ok"]
 
 
+class ReadinessCheck(Shape):
+    """One part that the service stands on."""
+
+    name: str
+    ok: bool
+    detail: Annotated[str, Field(description="What was seen, for a person.")]
+
+
 class Readiness(Shape):
     """What the service stands on. ``status`` is ``ready`` only when all of it is there."""
 
     status: Literal["ready", "not_ready"]
-    database: bool
-    redis: bool
-    chain_age_seconds: Annotated[
-        float | None, Field(description="Since the chain was last read; null before the first time.")
+    checks: Annotated[
+        list[ReadinessCheck],
+        Field(
+            description="`database`, `worker`, `chain_id`, `contract`, `signers`, `signer_funds`, `oldest_action`, `indexer`, "
+            "`broker`. Without the database only it and the broker are judged."
+        ),
     ]
-    reason: str
+    reason: Annotated[str, Field(description="The parts that are missing, in words; empty when none is.")]

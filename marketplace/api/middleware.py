@@ -5,6 +5,7 @@ from uuid import uuid4
 
 from django.http import HttpRequest, HttpResponse
 
+from escrow import trail
 from marketplace.api import errors
 
 
@@ -18,7 +19,9 @@ class RequestId:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        request.request_id = str(uuid4())  # type: ignore[attr-defined]
-        response = self.get_response(request)
+        request_id = str(uuid4())
+        request.request_id = request_id  # type: ignore[attr-defined]
+        with trail.follow(request_id):
+            response = self.get_response(request)
         response["X-Request-Id"] = errors.request_id(request)
         return response

@@ -111,7 +111,8 @@ endpoints: Final[list[URLPattern]] = [
     path("v1/me", accounts.Me.as_view()),
     path("v1/balance", accounts.Balance.as_view()),
     path("v1/events", accounts.Events.as_view()),
-    path("healthz", health.Health.as_view()),
+    path("livez", health.Health.as_view()),
+    path("healthz", health.Health.as_view()),  # the same, under the name that many monitors ask for by themselves
     path("readyz", health.Ready.as_view()),
 ]
 """Every operation of the API; the OpenAPI document and the tests are made from this list."""

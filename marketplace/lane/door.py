@@ -15,7 +15,7 @@ from uuid import uuid4
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
-from escrow import money, payments, verdicts
+from escrow import money, payments, trail, verdicts
 from escrow.errors import EscrowError
 from escrow.verdicts import MAX_KNOWN
 from marketplace import keys
@@ -243,7 +243,8 @@ def _sent(order: Order, decision: Decision, standing: Standing) -> Answer:
 
 def _problem(fault: Exception, about: About) -> Answer:
     request_id = str(uuid4())
-    status, more, document = errors.render(fault, Asked("POST", PATH, request_id, about))
+    with trail.follow(request_id):
+        status, more, document = errors.render(fault, Asked("POST", PATH, request_id, about))
     headers = [(name.lower().encode(), value.encode()) for name, value in more.items()]
     headers += [(b"content-type", errors.CONTENT_TYPE.encode()), (b"x-request-id", request_id.encode())]
     return status, headers, document.encode()

@@ -1,9 +1,7 @@
 """/v1/me, /v1/balance, /v1/events and the health of the service."""
 
 import pytest
-from django.utils import timezone
 
-from escrow.models import ChainCursor
 from tests.marketplace.conftest import World, publish
 
 pytestmark = pytest.mark.django_db
@@ -58,23 +56,5 @@ def test_events_are_read_on_from_a_position(world: World) -> None:
 
 
 def test_the_process_is_up(world: World) -> None:
-    assert world.nobody.get("/healthz").json == {"status": "ok"}
-
-
-def test_ready_means_database_redis_and_a_chain_that_is_read(world: World, settings, redis_url: str) -> None:
-    settings.REDIS_URL = redis_url
-    before = world.nobody.get("/readyz")
-    assert (before.status, before.json["status"], before.json["reason"]) == (
-        503,
-        "not_ready",
-        "the chain is not being read",
-    )
-    now = timezone.now()
-    ChainCursor.objects.create(
-        chain_id=31337, contract_address="0x1", block_number=1, block_hash="0x2", block_time=now, read_at=now
-    )
-    ready = world.nobody.get("/readyz")
-    assert (ready.status, ready.json["status"]) == (200, "ready")
-    settings.REDIS_URL = "redis://127.0.0.1:1/0"
-    without = world.nobody.get("/readyz")
-    assert (without.status, without.json["redis"], without.json["database"]) == (503, False, True)
+    for path in ("/livez", "/healthz"):
+        assert world.nobody.get(path).json == {"status": "ok"}

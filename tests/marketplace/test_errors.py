@@ -14,7 +14,7 @@ PAY = {"to": "agent://lint.acme.dev", "amount": "0.01"}
 
 
 def test_every_answer_has_an_id_of_its_own(world: World) -> None:
-    answers = [world.a.by_payer.get("/v1/me"), world.a.by_payer.get("/v1/nothing"), world.nobody.get("/healthz")]
+    answers = [world.a.by_payer.get("/v1/me"), world.a.by_payer.get("/v1/nothing"), world.nobody.get("/livez")]
     ids = {answer.headers["X-Request-Id"] for answer in answers}
     assert len(ids) == 3
 

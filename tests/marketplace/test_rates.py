@@ -41,7 +41,7 @@ def test_every_answer_to_a_live_key_says_what_is_left(world: World) -> None:
     paid = world.a.by_session.post("/v1/payments", PAY)
     assert paid.headers["RateLimit-Policy"] == '"payments";q=600000;w=60'
     assert paid.headers["RateLimit"].startswith('"payments";r=599999;t=')
-    assert "RateLimit" not in world.nobody.get("/healthz").headers
+    assert "RateLimit" not in world.nobody.get("/livez").headers
 
 
 def test_a_key_that_has_used_its_calls_up_is_refused_and_no_other(

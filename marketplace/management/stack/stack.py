@@ -172,7 +172,7 @@ class Stack:
             self.environment |= contracts.prepare(self.urls.rpc, self.home.path / "keys")
 
     def _start_web(self) -> Child:
-        self._ready["web"] = ready.answers(f"{self.urls.web}/healthz")
+        self._ready["web"] = ready.answers(f"{self.urls.web}/livez")
         server = f"-m marketplace.server --host 127.0.0.1 --port {self._port} --share-port --processes {WEB_PROCESSES}"
         return self.spawn("web", [sys.executable, *server.split()])
 

@@ -108,10 +108,10 @@ def _address(found: Findings, run: Run) -> Check:
 def _reachable(found: Findings, run: Run) -> Check:
     if not found.url:
         return Check("reachable", None, "not tried")
-    found.reply = found.http.get(f"{found.url}/healthz")
+    found.reply = found.http.get(f"{found.url}/livez")
     if found.reply.status_code != 200:
         return Check(
-            "reachable", False, f"/healthz answers {found.reply.status_code}", "Is this the address of a market?"
+            "reachable", False, f"/livez answers {found.reply.status_code}", "Is this the address of a market?"
         )
     return Check("reachable", True, f"in {found.reply.elapsed.total_seconds() * 1000:.0f} ms")
 
