@@ -1,260 +1,240 @@
-"""The indexer: what the contract has told becomes the ledger. Lives here: reading logs in order, once each, and their effects.
+"""The indexer: the contract's logs, read in chain order and bounded steps. Lives here: how far, from which block, how final.
 
-It reads only blocks that enough others stand on (CONFIRMATIONS), and stops with a reason, for a person to look, when the
-chain has forgotten a block that it read, or tells of a batch that we did not sign. It never guesses.
+Two readings. What is final goes into the ledger, each log once, in chunks that are one database transaction each, with the
+cursor; two nodes must agree on it where two are named. What is mined and not final goes into the logbook alone, and is read
+again when its block is gone. It stops with a reason, for a person to look, when a block that was final is gone, or when the
+chain tells what our books have no room for. It never guesses.
 """
 
-import dataclasses
 import logging
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import singledispatch
-from typing import Any
+from typing import Final
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from escrow import disputes, events, intents, ledger, lifecycle, money, payouts, pools
-from escrow.chain import events as chain
-from escrow.chain.client import Block, ChainClient
-from escrow.chain.errors import ChainUnavailable
+from escrow import crashpoints, intents, logbook, mirroring
+from escrow.chain.client import Block, ChainClient, Tiers
+from escrow.chain.errors import ChainError, ChainRefused, ChainUnavailable
+from escrow.chain.events import PoolEvent
 from escrow.errors import EscrowError
-from escrow.ledger import Move
-from escrow.models import Account, Batch, ChainCursor, ChainLog, Party, Payment, Pool, Reason
+from escrow.logbook import Told, Unexplained
+from escrow.models import ChainCursor, Pool
 
 log = logging.getLogger(__name__)
+Reader = Callable[[str, int, int], list[PoolEvent]]
+Seen = Callable[[int], Block | None]
 
-
-class Unexplained(Exception):
-    """The chain tells something that our books have no room for."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where an event stands: the reference for its transfers, and its block's time."""
-
-    ref: str
-    at: datetime
+MAX_LOGS: Final = 200
+"""In a chunk: each block with logs is asked for by itself, and a chunk must end long before a worker's time does."""
 
 
 def index(*, client: ChainClient, now: datetime) -> int:
-    """Apply every new log of the contract; return how many blocks were read. Another indexer at work: none."""
+    """Read on, as far as one sweep may; return how many final blocks were read. Another indexer at work: none."""
     with intents.exclusively(f"escrow.indexer:{settings.CHAIN_ID}:{settings.ESCROW_ADDRESS}") as free:
         if not free:
             return 0
         try:
-            return _advance(client, now)
-        except ChainUnavailable as error:
-            log.warning("The chain cannot be reached; the indexer tries again: %s", error)
+            return _Sweep(client, now).run()
+        except ChainError as error:
+            log.warning("The chain cannot be read; the indexer tries again: %s", error)
             return 0
 
 
-def _advance(client: ChainClient, now: datetime) -> int:
-    head = client.block("latest")
-    cursor = _cursor(client, now)
-    if head is None or cursor is None or cursor.stopped_reason:
-        return 0
-    confirmed = head.number - settings.CONFIRMATIONS + 1
-    read = 0
-    while cursor.block_number < confirmed:
-        last = min(confirmed, cursor.block_number + settings.INDEX_BLOCK_RANGE)
+@dataclass(frozen=True)
+class _Chunk:
+    """Blocks that were read at once: from one number up to a block, and what they tell, in chain order."""
+
+    first: int
+    end: Block
+    told: list[Told]
+
+
+class _Sweep:
+    """One reading, from where the last one ended. It starts no chunk once its time is over."""
+
+    def __init__(self, client: ChainClient, now: datetime) -> None:
+        self._client = client
+        self._now = now
+        self._over_at = time.monotonic() + settings.INDEX_SECONDS
+
+    def run(self) -> int:
+        tiers = self._client.tiers()
+        cursor = self._cursor()
+        if cursor.stopped_reason:
+            return 0
+        start = cursor.block_number
         try:
-            _read_twice(client, cursor, last, now)
+            if self._read_final(cursor, tiers):
+                self._read_head(cursor, tiers)
         except Unexplained as error:
             log.critical("The indexer is stopped: %s", error)
-            ChainCursor.objects.filter(pk=cursor.pk).update(stopped_reason=str(error))
-            return read
-        read += last - cursor.block_number
-        cursor.refresh_from_db()
-    ChainCursor.objects.filter(pk=cursor.pk).update(read_at=now)
-    return read
+            _note(cursor, stopped_reason=str(error))
+        else:
+            _note(cursor, read_at=self._now)
+        return cursor.block_number - start
 
+    # --- what is final -----------------------------------------------------------------------------------------------
+    def _read_final(self, cursor: ChainCursor, tiers: Tiers) -> bool:
+        """Read up to the newest final block; return whether it was reached."""
+        final = tiers.final
+        if final.number == cursor.block_number and final.hash != cursor.block_hash:
+            self._require_unforgotten(cursor)
+        begun = cursor.block_number
+        while cursor.block_number < final.number:
+            if cursor.block_number > begun and time.monotonic() >= self._over_at:
+                log.info("The indexer is at block %s of %s, and reads on", cursor.block_number, final.number)
+                return False
+            self._read_twice(cursor, final.number)
+        return cursor.block_number == final.number
 
-def _read_twice(client: ChainClient, cursor: ChainCursor, last: int, now: datetime) -> None:
-    """Read, and once more when something was unexplained: a row may have moved meanwhile, or a node answered late."""
-    try:
-        _read(client, cursor, last, now)
-    except Unexplained as error:
-        log.warning("The indexer reads blocks up to %s again: %s", last, error)
-        _read(client, cursor, last, now)
+    def _read_twice(self, cursor: ChainCursor, final: int) -> None:
+        """Read, and once more when something was unexplained: a row may have moved meanwhile, or a node answered late."""
+        try:
+            self._read_chunk(cursor, final)
+        except Unexplained as error:
+            log.warning("The indexer reads the blocks after %s again: %s", cursor.block_number, error)
+            self._read_chunk(cursor, final)
 
+    def _read_chunk(self, cursor: ChainCursor, final: int) -> None:
+        """Let the ledger take the logs of some blocks after the cursor, and move the cursor, in one database transaction."""
+        self._require_unforgotten(cursor)
+        chunk = self._ask(cursor, cursor.block_number + 1, final, self._client.agreed_logs, self._client.agreed_block)
+        try:
+            with transaction.atomic():
+                self._take(chunk)
+                _note(
+                    cursor,
+                    block_number=chunk.end.number,
+                    block_hash=chunk.end.hash,
+                    block_time=_time(chunk.end),
+                    read_at=self._now,
+                )
+                crashpoints.reach("index.read")
+        except Exception:
+            cursor.refresh_from_db()  # what was noted on it did not come to be
+            raise
+        crashpoints.reach("index.committed")
 
-def _read(client: ChainClient, cursor: ChainCursor, last: int, now: datetime) -> None:
-    """Apply the logs of the blocks after the cursor up to one, and move the cursor, in one database transaction."""
-    known = client.block(cursor.block_number)
-    if known is None:
-        raise ChainUnavailable(f"the node has no block {cursor.block_number} yet")
-    if known.hash != cursor.block_hash:
-        raise Unexplained(f"Block {cursor.block_number} is no longer {cursor.block_hash}: the chain was reorganised.")
-    told = client.logs(settings.ESCROW_ADDRESS, cursor.block_number + 1, last)
-    end = client.block(last)
-    if end is None:
-        raise ChainUnavailable(f"the node has lost block {last}")
-    times = {number: _block(client, number) for number in {event.place.block_number for event in told}}
-    for event in told:
-        if times[event.place.block_number].hash != event.place.block_hash:
-            raise ChainUnavailable(f"block {event.place.block_number} changed while it was read")
-    with transaction.atomic():
-        for event in sorted(told, key=lambda one: one.place):
+    def _take(self, chunk: _Chunk) -> None:
+        rows = logbook.write(chunk.told, first=chunk.first, last=chunk.end.number, now=self._now)
+        for one in chunk.told:
+            row = rows[one.place]
+            if row.applied_at:
+                continue  # a deposit that was taken when it was mined, or a range that was read before
+            # Fresh for each: the events of one pool build on each other.
+            pool = Pool.objects.get(pk=row.pool_id) if row.pool_id else None
             try:
-                _apply_once(event, _time(times[event.place.block_number]))
+                mirroring.mirror(one.event, pool, mirroring.Place(ref=row.ref, at=one.at))
             except (EscrowError, IntegrityError) as error:
-                raise Unexplained(f"{type(event).__name__} in {event.place.transaction_hash}: {error}") from error
-        ChainCursor.objects.filter(pk=cursor.pk).update(
-            block_number=end.number, block_hash=end.hash, block_time=_time(end), read_at=now
-        )
+                raise Unexplained(f"{one.kind} in {row.tx_hash}: {error}") from error
+        logbook.finish((rows[one.place] for one in chunk.told), now=self._now)
+
+    def _require_unforgotten(self, cursor: ChainCursor) -> None:
+        known = self._client.agreed_block(cursor.block_number)
+        if known is None:
+            raise ChainUnavailable(f"the node has no block {cursor.block_number} yet")
+        if known.hash != cursor.block_hash:
+            raise Unexplained(
+                f"Block {cursor.block_number} is no longer {cursor.block_hash}: the chain was reorganised."
+            )
+
+    # --- what is mined -----------------------------------------------------------------------------------------------
+    def _read_head(self, cursor: ChainCursor, tiers: Tiers) -> None:
+        """Read what stands on the final block: only what is new, and all of it when the newest block of before is gone."""
+        latest = tiers.latest
+        if latest.number <= cursor.block_number:
+            return
+        while cursor.head_hash != latest.hash:
+            known = cursor.head_number > cursor.block_number and self._stands(cursor)
+            first = (cursor.head_number if known else cursor.block_number) + 1
+            if first > latest.number:
+                break  # the chain went on while this read
+            chunk = self._ask(cursor, first, latest.number, self._client.logs, self._client.block)
+            if known and not self._stands(cursor):
+                raise ChainUnavailable(f"block {cursor.head_number} changed while it was read")
+            with transaction.atomic():
+                logbook.write(chunk.told, first=chunk.first, last=chunk.end.number, now=self._now)
+                _note(cursor, head_number=chunk.end.number, head_hash=chunk.end.hash)
+                crashpoints.reach("index.read")
+            crashpoints.reach("index.committed")
+            if chunk.end.number >= latest.number or time.monotonic() >= self._over_at:
+                break
+        logbook.mark_safe(up_to=tiers.safe.number)
+        logbook.take_early(now=self._now)
+
+    def _stands(self, cursor: ChainCursor) -> bool:
+        known = self._client.block(cursor.head_number)
+        return known is not None and known.hash == cursor.head_hash
+
+    # --- asking ------------------------------------------------------------------------------------------------------
+    def _ask(self, cursor: ChainCursor, first: int, last: int, logs: Reader, seen: Seen) -> _Chunk:
+        """Ask for the logs of as many blocks as the node gives at once, and for each block that has some, by its hash.
+
+        The last block is asked for before and after all others: so they are all of one chain.
+        """
+        while True:
+            span = min(cursor.span or settings.INDEX_BLOCK_RANGE, settings.INDEX_BLOCK_RANGE)
+            last_asked = min(last, first + span - 1)
+            end = _there(seen(last_asked), last_asked)
+            try:
+                found = logs(settings.ESCROW_ADDRESS, first, last_asked)
+                break
+            except ChainError as error:
+                # Too many blocks at once, perhaps: fewer the next time, which is now if the node itself said no.
+                _note(cursor, span=max(min(span, last_asked - first + 1) // 2, 1))
+                if not isinstance(error, ChainRefused) or last_asked == first:
+                    raise
+                log.warning("The node refused %s blocks at once, and is asked for fewer: %s", span, error)
+        if span < settings.INDEX_BLOCK_RANGE:
+            _note(cursor, span=span + span // 4 + 1)
+        found, short = _cut(found)
+        told = self._dated(found)
+        block = end if short is None else _there(seen(short), short)
+        if _there(seen(last_asked), last_asked).hash != end.hash:
+            raise ChainUnavailable(f"block {last_asked} changed while it was read")
+        return _Chunk(first, block, told)
+
+    def _dated(self, found: list[PoolEvent]) -> list[Told]:
+        blocks: dict[int, Block] = {}
+        for event in found:
+            number = event.place.block_number
+            if number not in blocks:
+                blocks[number] = _there(self._client.block(number), number)
+            if blocks[number].hash != event.place.block_hash:
+                raise ChainUnavailable(f"block {number} changed while it was read")
+        return [Told(event, _time(blocks[event.place.block_number])) for event in found]
+
+    def _cursor(self) -> ChainCursor:
+        chain = {"chain_id": settings.CHAIN_ID, "contract_address": settings.ESCROW_ADDRESS}
+        cursor = ChainCursor.objects.filter(**chain).first()
+        if cursor is not None:
+            return cursor
+        start = max(settings.ESCROW_START_BLOCK - 1, 0)
+        first = _there(self._client.block(start), start)
+        begun = {"block_number": first.number, "block_hash": first.hash, "block_time": _time(first)}
+        return ChainCursor.objects.create(**chain, **begun, read_at=self._now)
 
 
-def _apply_once(event: chain.PoolEvent, at: datetime) -> None:
-    place = event.place
-    key = getattr(event, "pool_id", None)
-    pool = Pool.objects.filter(pool_key=f"0x{key.hex()}").first() if key else None
-    _, fresh = ChainLog.objects.get_or_create(
-        tx_hash=place.transaction_hash,
-        log_index=place.log_index,
-        defaults={
-            "pool": pool,
-            "event": type(event).__name__,
-            "args": _plain(event),
-            "block_number": place.block_number,
-            "block_hash": place.block_hash,
-        },
-    )
-    if not fresh:
-        return
-    where = Place(ref=f"{place.transaction_hash}:{place.log_index}", at=at)
-    if isinstance(event, chain.FeesWithdrawn):
-        payouts.fees_withdrawn(amount_micros=event.amount, ref=where.ref)
-    elif pool is not None:
-        _apply(event, pool, where)
-    elif isinstance(event, chain.Withdrawn):
-        # A pool that others opened on the same contract is none of ours, but its fees join ours there.
-        payouts.foreign_fee(fee_micros=event.fee, ref=where.ref)
+def _cut(found: list[PoolEvent]) -> tuple[list[PoolEvent], int | None]:
+    """Return as many events as a chunk may have, and the block that it ends with then; a block is never cut."""
+    found = sorted(found, key=lambda event: event.place)
+    if len(found) <= MAX_LOGS:
+        return found, None
+    end = max(found[0].place.block_number, found[MAX_LOGS].place.block_number - 1)
+    return [event for event in found if event.place.block_number <= end], end
 
 
-@singledispatch
-def _apply(event: chain.PoolEvent, pool: Pool, where: Place) -> None:
-    raise Unexplained(f"{type(event).__name__} is an event that nothing here knows.")
+def _note(cursor: ChainCursor, **changes: object) -> None:
+    ChainCursor.objects.filter(pk=cursor.pk).update(**changes)
+    for name, value in changes.items():
+        setattr(cursor, name, value)
 
 
-@_apply.register
-def _(event: chain.PoolOpened, pool: Pool, where: Place) -> None:
-    pools.opened(pool, deposit_micros=event.deposit, ref=where.ref, at=where.at)
-
-
-@_apply.register
-def _(event: chain.PoolToppedUp, pool: Pool, where: Place) -> None:
-    pools.topped_up(pool, amount_micros=event.amount, ref=where.ref)
-
-
-@_apply.register
-def _(event: chain.ProvidersAllowed, pool: Pool, where: Place) -> None:
-    pools.providers_allowed(pool, addresses=event.providers, at=where.at)
-
-
-@_apply.register
-def _(event: chain.Credited, pool: Pool, where: Place) -> None:
-    """The batch's own event follows and names them all."""
-
-
-@_apply.register(chain.ItemRejected)
-@_apply.register(chain.WithdrawalRejected)
-def _(event: chain.PoolEvent, pool: Pool, where: Place) -> None:
-    """Nothing happened: whoever sent it asks again."""
-
-
-@_apply.register
-def _(event: chain.BatchSettled, pool: Pool, where: Place) -> None:
-    batch = Batch.objects.select_related("account", "pool").filter(pool=pool, first_seq=event.first_seq).first()
-    if batch is None or batch.root != f"0x{event.root.hex()}" or batch.status != Batch.Status.SIGNED:
-        raise Unexplained(f"Batch {event.first_seq} of {pool} settled on chain, and is not one that we wait for.")
-    if (batch.records.count(), _total(batch)) != (event.count, event.total):
-        raise Unexplained(f"{batch} settled on chain with other records than ours.")
-    _credit(batch, where)
-
-
-@_apply.register
-def _(event: chain.Withdrawn, pool: Pool, where: Place) -> None:
-    payouts.withdrawn(pool, _party(event.provider), net_micros=event.net, fee_micros=event.fee, ref=where.ref)
-
-
-@_apply.register
-def _(event: chain.CloseRequested, pool: Pool, where: Place) -> None:
-    reclaimable_at = datetime.fromtimestamp(event.reclaimable_at, UTC)
-    pools.close_requested(pool, reclaimable_at=reclaimable_at, at=where.at)
-
-
-@_apply.register
-def _(event: chain.Reclaimed, pool: Pool, where: Place) -> None:
-    pools.reclaimed(pool, amount_micros=event.amount, ref=where.ref, at=where.at)
-
-
-@_apply.register
-def _(event: chain.Disputed, pool: Pool, where: Place) -> None:
-    reference = f"0x{event.ref.hex()}"
-    party = _party(event.provider)
-    disputes.disputed(pool, party, reference=reference, amount_micros=event.amount, ref=where.ref, at=where.at)
-
-
-@_apply.register
-def _(event: chain.DisputeResolved, pool: Pool, where: Place) -> None:
-    disputes.resolved(
-        pool,
-        _party(event.provider),
-        reference=f"0x{event.ref.hex()}",
-        to_provider=event.to_provider,
-        to_payer=event.to_payer,
-        by_timeout=event.by_timeout,
-        ref=where.ref,
-        at=where.at,
-    )
-
-
-def _total(batch: Batch) -> int:
-    return sum(record.amount_micros for record in batch.records.all())
-
-
-def _credit(batch: Batch, where: Place) -> None:
-    records = list(batch.records.select_related("party").order_by("party_id"))
-    owed: dict[Party, int] = {}
-    for record in records:
-        owed[record.party] = owed.get(record.party, 0) + record.amount_micros
-    accounts: dict[Party, Account] = {party: ledger.credited(batch.pool, party) for party in owed}
-    lifecycle.move(batch, Batch.Status.SETTLED, settled_at=where.at)
-    settling = Payment.objects.filter(record__batch=batch)
-    lifecycle.move_all(settling, frm=Payment.Status.SETTLING, to=Payment.Status.SETTLED)
-    ledger.post(
-        [Move(batch.account, accounts[party], micros, Reason.CREDIT, where.ref) for party, micros in owed.items()]
-    )
-    for party, micros in owed.items():
-        payload = {"pool_id": str(batch.pool_id), "amount": money.render(micros), "tx": where.ref.partition(":")[0]}
-        events.record(type="batch.settled", subject_type="batch", subject_id=batch.pk, payload=payload, party=party)
-    total = {
-        "pool_id": str(batch.pool_id),
-        "amount": money.render(sum(owed.values())),
-        "tx": where.ref.partition(":")[0],
-    }
-    events.record(type="batch.settled", subject_type="batch", subject_id=batch.pk, payload=total, pool=batch.pool)
-
-
-def _cursor(client: ChainClient, now: datetime) -> ChainCursor | None:
-    start = max(settings.ESCROW_START_BLOCK - 1, 0)
-    cursor = ChainCursor.objects.filter(chain_id=settings.CHAIN_ID, contract_address=settings.ESCROW_ADDRESS).first()
-    if cursor is not None:
-        return cursor
-    first = _block(client, start)
-    return ChainCursor.objects.create(
-        chain_id=settings.CHAIN_ID,
-        contract_address=settings.ESCROW_ADDRESS,
-        block_number=first.number,
-        block_hash=first.hash,
-        block_time=_time(first),
-        read_at=now,
-    )
-
-
-def _block(client: ChainClient, number: int) -> Block:
-    block = client.block(number)
+def _there(block: Block | None, number: int) -> Block:
     if block is None:
         raise ChainUnavailable(f"the node has no block {number}")
     return block
@@ -262,27 +242,3 @@ def _block(client: ChainClient, number: int) -> Block:
 
 def _time(block: Block) -> datetime:
     return datetime.fromtimestamp(block.timestamp, UTC)
-
-
-def _party(address: str) -> Party:
-    party = Party.objects.filter(address=address).first()
-    if party is None:
-        raise Unexplained(f"{address} is no party that we know.")
-    return party
-
-
-def _plain(event: chain.PoolEvent) -> dict[str, Any]:
-    """Return an event's own fields as JSON: bytes become hex."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, bytes):
-            return f"0x{value.hex()}"
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return _fields(value, plain)
-        return [plain(item) for item in value] if isinstance(value, tuple) else value
-
-    return {name: value for name, value in _fields(event, plain).items() if name != "place"}
-
-
-def _fields(value: Any, plain: Callable[[Any], Any]) -> dict[str, Any]:
-    return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}

@@ -1,6 +1,6 @@
-"""Pools: budgets that the contract holds. Lives here: opening, topping up, closing, and mirroring what the chain says of them.
+"""Pools: budgets that the contract holds. Lives here: opening, topping up, freezing, closing, and mirroring their end.
 
-A pool's money is never taken from a request: it appears in the ledger when the indexer has seen it on chain.
+A pool's money is never taken from a request: it appears in the ledger when the indexer has seen it on chain (funding).
 """
 
 import secrets
@@ -119,30 +119,37 @@ def unfreeze(*, payer_id: UUID) -> list[Pool]:
 
 @transaction.atomic
 def _set_frozen(payer_id: UUID, frozen_at: datetime | None, told: str, reason: str) -> list[Pool]:
-    _lock_spending(payer_id)
+    lock_spending(Account.objects.filter(pool__payer_id=payer_id))
     pools = list(Pool.objects.filter(payer_id=payer_id).exclude(status__in=[Pool.Status.CLOSED, Pool.Status.FAILED]))
     for pool in pools:
-        if bool(pool.frozen_at) != bool(frozen_at):
-            pool.frozen_at = frozen_at
+        if pool.frozen_by_payer != bool(frozen_at):
+            pool.frozen_at = frozen_at or pool.unbacked_at  # what no deposit backs is not the payer's to let go
             pool.save(update_fields=["frozen_at"])
             _tell(pool, told, reason=reason)
     return pools
 
 
-def _lock_spending(payer_id: UUID) -> None:
-    """Lock all that a payer's money is spent from: whoever spends holds one account, and looks at the pool only then.
+def lock_spending(accounts: "QuerySet[Account]") -> None:
+    """Lock all of some accounts that money is spent from: whoever spends holds one, and looks at the pool only then.
 
     A session that opened while this waited is locked too. No other can open then: what its money would come from is locked.
     """
-    mine = Account.objects.filter(pool__payer_id=payer_id, kind__in=[Kind.POOL, Kind.SESSION])
+    mine = accounts.filter(kind__in=[Kind.POOL, Kind.SESSION])
     locked: dict[int, Account] = {}
     while late := [each for each in mine.exclude(session__status=Session.Status.CLOSED) if each.pk not in locked]:
         locked |= ledger.lock(late)
 
 
+def frozen_since(payer_id: UUID) -> datetime | None:
+    """Return since when a payer has frozen its spending; none when it has not."""
+    pools = Pool.objects.filter(payer_id=payer_id).exclude(status=Pool.Status.CLOSED)
+    since: datetime | None = pools.exclude(frozen_at=F("unbacked_at")).aggregate(at=Min("frozen_at"))["at"]
+    return since
+
+
 def require_unfrozen(payer_id: UUID) -> None:
     """Return when a payer has not frozen its spending. Raises StateConflict."""
-    if Pool.objects.filter(payer_id=payer_id, frozen_at__isnull=False).exclude(status=Pool.Status.CLOSED).exists():
+    if frozen_since(payer_id) is not None:
         raise verdicts.not_open("pool", "frozen")
 
 
@@ -196,22 +203,6 @@ def opening_failed(pool: Pool, *, reason: str) -> None:
     if pool.status == Pool.Status.OPENING:
         lifecycle.move(pool, Pool.Status.FAILED, reason=reason)
         _tell(pool, "pool.failed", reason=reason)
-
-
-def opened(pool: Pool, *, deposit_micros: int, ref: str, at: datetime) -> None:
-    """Mirror PoolOpened: the money is in the contract."""
-    siblings = Pool.objects.filter(payer_id=pool.payer_id).exclude(status=Pool.Status.CLOSED)
-    frozen_at = siblings.aggregate(at=Min("frozen_at"))["at"]  # one that had failed was not there to be frozen
-    lifecycle.move(pool, Pool.Status.OPEN, opened_at=at, frozen_at=frozen_at)
-    PoolProvider.objects.filter(pool=pool, initial=True).update(allowed_at=at)
-    ledger.post([Move(ledger.world(pool), ledger.free(pool), deposit_micros, Reason.DEPOSIT, ref)])
-    _tell(pool, "pool.opened", deposit=money.render(deposit_micros))
-
-
-def topped_up(pool: Pool, *, amount_micros: int, ref: str) -> None:
-    """Mirror PoolToppedUp."""
-    ledger.post([Move(ledger.world(pool), ledger.free(pool), amount_micros, Reason.DEPOSIT, ref)])
-    _tell(pool, "pool.topped_up", amount=money.render(amount_micros))
 
 
 def providers_allowed(pool: Pool, *, addresses: Sequence[str], at: datetime) -> None:

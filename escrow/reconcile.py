@@ -179,7 +179,7 @@ class _Book:
         held = self.contract.total_held(self.block)
         if not self.contract.solvent(self.block):
             self.differences.append(Difference("the contract", "total held, against its USDC", held, 0))
-        if ChainLog.objects.filter(pool=None).exclude(event="FeesWithdrawn").exists():
+        if ChainLog.objects.filter(pool=None, event="PoolOpened").exists():
             return
         inside = _sum(Account.objects.exclude(kind=Kind.WORLD))
         kept = _sum(Account.objects.filter(kind=Kind.FEES))

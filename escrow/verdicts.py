@@ -165,7 +165,10 @@ def not_open(subject: str, state: str) -> StateConflict:
     if (subject, state) == ("pool", "expired"):
         return StateConflict(subject, state, "The pool has expired: what it has left is its payer's.")
     if (subject, state) == ("pool", "frozen"):
-        return StateConflict(subject, state, "The payer has frozen all spending; only the payer can lift that.")
+        why = (
+            "The payer has frozen all spending, and only the payer can lift that; or a deposit has left the chain, and"
+        )
+        return StateConflict(subject, state, f"{why} spending goes on once it is back.")
     if (subject, state) == ("session", "paused"):
         return StateConflict(subject, state, "The session is paused; its payer can resume it.")
     if subject == "pool":

@@ -141,6 +141,44 @@ class WithdrawalRejected(PoolEvent):
     reason: bytes
 
 
+@dataclass(frozen=True)
+class AuthorizerChangeRequested(PoolEvent):
+    """The payer named another authorizer, whose batches alone land once it is applied, from `effective_at` on.
+
+    With `effective_at` zero, `next` is the one that it has, and an earlier request is taken back.
+    """
+
+    pool_id: bytes
+    next: str
+    effective_at: int
+
+
+@dataclass(frozen=True)
+class AuthorizerChanged(PoolEvent):
+    pool_id: bytes
+    authorizer: str
+
+
+@dataclass(frozen=True)
+class PayoutChangeRequested(PoolEvent):
+    """From `effective_at` on a provider's money of this pool goes to `payout`."""
+
+    pool_id: bytes
+    provider: str
+    payout: str
+    effective_at: int
+
+
+@dataclass(frozen=True)
+class DepositsPaused(PoolEvent):
+    paused: bool
+
+
+@dataclass(frozen=True)
+class TvlCapSet(PoolEvent):
+    cap: int
+
+
 _TYPES: dict[str, type[PoolEvent]] = {
     kind.__name__: kind
     for kind in (
@@ -157,6 +195,11 @@ _TYPES: dict[str, type[PoolEvent]] = {
         DisputeResolved,
         ItemRejected,
         WithdrawalRejected,
+        AuthorizerChangeRequested,
+        AuthorizerChanged,
+        PayoutChangeRequested,
+        DepositsPaused,
+        TvlCapSet,
     )
 }
 _FIELDS = {
@@ -165,6 +208,7 @@ _FIELDS = {
     "from": "from_",
     "firstSeq": "first_seq",
     "reclaimableAt": "reclaimable_at",
+    "effectiveAt": "effective_at",
     "toProvider": "to_provider",
     "toPayer": "to_payer",
     "byTimeout": "by_timeout",

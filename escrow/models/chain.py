@@ -94,10 +94,9 @@ class ChainAction(models.Model):
         FINAL = "final"
         REVERTED = "reverted"
         PARKED = "parked"
-        DROPPED = "dropped"
 
     MOVES: ClassVar[Moves] = {
-        Status.PLANNED: {Status.SIGNED, Status.PARKED, Status.DROPPED},
+        Status.PLANNED: {Status.SIGNED, Status.PARKED},
         Status.SIGNED: {Status.BROADCAST, Status.MINED, Status.REVERTED},
         Status.BROADCAST: {Status.MINED, Status.REVERTED},
         Status.MINED: {Status.SAFE, Status.FINAL, Status.BROADCAST, Status.REVERTED},
@@ -105,10 +104,7 @@ class ChainAction(models.Model):
         Status.FINAL: set(),
         Status.REVERTED: set(),
         Status.PARKED: {Status.PLANNED},
-        Status.DROPPED: set(),  # nothing was left to do when its turn came; nothing was signed
     }
-    ENDED: ClassVar = (Status.FINAL, Status.REVERTED, Status.PARKED, Status.DROPPED)
-    UNMINED: ClassVar = (Status.SIGNED, Status.BROADCAST)
     IN_FLIGHT: ClassVar = (Status.SIGNED, Status.BROADCAST, Status.MINED, Status.SAFE)
 
     id = models.BigAutoField(primary_key=True)
@@ -133,7 +129,6 @@ class ChainAction(models.Model):
     """Of the attempt that was mined; before that, of the last one signed."""
     gas_used = models.PositiveBigIntegerField(null=True)
     gas_price_wei = models.PositiveBigIntegerField(null=True)
-    """Expected when it was signed, paid once it is mined."""
     block_number = models.PositiveBigIntegerField(null=True)
     block_hash = models.CharField(max_length=66, blank=True)
     error = models.TextField(blank=True)
@@ -147,7 +142,6 @@ class ChainAction(models.Model):
                 name="action_due",
                 condition=Q(status__in=["planned", "signed", "broadcast", "mined", "safe"]),
             ),
-            models.Index(fields=["mined_at"], name="action_mined", condition=Q(mined_at__isnull=False)),
         )
         constraints = (models.UniqueConstraint(name="action_nonce_once", fields=["signer_address", "nonce"]),)
 
@@ -191,13 +185,18 @@ class SignerNonce(models.Model):
 
 
 class ChainCursor(models.Model):
-    """How far the indexer has read."""
+    """How far the indexer has read: up to its block everything is final and in the ledger."""
 
     chain_id = models.BigIntegerField()
     contract_address = models.CharField(max_length=42)
     block_number = models.BigIntegerField()
     block_hash = models.CharField(max_length=66)
     block_time = models.DateTimeField()
+    head_number = models.BigIntegerField(default=0)
+    """The newest block that was read, final or not; while its hash is the chain's, only newer ones are read."""
+    head_hash = models.CharField(max_length=66, blank=True)
+    span = models.PositiveIntegerField(default=0)
+    """How many blocks the node was last asked for at once; fewer after it refused, zero before the first time."""
     read_at = models.DateTimeField()
     stopped_reason = models.TextField(blank=True)
 
@@ -209,18 +208,53 @@ class ChainCursor(models.Model):
 
 
 class ChainLog(models.Model):
-    """An event of the contract that has been applied to the ledger."""
+    """An event of the contract, where it stands on the chain, and whether the ledger has taken it."""
 
+    class Tier(models.TextChoices):
+        MINED = "mined"
+        SAFE = "safe"
+        FINAL = "final"
+
+    contract_address = models.CharField(max_length=42, default="")
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, null=True, related_name="chain_logs")
+    """None for what is of no pool, or of one that others opened on the same contract."""
     event = models.CharField(max_length=40)
     args = models.JSONField()
     block_number = models.PositiveBigIntegerField()
     block_hash = models.CharField(max_length=66)
+    block_time = models.DateTimeField(null=True)
     tx_hash = models.CharField(max_length=66)
     log_index = models.PositiveIntegerField()
+    tier = models.CharField(max_length=5, choices=Tier, default=Tier.MINED)
+    ref = models.CharField(max_length=100, default="")
+    """What its transfers name. It stays when the log comes to stand elsewhere."""
+    deposit_micros = models.BigIntegerField(null=True)
+    """Of a deposit: the only thing that the ledger takes before it is final, and only so much of it."""
+    waits_since = models.DateTimeField(null=True)
+    """Since when a deposit waits to be final, because too much was taken that is not; its payer was told."""
+    applied_at = models.DateTimeField(null=True)
+    """When the ledger took it."""
+    orphaned_at = models.DateTimeField(null=True)
+    """Since when the block of a deposit that was taken is gone: it stands nowhere, and nothing backs its money."""
 
     class Meta:
-        constraints = (models.UniqueConstraint(name="log_once", fields=["tx_hash", "log_index"]),)
+        indexes = (
+            models.Index(fields=["block_number"], name="log_blocks"),
+            models.Index(fields=["pool"], name="log_not_final", condition=Q(tier__in=["mined", "safe"])),
+            models.Index(fields=["pool"], name="log_orphans", condition=Q(orphaned_at__isnull=False)),
+        )
+        constraints = (
+            models.UniqueConstraint(
+                name="log_place_once", fields=["block_hash", "log_index"], condition=Q(orphaned_at=None)
+            ),
+            models.UniqueConstraint(name="log_once", fields=["tx_hash", "log_index"], condition=Q(orphaned_at=None)),
+            models.CheckConstraint(
+                name="log_final_is_applied", condition=~Q(tier="final") | Q(applied_at__isnull=False)
+            ),
+            models.CheckConstraint(
+                name="log_orphan_is_applied", condition=Q(orphaned_at=None) | Q(applied_at__isnull=False)
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.event} {self.tx_hash}:{self.log_index}"

@@ -65,7 +65,9 @@ class Pool(models.Model):
     """The next free sequence number of a batch record; dense, so that the contract's bitmap stays small."""
     reason = models.TextField(blank=True)
     frozen_at = models.DateTimeField(null=True)
-    """Since when nothing new is spent from it: its payer has frozen everything."""
+    """Since when nothing new is spent from it: its payer has frozen everything, or a deposit has left the chain."""
+    unbacked_at = models.DateTimeField(null=True)
+    """Since when a deposit that was taken before it was final is not on the chain. That alone freezes with this very time."""
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
     opened_at = models.DateTimeField(null=True)
@@ -84,6 +86,11 @@ class Pool(models.Model):
 
     def __str__(self) -> str:
         return f"pool {self.id}"
+
+    @property
+    def frozen_by_payer(self) -> bool:
+        """Whether the payer has frozen it, whatever else has."""
+        return self.frozen_at is not None and self.frozen_at != self.unbacked_at
 
 
 class PoolProvider(models.Model):

@@ -9,7 +9,7 @@ from uuid import uuid4
 from django.db.models import Sum
 from eth_utils.address import to_checksum_address
 
-from escrow import holds, indexer, invoices, ledger, payments, pools, sessions
+from escrow import funding, holds, invoices, ledger, mirroring, payments, pools, sessions
 from escrow.models import Account, Batch, ChainLog, Hold, Invoice, Party, Payment, Pool, Session, Transfer
 from escrow.policy import Policy
 
@@ -30,7 +30,7 @@ def pool(micros: int = 100 * USDC, *, expires_in: timedelta = timedelta(days=90)
     """Make an open pool, as the relay binds it and the indexer opens it."""
     made = pools.open(payer_id=uuid4(), deposit_micros=micros, now=NOW, expires_in=expires_in)
     bind(made)
-    pools.opened(made, deposit_micros=micros, ref=f"0x{uuid4().hex}:0", at=NOW)
+    funding.opened(made, deposit_micros=micros, ref=f"0x{uuid4().hex}:0", at=NOW)
     return made
 
 
@@ -95,8 +95,10 @@ def land(batch: Batch, *, tx_hash: str, block: int = 7, log_index: int = 3) -> N
         block_hash="0x" + "0b" * 32,
         tx_hash=tx_hash,
         log_index=log_index,
+        tier=ChainLog.Tier.FINAL,
+        applied_at=NOW,
     )
-    indexer._credit(batch, indexer.Place(ref=f"{tx_hash}:{log_index}", at=NOW))
+    mirroring.credit(batch, mirroring.Place(ref=f"{tx_hash}:{log_index}", at=NOW))
 
 
 def balance(account: Account) -> int:

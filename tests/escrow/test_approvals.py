@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from escrow import approvals, holds, payments, pools, sessions
+from escrow import approvals, funding, holds, payments, pools, sessions
 from escrow.errors import ApprovalRequired, InsufficientFunds, InvalidInput, PolicyDenied, StateConflict
 from escrow.models import Approval, Decision, Denial, Event
 from escrow.policy import Policy
@@ -280,7 +280,7 @@ def test_a_pool_that_the_chain_opens_after_all_is_as_frozen_as_the_others() -> N
     pools.opening_failed(late, reason="x")
     pools.freeze(payer_id=pool.payer_id, reason="x", now=NOW)
     late.refresh_from_db()
-    pools.opened(late, deposit_micros=USDC, ref="0x1:0", at=NOW)
+    funding.opened(late, deposit_micros=USDC, ref="0x1:0", at=NOW)
     with unmoved(), pytest.raises(StateConflict) as caught:
         books.session(late, USDC)
     assert caught.value.facts == {"subject": "pool", "state": "frozen"}

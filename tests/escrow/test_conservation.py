@@ -8,7 +8,20 @@ from datetime import timedelta
 import pytest
 from django.db import transaction
 
-from escrow import disputes, events, holds, indexer, invoices, ledger, pools, refunds, sessions, settlement, silence
+from escrow import (
+    disputes,
+    events,
+    funding,
+    holds,
+    invoices,
+    ledger,
+    mirroring,
+    pools,
+    refunds,
+    sessions,
+    settlement,
+    silence,
+)
 from escrow.chain.signer import LocalSigner
 from escrow.errors import EscrowError
 from escrow.models import Batch, Dispute, Hold, Invoice, Party, Payment, Pool, Refund, Session, Transfer
@@ -85,7 +98,7 @@ class Market:
             ),
             "wait": self.wait,
             "publish": events.publish,
-            "topped_up": lambda: pools.topped_up(
+            "topped_up": lambda: funding.topped_up(
                 self.dice.choice(self.pools), amount_micros=micros, ref=f"0x{self.dice.randrange(10**9)}:0"
             ),
         }
@@ -112,7 +125,7 @@ class Market:
         batch = Batch.objects.filter(status="signed").order_by("pk").first()
         if batch is None:
             raise LookupError
-        indexer._credit(batch, indexer.Place(ref=f"0x{batch.pk.hex}:0", at=self.now))
+        mirroring.credit(batch, mirroring.Place(ref=f"0x{batch.pk.hex}:0", at=self.now))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -7,7 +7,7 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
-from escrow import holds, invoices, ledger, pools, refunds
+from escrow import funding, holds, invoices, ledger, pools, refunds
 from escrow.errors import InvalidInput, StateConflict
 from escrow.models import ChainAction, Pool, Session
 from tests.escrow import books
@@ -52,7 +52,7 @@ def test_a_top_up_moves_nothing_until_the_chain_says_so() -> None:
     of = books.pool(25 * USDC)
     with unmoved():
         pools.top_up(pool=of, amount_micros=5 * USDC, now=NOW)
-    pools.topped_up(of, amount_micros=5 * USDC, ref="0x2:0")
+    funding.topped_up(of, amount_micros=5 * USDC, ref="0x2:0")
     assert check_pool(of).deposited == 30 * USDC
 
 

@@ -11,7 +11,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from escrow import grants, ledger, pools
+from escrow import funding, grants, ledger, pools
 from escrow.ledger import Move
 from escrow.models import ChainAction, Grant, Pool, Reason
 from marketplace import agents, keys
@@ -34,7 +34,7 @@ def arrive(pool: Pool) -> None:
     """Let the chain have opened a pool, as the indexer would tell."""
     tag = pool.pk.hex
     pools.bind(pool, terms={}, pool_key=f"0x{tag * 2}", payer_address="0x" + "22" * 20)
-    pools.opened(pool, deposit_micros=pool.requested_micros, ref=f"0x{tag}:0", at=timezone.now())
+    funding.opened(pool, deposit_micros=pool.requested_micros, ref=f"0x{tag}:0", at=timezone.now())
 
 
 def recorded() -> list[str]:
