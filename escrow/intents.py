@@ -7,16 +7,24 @@ from typing import Final
 from uuid import UUID
 
 from celery import current_app
+from django.conf import settings
 from django.db import connection, transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from escrow import lifecycle, trail
 from escrow.errors import StateConflict
-from escrow.models import ChainAction, Pool
+from escrow.models import Batch, ChainAction, Pool
 
 MAX_TURNS: Final = 3
 """Chain transactions that may revert for one cause before it waits for a person: each costs gas."""
-GIVEN_UP: Final = (ChainAction.Kind.MINT, ChainAction.Kind.OPEN_POOL, ChainAction.Kind.DISPUTE)
-"""The kinds whose parking has been told as a failure, so that nobody waits for them any more."""
+GIVEN_UP: Final = (
+    ChainAction.Kind.MINT,
+    ChainAction.Kind.OPEN_POOL,
+    ChainAction.Kind.DISPUTE,
+    ChainAction.Kind.SETTLE,
+)
+"""The kinds whose parking has been told as a failure, so that nobody waits for them any more; what a settlement carried
+goes with another."""
 
 
 def record(
@@ -26,32 +34,39 @@ def record(
     pool: Pool | None,
     subject_id: UUID | None = None,
     params: Mapping[str, object] | None = None,
+    shard: int | None = None,
 ) -> ChainAction:
     """Record a chain action in the caller's database transaction; the same key twice is the same action.
 
     Only an action that reverted on chain, whose nonce is spent, is followed by another under the same key.
     """
-    action, created = _once(dedupe_key, kind, pool, subject_id, params)
-    for turn in range(1, MAX_TURNS):
-        if action.status != ChainAction.Status.REVERTED:
-            break
-        action, created = _once(f"{dedupe_key}#{turn}", kind, pool, subject_id, params)
-    if created:
-        transaction.on_commit(nudge, robust=True)
-    return action
-
-
-def _once(
-    key: str, kind: str, pool: Pool | None, subject_id: UUID | None, params: Mapping[str, object] | None
-) -> tuple[ChainAction, bool]:
     fields = {
         "kind": kind,
         "pool": pool,
         "subject_id": subject_id,
         "params": dict(params or {}),
+        "shard": shard_of(pool) if shard is None else shard,
         "request_id": trail.request_id(),
     }
-    return ChainAction.objects.get_or_create(dedupe_key=key, defaults=fields)
+    action, created = ChainAction.objects.get_or_create(dedupe_key=dedupe_key, defaults=fields)
+    for turn in range(1, MAX_TURNS):
+        if action.status != ChainAction.Status.REVERTED:
+            break
+        action, created = ChainAction.objects.get_or_create(dedupe_key=f"{dedupe_key}#{turn}", defaults=fields)
+    if created:
+        transaction.on_commit(nudge, robust=True)
+    return action
+
+
+def shard_of(pool: Pool | None) -> int:
+    """Return which relayer sends what is done for a pool: always the same one, so that it is mined in its order."""
+    return 0 if pool is None else pool.pk.int % settings.RELAYERS
+
+
+def of_pool(pool: Pool) -> "QuerySet[ChainAction]":
+    """Return what happens on chain for a pool, oldest first, with what carries its batches beside others'."""
+    carries = Batch.objects.filter(action=OuterRef("pk"), pool=pool)
+    return ChainAction.objects.filter(Q(pool=pool) | Exists(carries)).order_by("pk")
 
 
 @transaction.atomic

@@ -16,17 +16,18 @@ from django.db.models import (
 )
 from django.db.models.functions import Coalesce
 
-from escrow import events, intents, ledger, lifecycle, money
+from escrow import crashpoints, events, intents, ledger, lifecycle, money
 from escrow.ledger import Move
 from escrow.models import Account, ChainAction, Party, Pool, Reason, Transfer
 
 Kind = Account.Kind
-ENDED = (ChainAction.Status.FINAL, ChainAction.Status.REVERTED, ChainAction.Status.PARKED)
 
 
 def pay_due(*, now: datetime, limit: int) -> int:
     """Plan a withdrawal for each credit whose hold window has ended; return how many were planned."""
-    return lifecycle.sweep(_matured(now)[:limit], _plan)
+    planned = lifecycle.sweep(_matured(now)[:limit], _plan)
+    crashpoints.reach("payout.planned")
+    return planned
 
 
 def _plan(account: Account) -> bool:
@@ -99,7 +100,7 @@ def _matured(now: datetime) -> "QuerySet[Account]":
     )
     moving = ChainAction.objects.filter(
         kind=ChainAction.Kind.WITHDRAW, pool=OuterRef("pool"), subject_id=OuterRef("party")
-    ).exclude(status__in=ENDED)
+    ).exclude(status__in=ChainAction.ENDED)
     full = Account.objects.filter(kind=Kind.CREDITED, received_micros__gt=F("sent_micros"))
     due = full.annotate(ripe_micros=Coalesce(Subquery(ripe), 0)).filter(ripe_micros__gt=F("sent_micros"))
     stuck = ChainAction.objects.filter(

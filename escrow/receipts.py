@@ -90,9 +90,14 @@ def leaf(
 
 def calldata(batch: Batch) -> bytes:
     """Return the contract call that lands a signed batch. Anyone may send it until the deadline; it needs no other key."""
+    return contract.settle(*arguments(batch))
+
+
+def arguments(batch: Batch) -> tuple[bytes, bytes, bytes, int, bytes]:
+    """Return what `settle` takes: pool, packed records, root, deadline in seconds, the authorizer's signature."""
     deadline = int(batch.deadline.timestamp())
     root = bytes.fromhex(batch.root[2:])
-    return contract.settle(_key_of(batch.pool), bytes(batch.packed), root, deadline, bytes(batch.signature))
+    return _key_of(batch.pool), bytes(batch.packed), root, deadline, bytes(batch.signature)
 
 
 def landings(batches: Collection[Batch]) -> dict[UUID, Landing]:

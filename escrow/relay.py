@@ -1,26 +1,27 @@
-"""The relay: chain actions become mined chain transactions. Lives here: nonces, signing, sending, replacing, confirming.
+"""The relay: planned chain actions become signed chain transactions. Lives here: nonces, and what may be signed now.
 
 The order is always: record the action; commit signed bytes, hash and nonce; send; look for the receipt. So a crash at any
 point leaves either nothing sent or bytes that are sent again, the same ones. A nonce comes from our own table, never from
-the node. One relay works for a chain at a time, under an advisory lock of PostgreSQL.
+the node. One relay works for a signer at a time, under an advisory lock of PostgreSQL. What follows a signature is `flights`'.
 """
 
 import logging
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 
-from escrow import intents, lifecycle, signing, surrender, trail
-from escrow.chain.client import ChainClient, Fees, Receipt
+from escrow import crashpoints, dispatch, gas, intents, lifecycle, signing, surrender
+from escrow.chain.client import ChainClient, Fees
 from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable
-from escrow.chain.outcomes import SendOutcome
-from escrow.chain.signer import Signer, Signers, TransactionFields
-from escrow.models import Attempt, ChainAction, SignerNonce
+from escrow.chain.signer import Role, Signer, Signers
+from escrow.flights import Flights, apart
+from escrow.models import ChainAction, SignerNonce
 from escrow.signing import Signatory
 
 log = logging.getLogger(__name__)
@@ -31,13 +32,11 @@ GAS_MARGIN_PERCENT: Final = 25
 """Above the estimate: storage touched meanwhile by others makes the same call dearer."""
 GAS_MARGIN: Final = 40_000
 """At least this much: two slots that others empty meanwhile cost 17,100 more each to fill again."""
-BUMP_PERCENT: Final = 13
-"""A replacement must pay 10 % more on both fees at most nodes, 12.5 % at some."""
-MAX_REPLACEMENTS: Final = 12
-"""1.13 to the twelfth is 4.3 times the first fee: more than that is a person's decision."""
 MAX_WAIT_SECONDS: Final = 60
-NONCE_DEPTH: Final = 5
-"""Blocks that must stand on a nonce before it counts as used by somebody else."""
+
+
+class Waits(Exception):
+    """An action cannot be signed now, through no fault of its own."""
 
 
 @dataclass(frozen=True)
@@ -49,81 +48,110 @@ class Relay:
     now: datetime
 
     def run(self) -> int:
-        """Take every due action one step further; return how many changed. Another relay at work: nothing."""
-        with intents.exclusively(f"escrow.relay:{settings.CHAIN_ID}") as free:
+        """Take every due action of every signer further; return how many steps that took."""
+        return sum(self._run_for(signer, mine) for signer, mine in self._signers())
+
+    def _signers(self) -> list[tuple[Signer, Q]]:
+        """Return each signer and the actions that it sends: rulings are the arbiter's, all else its pool's relayer's."""
+        rulings = Q(kind=Kind.RESOLVE)
+        relayers = [(self.keyring.relayer(shard), Q(shard=shard) & ~rulings) for shard in range(settings.RELAYERS)]
+        return [(self.keyring.signer(Role.ARBITER), rulings), *relayers]
+
+    def _run_for(self, signer: Signer, mine: Q) -> int:
+        """Work for one signer for as long as there is something to do, up to a limit. Another relay at it: nothing."""
+        with intents.exclusively(f"escrow.relay:{settings.CHAIN_ID}:{signer.address}") as free:
             if not free:
                 return 0
+            flights, until = Flights(self.client, signer, self.now), time.monotonic() + settings.RELAY_RUN_SECONDS
+            done = 0
             try:
-                return self._confirm_all() + self._sign_all()
+                done += flights.follow()
+                while signed := self._sign_some(flights, mine):
+                    done += signed + flights.follow()
+                    if time.monotonic() > until:
+                        break
             except ChainUnavailable as error:
                 log.warning("The chain cannot be reached; the relay tries again: %s", error)
-                return 0
+            return done
 
-    # --- planned -> signed -------------------------------------------------------------------------------------------
-    def _sign_all(self) -> int:
-        due = (
-            ChainAction.objects.filter(status=Status.PLANNED, next_at__lte=self.now)
-            .select_related("pool")
-            .order_by("pk")
-        )
-        changed = 0
-        for action in due[: settings.RELAY_BATCH]:
-            changed += self._each(self._sign, action)
-        return changed
+    def _sign_some(self, flights: Flights, mine: Q) -> int:
+        room = settings.RELAY_MAX_IN_FLIGHT - flights.unmined().count()
+        due = self._due(mine)[: max(0, min(room, settings.RELAY_BATCH))]
+        done = 0
+        for action in due:
+            done += apart(action, partial(self._sign_unless_it_waits, action, flights))
+        return done
 
-    def _sign(self, action: ChainAction) -> bool:
-        signer = self.keyring.signer(signing.sender_role(action.kind))
+    def _sign_unless_it_waits(self, action: ChainAction, flights: Flights) -> bool:
+        try:
+            return self._sign(action, flights)
+        except Waits as reason:
+            self._put_off(action, str(reason), timedelta(seconds=settings.RELAY_RETRY_SECONDS))
+            return False
+
+    def _due(self, mine: Q) -> "QuerySet[ChainAction]":
+        planned = ChainAction.objects.filter(mine, status=Status.PLANNED, next_at__lte=self.now)
+        return planned.select_related("pool").order_by("pk")
+
+    def _sign(self, action: ChainAction, flights: Flights) -> bool:
+        signer = flights.signer
         nonces = self._nonces(signer)
         if nonces.stopped_reason:
             return False
+        if action.kind == Kind.SETTLE:
+            dispatch.leave_out_refused(action, client=self.client, sender=signer.address, now=self.now)
         if signing.moot(action):
-            lifecycle.move(action, Status.PARKED, error="It is not needed any more.")
+            lifecycle.move(action, Status.DROPPED, error="Nothing was left to do.")
             return True
         try:
             calldata = signing.calldata(action, Signatory(self.client, self.keyring), self.now)
-            gas = self.client.estimate_gas(signer.address, signing.target(action.kind), calldata)
+            gas_limit = self._gas_limit(action, signer, calldata)
         except ChainRefused as error:  # the node's own trouble says nothing about the call
-            log.warning("The node refused to estimate chain action %s (%s): %s", action.pk, action.kind, error)
-            wait = timedelta(seconds=settings.RELAY_RETRY_SECONDS)
-            ChainAction.objects.filter(pk=action.pk).update(next_at=self.now + wait, error=str(error))
-            return False
+            raise Waits(f"The node refused to estimate it: {error}") from error
         except (ChainReverted, ValueError) as error:
-            return self._put_off(action, error)
-        gas += max(gas * GAS_MARGIN_PERCENT // 100, GAS_MARGIN)
+            return self._refused(action, str(error))
         fees = self.client.fees()
+        self._require_affordable(action, signer, gas_limit, fees)
         with transaction.atomic():
             nonces = SignerNonce.objects.select_for_update(no_key=True).get(pk=nonces.pk)
-            attempt = self._attempt(action, signer, nonces.next_nonce, gas, calldata, fees)
+            nonce = nonces.next_nonce
+            attempt = flights.attempt(action, nonce=nonce, gas_limit=gas_limit, calldata=calldata, fees=fees)
             SignerNonce.objects.filter(pk=nonces.pk).update(next_nonce=F("next_nonce") + 1)
             lifecycle.move(
                 action,
                 Status.SIGNED,
-                nonce=nonces.next_nonce,
+                nonce=nonce,
                 signer_address=signer.address,
                 calldata=calldata,
-                gas_limit=gas,
+                gas_limit=gas_limit,
+                gas_price_wei=gas.price(fees),
                 tx_hash=attempt.tx_hash,
+                attempts=0,
                 error="",
             )
-        return self._send(action, attempt)
+            crashpoints.reach("relay.signing")
+        crashpoints.reach("relay.signed")
+        flights.send(action, attempt)
+        return True
 
-    def _attempt(
-        self, action: ChainAction, signer: Signer, nonce: int, gas: int, calldata: bytes, fees: Fees
-    ) -> Attempt:
-        signed = signer.sign_transaction(
-            TransactionFields(
-                chain_id=settings.CHAIN_ID,
-                nonce=nonce,
-                to=signing.target(action.kind),
-                data=calldata,
-                gas=gas,
-                max_fee_per_gas=fees.max_fee,
-                max_priority_fee_per_gas=fees.tip,
-            )
-        )
-        return Attempt.objects.create(
-            action=action, tx_hash=signed.hash, raw=signed.raw, max_fee_wei=fees.max_fee, tip_wei=fees.tip
-        )
+    def _gas_limit(self, action: ChainAction, signer: Signer, calldata: bytes) -> int:
+        """Return the gas to allow. Raises ValueError above what one chain transaction may ask for."""
+        estimate = self.client.estimate_gas(signer.address, signing.target(action.kind), calldata)
+        limit = estimate + max(estimate * GAS_MARGIN_PERCENT // 100, GAS_MARGIN)
+        if limit > gas.TRANSACTION_GAS_CAP:
+            raise ValueError(f"It needs {estimate} gas, and a chain transaction may ask for {gas.TRANSACTION_GAS_CAP}.")
+        return limit
+
+    def _require_affordable(self, action: ChainAction, signer: Signer, gas_limit: int, fees: Fees) -> None:
+        """Return when the price, the budget and the signer's own ETH allow it. Raises Waits."""
+        if reason := gas.too_dear(action, fees, self.now) or gas.over_budget(gas_limit * gas.price(fees), self.now):
+            log.warning("Chain action %s (%s) waits: %s", action.pk, action.kind, reason)
+            raise Waits(reason)
+        funds = self.client.balance(signer.address)
+        if funds < gas_limit * fees.max_fee:
+            reason = f"Signer {signer.address} has {funds / gas.ETHER:.6f} ETH, too little for gas; send it some."
+            log.error("Chain action %s (%s) waits: %s", action.pk, action.kind, reason)
+            raise Waits(reason)
 
     def _nonces(self, signer: Signer) -> SignerNonce:
         known = SignerNonce.objects.filter(chain_id=settings.CHAIN_ID, address=signer.address).first()
@@ -133,151 +161,21 @@ class Relay:
         first = self.client.nonce(signer.address, "latest")
         return SignerNonce.objects.create(chain_id=settings.CHAIN_ID, address=signer.address, next_nonce=first)
 
-    def _put_off(self, action: ChainAction, error: Exception) -> bool:
+    def _put_off(self, action: ChainAction, reason: str, wait: timedelta, **changes: object) -> None:
+        rows = ChainAction.objects.filter(pk=action.pk, status=Status.PLANNED)
+        rows.update(next_at=self.now + wait, error=reason, **changes)
+
+    def _refused(self, action: ChainAction, reason: str) -> bool:
         """The contract refuses it as things are: try later, then park it. Nothing was signed, no nonce is used."""
         attempts = action.attempts + 1
-        if attempts >= settings.RELAY_MAX_ATTEMPTS:
-            with transaction.atomic():
-                lifecycle.move(action, Status.PARKED, attempts=attempts, error=str(error))
-                surrender.give_up(action, str(error))
-            log.error("Chain action %s (%s) is parked: %s", action.pk, action.kind, error)
-            return True
-        wait = timedelta(seconds=min(2 ** (attempts - 2), MAX_WAIT_SECONDS))
-        ChainAction.objects.filter(pk=action.pk).update(attempts=attempts, next_at=self.now + wait, error=str(error))
-        return False
-
-    # --- signed -> broadcast -----------------------------------------------------------------------------------------
-    def _send(self, action: ChainAction, attempt: Attempt) -> bool:
-        result = self.client.send_raw(bytes(attempt.raw))
-        Attempt.objects.filter(pk=attempt.pk).update(outcome=result.outcome.value, sent_at=self.now)
-        retry_at = self.now + timedelta(seconds=settings.RELAY_RETRY_SECONDS)
-        if result.outcome in (SendOutcome.OK, SendOutcome.ALREADY_KNOWN):
-            if action.status == Status.SIGNED:
-                lifecycle.move(action, Status.BROADCAST, next_at=retry_at)
-                return True
+        together = action.kind == Kind.SETTLE and len(dispatch.carried(action)) > 1
+        if not together and attempts < settings.RELAY_MAX_ATTEMPTS:
+            wait = timedelta(seconds=min(2 ** (attempts - 2), MAX_WAIT_SECONDS))
+            self._put_off(action, reason, wait, attempts=attempts)
             return False
-        detail = f"{result.outcome.value}: {result.detail}"
-        ChainAction.objects.filter(pk=action.pk).update(next_at=retry_at, error=detail)
-        if result.outcome is SendOutcome.NONCE_TOO_LOW:
-            return self._mined(action) or self._check_nonce(action)
-        return False
-
-    def _check_nonce(self, action: ChainAction) -> bool:
-        """The nonce is used and none of our hashes has a receipt: another program has our key. Stop and say so."""
-        head = self.client.block("latest")
-        if head is None:
-            return False
-        # Not at the head: a node may know a nonce a moment before it has the receipt.
-        settled = max(head.number - NONCE_DEPTH, 0)
-        confirmed = self.client.nonce(action.signer_address, settled)
-        if action.nonce is None or confirmed <= action.nonce or self._receipt(action) is not None:
-            return False
-        reason = f"Nonce {action.nonce} was used by a chain transaction that is none of ours."
-        SignerNonce.objects.filter(address=action.signer_address, chain_id=settings.CHAIN_ID).update(
-            stopped_reason=reason
-        )
-        log.critical("Signer %s is stopped: %s", action.signer_address, reason)
-        return True
-
-    # --- broadcast -> mined -> final ---------------------------------------------------------------------------------
-    def _confirm_all(self) -> int:
-        flying = ChainAction.objects.filter(status__in=ChainAction.IN_FLIGHT).select_related("pool").order_by("nonce")
-        return sum(self._each(self._follow, action) for action in flying[: settings.SWEEP_LIMIT])
-
-    @staticmethod
-    def _each(step: Callable[[ChainAction], bool], action: ChainAction) -> bool:
-        """One action that fails in a way nobody thought of must not keep the others waiting; a chain that is away does."""
-        with trail.follow(action.request_id, action=action.pk):
-            try:
-                changed = step(action)
-            except ChainUnavailable:
-                raise
-            except Exception:
-                log.exception("Chain action %s (%s) is left for a later sweep", action.pk, action.kind)
-                return False
-            if changed:
-                log.info("Chain action %s (%s) is %s", action.pk, action.kind, action.status)
-            return changed
-
-    def _follow(self, action: ChainAction) -> bool:
-        if action.status == Status.MINED:
-            return self._finish(action)
-        if self._mined(action):
-            return True
-        if action.next_at > self.now:
-            return False
-        attempts = list(self._attempts(action))
-        oldest_sent = attempts[0].sent_at
-        patience = timedelta(seconds=settings.RELAY_REPLACE_SECONDS * len(attempts))
-        taken = attempts[-1].outcome in (SendOutcome.OK, SendOutcome.ALREADY_KNOWN, SendOutcome.UNDERPRICED)
-        if taken and oldest_sent is not None and self.now - oldest_sent > patience:
-            return self._replace(action, attempts[-1], len(attempts))
-        return self._send(action, attempts[-1])
-
-    def _mined(self, action: ChainAction) -> bool:
-        receipt = self._receipt(action)
-        if receipt is None:
-            return False
-        lifecycle.move(
-            action,
-            Status.MINED,
-            tx_hash=receipt.transaction_hash,
-            gas_used=receipt.gas_used,
-            gas_price_wei=receipt.effective_gas_price,
-            block_number=receipt.block_number,
-            block_hash=receipt.block_hash,
-            mined_at=self.now,
-            next_at=self.now,
-            error="",
-        )
-        self._finish(action)
-        return True
-
-    def _finish(self, action: ChainAction) -> bool:
-        """A mined action is final when enough blocks stand on its own; one whose block is gone is sent again."""
-        receipt = self._receipt(action)
-        if receipt is None or receipt.block_hash != action.block_hash:
-            lifecycle.move(action, Status.BROADCAST, block_hash="", block_number=None, next_at=self.now)
-            return True
-        head = self.client.block("latest")
-        if head is None or head.number - receipt.block_number + 1 < settings.CONFIRMATIONS:
-            return False
-        if receipt.ok:
-            lifecycle.move(action, Status.FINAL)
-            return True
-        reason = f"Reverted on chain in {receipt.transaction_hash}."
         with transaction.atomic():
-            lifecycle.move(action, Status.REVERTED, error=reason)
-            surrender.give_up(action, reason)
-        log.error("Chain action %s (%s) reverted in %s", action.pk, action.kind, receipt.transaction_hash)
+            # A group that fails as a whole goes on in halves: nobody is to blame yet.
+            lifecycle.move(action, Status.DROPPED if together else Status.PARKED, attempts=attempts, error=reason)
+            surrender.give_up(action, reason, now=self.now)
+        log.error("Chain action %s (%s) is %s: %s", action.pk, action.kind, action.status, reason)
         return True
-
-    def _replace(self, action: ChainAction, last: Attempt, made: int) -> bool:
-        """Sign the same call at the same nonce with higher fees: at most one of the two can ever be mined."""
-        if made > MAX_REPLACEMENTS:
-            log.error("Chain action %s (%s) is not mined at %s times its fee", action.pk, action.kind, made)
-            return self._send(action, last)
-        market = self.client.fees()
-        fees = Fees(
-            base_fee=market.base_fee,
-            tip=max(market.tip, last.tip_wei + last.tip_wei * BUMP_PERCENT // 100 + 1),
-            max_fee=max(market.max_fee, last.max_fee_wei + last.max_fee_wei * BUMP_PERCENT // 100 + 1),
-        )
-        signer = self.keyring.signer(signing.sender_role(action.kind))
-        if signer.address != action.signer_address:
-            raise ValueError(f"{action} was signed by {action.signer_address}, whose key is not here any more")
-        if action.nonce is None or action.gas_limit is None or action.calldata is None:
-            raise ValueError(f"{action} is {action.status} without signed bytes")
-        with transaction.atomic():
-            attempt = self._attempt(action, signer, action.nonce, action.gas_limit, bytes(action.calldata), fees)
-        return self._send(action, attempt)
-
-    def _receipt(self, action: ChainAction) -> Receipt | None:
-        for attempt in self._attempts(action):
-            receipt = self.client.receipt(attempt.tx_hash)
-            if receipt is not None:
-                return receipt
-        return None
-
-    def _attempts(self, action: ChainAction) -> "QuerySet[Attempt]":
-        return Attempt.objects.filter(action=action).order_by("pk")

@@ -111,7 +111,7 @@ def park(*, action: ChainAction, order: Order) -> Remedy:
             raise StateConflict("chain action", locked.status, said)
         why = f"Parked by {order.by}: {order.reason}"
         lifecycle.move(locked, Status.PARKED, error=why)
-        surrender.give_up(locked, why)
+        surrender.give_up(locked, why, now=order.now)
         return "Parked."
 
     return _act(Kind.PARK, action, order, set_aside)

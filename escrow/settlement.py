@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum
 
-from escrow import events, intents, ledger, lifecycle, money, receipts
+from escrow import crashpoints, events, intents, ledger, lifecycle, money, receipts
 from escrow.chain import typed, wire
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool
@@ -58,7 +58,9 @@ def settle_due(*, authorizer: Signer, now: datetime) -> int:
     with intents.exclusively("escrow.settlement") as free:
         if not free:
             return 0
-        return lifecycle.sweep(due(now), lambda pool: settle(pool=pool, authorizer=authorizer, now=now))
+        signed = lifecycle.sweep(due(now), lambda pool: settle(pool=pool, authorizer=authorizer, now=now))
+    crashpoints.reach("settle.committed")
+    return signed
 
 
 def due(now: datetime) -> list[Pool]:
@@ -80,7 +82,7 @@ def due(now: datetime) -> list[Pool]:
 
 @transaction.atomic
 def settle(*, pool: Pool, authorizer: Signer, now: datetime) -> Batch | None:
-    """Net what a pool owes into one batch, sign it and record that it must land; None when nothing can be settled now."""
+    """Net what a pool owes into one batch and sign it; None when nothing can be settled now. `dispatch` sees it land."""
     deadline = min(now + timedelta(seconds=settings.SETTLE_DEADLINE), _end_of(pool) - timedelta(seconds=1))
     if deadline <= now:
         return None
@@ -89,7 +91,7 @@ def settle(*, pool: Pool, authorizer: Signer, now: datetime) -> Batch | None:
     if not lines:
         return None
     pool = Pool.objects.select_for_update(no_key=True).get(pk=pool.pk)
-    batch = _sign(pool, lines, authorizer, deadline.replace(microsecond=0))
+    batch = _sign(pool, lines, authorizer, deadline.replace(microsecond=0), now)
     owed = _by_party((line.party, line.micros) for line in lines)
     ledger.post(
         [
@@ -98,8 +100,8 @@ def settle(*, pool: Pool, authorizer: Signer, now: datetime) -> Batch | None:
         ]
     )
     _allow(pool, owed, batch)
-    intents.record(ChainAction.Kind.SETTLE, dedupe_key=f"settle:{batch.pk}", pool=pool, subject_id=batch.pk)
     _tell(batch, "batch.signed", owed)
+    crashpoints.reach("settle.signed")
     return batch
 
 
@@ -136,7 +138,9 @@ def void_expired(*, landed: Callable[[Batch, int], bool], limit: int) -> int:
             raise RuntimeError(f"{batch} has landed, and the indexer was not told")
         return void(batch=batch)
 
-    return lifecycle.sweep(late.order_by("deadline")[:limit], void_unless_landed)
+    voided = lifecycle.sweep(late.order_by("deadline")[:limit], void_unless_landed)
+    crashpoints.reach("void.committed")
+    return voided
 
 
 def landed_on(client: ChainClient) -> Callable[[Batch, int], bool]:
@@ -149,7 +153,7 @@ def landed_on(client: ChainClient) -> Callable[[Batch, int], bool]:
     return landed
 
 
-def _sign(pool: Pool, lines: Sequence[Line], authorizer: Signer, deadline: datetime) -> Batch:
+def _sign(pool: Pool, lines: Sequence[Line], authorizer: Signer, deadline: datetime, now: datetime) -> Batch:
     if pool.pool_key is None:
         raise ValueError(f"{pool} is not bound")
     pool_key, first_seq = bytes.fromhex(pool.pool_key[2:]), pool.next_seq
@@ -180,6 +184,7 @@ def _sign(pool: Pool, lines: Sequence[Line], authorizer: Signer, deadline: datet
         root=f"0x{root.hex()}",
         signature=authorizer.sign_typed(message),
         deadline=deadline,
+        next_at=now,
     )
     Pool.objects.filter(pk=pool.pk).update(next_seq=first_seq + len(lines))
     _attach(batch, lines)

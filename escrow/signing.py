@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from escrow import disputes, ledger, pools
+from escrow import dispatch, disputes, ledger, pools, receipts
 from escrow.chain import contract, typed, wire
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool, Token
@@ -46,11 +46,6 @@ class Signatory:
         return Token(self.client, BudgetPool(self.client, settings.ESCROW_ADDRESS).token()).domain()
 
 
-def sender_role(kind: str) -> Role:
-    """Return whose key sends a kind of action: the arbiter's own for rulings, the relayer's for all else."""
-    return Role.ARBITER if kind == Kind.RESOLVE else Role.RELAYER
-
-
 def target(kind: str) -> str:
     """Return the contract that a kind of action calls: the test token to mint, the escrow for all else."""
     return settings.USDC_ADDRESS if kind == Kind.MINT else settings.ESCROW_ADDRESS
@@ -62,14 +57,14 @@ def calldata(action: ChainAction, by: Signatory, now: datetime) -> bytes:
 
 
 def moot(action: ChainAction) -> bool:
-    """Return whether an action has nothing left to do: its batch has landed or was voided, its pool is past opening, or
+    """Return whether nothing is left to do: its batches have landed, were voided or left it, its pool is past opening, or
     somebody else has withdrawn."""
     if action.kind == Kind.WITHDRAW:
         account = ledger.credited(_pool(action), Party.objects.get(pk=_subject(action)))
         done = Transfer.objects.filter(sender=account, reason=Reason.PAYOUT).count()
         return done > int(action.params["payouts_before"])
     if action.kind == Kind.SETTLE:
-        return not Batch.objects.filter(pk=_subject(action), status=Batch.Status.SIGNED).exists()
+        return not action.batches.filter(status=Batch.Status.SIGNED).exists()
     return action.kind == Kind.OPEN_POOL and _pool(action).status != Pool.Status.OPENING
 
 
@@ -137,9 +132,10 @@ def _allow_providers(action: ChainAction, by: Signatory, now: datetime) -> bytes
 
 
 def _settle(action: ChainAction, by: Signatory, now: datetime) -> bytes:
-    batch = Batch.objects.get(pk=_subject(action))
-    root, signature = bytes.fromhex(batch.root[2:]), bytes(batch.signature)
-    return contract.settle(key_of(_pool(action)), bytes(batch.packed), root, _seconds(batch.deadline), signature)
+    batches = dispatch.carried(action)
+    if len(batches) == 1:
+        return receipts.calldata(batches[0])
+    return contract.settle_many([receipts.arguments(batch) for batch in batches])
 
 
 def _withdraw(action: ChainAction, by: Signatory, now: datetime) -> bytes:

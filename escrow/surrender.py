@@ -1,13 +1,20 @@
 """What becomes of whoever waits for a chain action that will not be. Lives here: telling the room that asked for it."""
 
-from escrow import disputes, grants, pools
+from datetime import datetime
+
+from escrow import dispatch, disputes, grants, pools
 from escrow.models import ChainAction
 
 Kind = ChainAction.Kind
 
 
-def give_up(action: ChainAction, reason: str) -> None:
-    """Have an opening, a grant or a dispute fail whose chain action is parked or has reverted; others wait for a person."""
+def give_up(action: ChainAction, reason: str, *, now: datetime) -> None:
+    """Have an opening, a grant or a dispute fail whose chain action is parked or has reverted; others wait for a person.
+
+    The batches of a settlement wait for another chain action.
+    """
+    if action.kind == Kind.SETTLE:
+        dispatch.release(action, reason, now=now)
     if action.kind == Kind.OPEN_POOL and action.pool is not None:
         pools.opening_failed(action.pool, reason=reason)
     if action.kind == Kind.MINT and action.subject_id is not None:

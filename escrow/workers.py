@@ -12,6 +12,7 @@ from django.conf import settings
 from escrow import (
     approvals,
     clock,
+    dispatch,
     events,
     holds,
     indexer,
@@ -61,9 +62,10 @@ def index_sweep() -> None:
 
 @shared_task(name="escrow.settle_sweep")
 def settle_sweep() -> None:
-    """Sign batches of due debts, and give back those that can no longer land."""
+    """Sign batches of due debts, send them on their way, and give back those that can no longer land."""
     settlement.void_expired(landed=settlement.landed_on(chain_client()), limit=settings.SWEEP_LIMIT)
     settlement.settle_due(authorizer=keyring().signer(Role.AUTHORIZER), now=clock.now())
+    dispatch.dispatch_due(now=clock.now(), limit=settings.DISPATCH_LIMIT)
 
 
 @shared_task(name="escrow.payout_sweep")

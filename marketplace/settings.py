@@ -238,10 +238,21 @@ SIGNER_KEYS_DIR = env("SIGNER_KEYS_DIR")  # only the worker needs the keys
 RELAYERS = env_int("RELAYERS", 1)  # keys that send, relayer.key, relayer-1.key, ...: pools are spread over them
 FINALITY = finality("FINALITY", "1" if CHAIN_ID == 31337 else "finalized")  # a local chain never reorganises
 CONFIRMATIONS = env_int("CONFIRMATIONS", 1 if CHAIN_ID == 31337 else 10)  # blocks; a local chain never reorganises
-RELAY_BATCH = env_int("RELAY_BATCH", 20)  # chain actions claimed at once
+RELAYERS = env_int("RELAYERS", 1)  # keys that send; each pool has its own, so more of them send more at once
+RELAY_BATCH = env_int("RELAY_BATCH", 20)  # chain actions signed between two looks at what is mined
+RELAY_MAX_IN_FLIGHT = env_int(
+    "RELAY_MAX_IN_FLIGHT", 64
+)  # unmined of one signer: what a node's pool keeps of one sender
+RELAY_RUN_SECONDS = env_int("RELAY_RUN_SECONDS", 10)  # a sweep works on for so long: well under a task's time limit
+RELAY_WATCHED = env_int("RELAY_WATCHED", 2_000)  # actions in blocks that are not final: a quarter of an hour's
 RELAY_RETRY_SECONDS = env_int("RELAY_RETRY_SECONDS", 5)  # a claim not finished by then is taken over
 RELAY_REPLACE_SECONDS = env_int("RELAY_REPLACE_SECONDS", 30)  # unmined for this long: sent again with a higher fee
 RELAY_MAX_ATTEMPTS = env_int("RELAY_MAX_ATTEMPTS", 20)  # then a person looks
+GAS_PRICE_CEILING_GWEI = env_int("GAS_PRICE_CEILING_GWEI", 20)  # above it settling and payouts wait; Base asks 0.01
+GAS_PRICE_CAP_GWEI = env_int("GAS_PRICE_CAP_GWEI", 200)  # no replacement offers more by itself
+# What gas may cost in an hour before everything waits for a person: a key that is abused is found out cheaply. 0: no limit.
+GAS_BUDGET_USD_PER_HOUR = env_int("GAS_BUDGET_USD_PER_HOUR", 0 if CHAIN_ID in TEST_CHAINS else 100)
+ETH_USD = env_int("ETH_USD", 5_000)  # reckoned high: the budget is then spent too early, never too late
 INDEX_BLOCK_RANGE = env_int("INDEX_BLOCK_RANGE", 2_000)  # blocks per eth_getLogs: public nodes refuse more
 INDEX_SECONDS = env_int("INDEX_SECONDS", 20)  # a sweep starts no further chunk after them: a task is killed after 60
 UNSAFE_DEPOSITS_MICROS = env_int(
@@ -257,6 +268,8 @@ SIGNER_RESERVE_SETTLEMENTS = env_int("SIGNER_RESERVE_SETTLEMENTS", 50)  # an hou
 # --- Money: how long anybody may stay silent, and when debts land on chain -------------------------------------------
 SETTLE_MIN_MICROS = env_int("SETTLE_MIN_MICROS", 1_000_000)  # $1: below it a settlement's gas is not worth it yet
 SETTLE_MAX_AGE = env_int("SETTLE_MAX_AGE", 3_600)  # seconds; a small debt still lands within the hour
+SETTLE_MAX_GROUP = env_int("SETTLE_MAX_GROUP", 64)  # batches in one chain transaction; their gas is the tighter limit
+DISPATCH_LIMIT = env_int("DISPATCH_LIMIT", 500)  # batches put into chain actions by one sweep
 SETTLE_MAX_RECORDS = env_int("SETTLE_MAX_RECORDS", 200)  # records in a batch: keeps the gas far below a block's limit
 REVIEW_WINDOW = env_int("REVIEW_WINDOW", 72 * 3600)  # seconds; an invoice nobody reviewed is approved
 REJECTION_WINDOW = env_int("REJECTION_WINDOW", 72 * 3600)  # a rejection nobody withdrew becomes a dispute

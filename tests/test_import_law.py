@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST_FILE, LONGEST_FUNCTION = 300, 60
-LONGER = {"marketplace/settings.py": 400}  # one settings file is worth more than short files
+LONGER = {"marketplace/settings.py": 480}  # one settings file is worth more than short files
 FOLDERS = ("escrow", "marketplace", "sdk", "examples")
 FILES = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py")) if "migrations" not in file.parts]
 

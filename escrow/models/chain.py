@@ -94,9 +94,10 @@ class ChainAction(models.Model):
         FINAL = "final"
         REVERTED = "reverted"
         PARKED = "parked"
+        DROPPED = "dropped"
 
     MOVES: ClassVar[Moves] = {
-        Status.PLANNED: {Status.SIGNED, Status.PARKED},
+        Status.PLANNED: {Status.SIGNED, Status.PARKED, Status.DROPPED},
         Status.SIGNED: {Status.BROADCAST, Status.MINED, Status.REVERTED},
         Status.BROADCAST: {Status.MINED, Status.REVERTED},
         Status.MINED: {Status.SAFE, Status.FINAL, Status.BROADCAST, Status.REVERTED},
@@ -104,7 +105,10 @@ class ChainAction(models.Model):
         Status.FINAL: set(),
         Status.REVERTED: set(),
         Status.PARKED: {Status.PLANNED},
+        Status.DROPPED: set(),  # nothing was left to do when its turn came; nothing was signed
     }
+    ENDED: ClassVar = (Status.FINAL, Status.REVERTED, Status.PARKED, Status.DROPPED)
+    UNMINED: ClassVar = (Status.SIGNED, Status.BROADCAST)
     IN_FLIGHT: ClassVar = (Status.SIGNED, Status.BROADCAST, Status.MINED, Status.SAFE)
 
     id = models.BigAutoField(primary_key=True)
@@ -129,6 +133,7 @@ class ChainAction(models.Model):
     """Of the attempt that was mined; before that, of the last one signed."""
     gas_used = models.PositiveBigIntegerField(null=True)
     gas_price_wei = models.PositiveBigIntegerField(null=True)
+    """Expected when it was signed, paid once it is mined."""
     block_number = models.PositiveBigIntegerField(null=True)
     block_hash = models.CharField(max_length=66, blank=True)
     error = models.TextField(blank=True)
@@ -142,6 +147,7 @@ class ChainAction(models.Model):
                 name="action_due",
                 condition=Q(status__in=["planned", "signed", "broadcast", "mined", "safe"]),
             ),
+            models.Index(fields=["mined_at"], name="action_mined", condition=Q(mined_at__isnull=False)),
         )
         constraints = (models.UniqueConstraint(name="action_nonce_once", fields=["signer_address", "nonce"]),)
 

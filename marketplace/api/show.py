@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from escrow import authorisation, budgets, receipts
+from escrow import authorisation, budgets, intents, receipts
 from escrow import pools as escrow_pools
-from escrow.models import ChainAction, Dispute, Event, Invoice, Party, Payment, Pool, Session, Transfer
+from escrow.models import Dispute, Event, Invoice, Party, Payment, Pool, Session, Transfer
 from marketplace import offerings, tasks
 from marketplace.api import account_shapes, actions, downloads, shapes, show_chain
 from marketplace.api.auth import Actor
@@ -102,7 +102,7 @@ def ledger_cells(line: shapes.LedgerLine) -> list[str]:
 def pool(row: Pool, actor: Actor) -> shapes.Pool:
     """Show a pool: where its money is, and what happens on chain for it."""
     sums = escrow_pools.balances(row)
-    steps = ChainAction.objects.filter(pool=row).order_by("pk").values("kind", "status", "tx_hash", "gas_used")
+    steps = intents.of_pool(row).values("kind", "status", "tx_hash", "gas_used")
     return shapes.Pool.model_validate(
         {
             "id": row.pk,

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from django.conf import settings
 
-from escrow import funding, invoices, ledger, pools, receipts, settlement
+from escrow import dispatch, funding, invoices, ledger, pools, receipts, settlement
 from escrow.chain import wire
 from escrow.chain.signer import LocalSigner
 from escrow.errors import StateConflict
@@ -77,8 +77,7 @@ def test_exactly_what_is_payable_becomes_settling() -> None:
     assert set(Payment.objects.values_list("status", flat=True)) == {"settling"}
     assert not Payment.objects.filter(record__isnull=True).exists()
     assert books.check_pool(spending.pool).settling == 3_045_003
-    action = ChainAction.objects.get(kind="settle")
-    assert (action.subject_id, action.status) == (batch.pk, "planned")
+    assert batch.action is None  # until it is dispatched
 
 
 def test_sequence_numbers_are_dense_over_batches() -> None:
@@ -154,7 +153,8 @@ def test_parties_that_the_pool_does_not_allow_yet_are_put_on_its_list() -> None:
     action = ChainAction.objects.get(kind="allow_providers")
     assert action.params["parties"] == [str(fresh.pk)]
     assert PoolProvider.objects.get(party=fresh).allowed_at is None
-    assert action.pk < ChainAction.objects.filter(kind="settle").latest("pk").pk
+    assert dispatch.dispatch_due(now=NOW, limit=10) == 1
+    assert action.pk < ChainAction.objects.filter(kind="settle").earliest("pk").pk
 
 
 def test_a_void_batch_gives_all_back_and_it_settles_again() -> None:

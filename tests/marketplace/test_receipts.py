@@ -13,7 +13,7 @@ from django.conf import settings
 from django.utils import timezone
 from eth_utils.crypto import keccak
 
-from escrow import settlement
+from escrow import dispatch, settlement
 from escrow.chain import contract, typed, wire
 from escrow.chain.merkle import Leaf, verify_proof
 from escrow.chain.signer import LocalSigner
@@ -107,7 +107,8 @@ def test_a_payment_names_the_chain_transaction_that_landed_it_and_not_our_own(
     world: World, paid: list[str], django_assert_max_num_queries
 ) -> None:
     batch = sign(world.a)
-    ours = ChainAction.objects.filter(kind=ChainAction.Kind.SETTLE, subject_id=batch.pk)
+    assert dispatch.dispatch_due(now=timezone.now(), limit=10) == 1
+    ours = ChainAction.objects.filter(kind=ChainAction.Kind.SETTLE, batches=batch)
     assert ours.update(tx_hash="0x" + "0a" * 32) == 1
     assert world.a.by_payer.get(f"/v1/payments/{paid[0]}").json["tx_hash"] is None
     books.land(batch, tx_hash=TX)

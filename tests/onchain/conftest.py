@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.utils import timezone
 
-from escrow import indexer, payments, payouts, pools, reconcile, sessions, settlement
+from escrow import dispatch, indexer, payments, payouts, pools, reconcile, sessions, settlement
 from escrow.chain import contract, deploy
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool, Token
@@ -49,7 +49,9 @@ class Chain:
 
     def settle(self) -> int:
         settlement.void_expired(landed=settlement.landed_on(self.client), limit=100)
-        return settlement.settle_due(authorizer=self.keyring.signer(Role.AUTHORIZER), now=self.now())
+        signed = settlement.settle_due(authorizer=self.keyring.signer(Role.AUTHORIZER), now=self.now())
+        dispatch.dispatch_due(now=self.now(), limit=1_000)
+        return signed
 
     def until(self, done: Callable[[], bool], what: str) -> None:
         """Relay and index, block after block, until something holds."""
@@ -63,11 +65,14 @@ class Chain:
 
     def quiet(self) -> None:
         """Relay and index until every action has come to its end."""
-        ends = [ChainAction.Status.FINAL, ChainAction.Status.REVERTED, ChainAction.Status.PARKED]
-        self.until(lambda: not ChainAction.objects.exclude(status__in=ends).exists(), "every action has ended")
+        self.until(self._all_ended, "every action has ended")
         head = self.client.block("latest")
         assert head is not None
         self.until(lambda: self.cursor() >= head.number, "the indexer has caught up")
+
+    @staticmethod
+    def _all_ended() -> bool:
+        return not ChainAction.objects.exclude(status__in=ChainAction.ENDED).exists()
 
     def cursor(self) -> int:
         cursor = ChainCursor.objects.filter(contract_address=self.contract.address).first()

@@ -60,7 +60,8 @@ def test_a_send_without_an_answer_is_sent_again_as_the_same_bytes(
     deaf.swallow = swallow
     chain.relay(deaf)
     action = ChainAction.objects.get(kind="settle")
-    assert action.status == ChainAction.Status.SIGNED
+    assert Attempt.objects.get(action=action).outcome == SendOutcome.UNKNOWN
+    assert action.status == (ChainAction.Status.SIGNED if swallow else ChainAction.Status.FINAL)
     chain.quiet()
     action.refresh_from_db()
     assert action.status == ChainAction.Status.FINAL
@@ -115,7 +116,12 @@ def test_a_nonce_of_ours_used_by_somebody_else_stops_the_signer(chain: Chain, ow
     stopped = SignerNonce.objects.get(address=relayer.address)
     assert "none of ours" in stopped.stopped_reason
     assert books() == before
-    assert ChainAction.objects.get(kind="settle").status == ChainAction.Status.SIGNED
+    # No attempt at it can be mined any more. What it carried waits: nothing is signed until a person has looked.
+    assert ChainAction.objects.get(kind="settle").status == ChainAction.Status.REVERTED
+    chain.settle()
+    chain.relay()
+    assert Batch.objects.get().action == ChainAction.objects.get(kind="settle", status=ChainAction.Status.PLANNED)
+    assert books() == before
 
 
 def test_a_stuck_one_is_replaced_at_its_own_nonce(chain: Chain, lint: Party, owing: Session, settings: Any) -> None:

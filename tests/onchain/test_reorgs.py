@@ -1,4 +1,4 @@
-"""Blocks that go away again: what was mined in them comes back, is paid once, and nobody spends what the chain does not have."""
+"""Blocks that go away again: what was mined comes back and is paid once, and nobody spends what the chain does not have."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ def test_a_deposit_whose_block_is_gone_halts_its_pool_until_it_is_mined_again(de
     deep.relay()
     deep.index()
     pool.refresh_from_db()
-    assert pool.unbacked_at is None and pool.frozen_at is None
+    assert (pool.unbacked_at, pool.frozen_at) == (None, None)
     mine(deep, DEPTH)
     deep.index()
     row = ChainLog.objects.get(event="PoolOpened")

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db.models import Count, Q, QuerySet, Sum
 from django.utils import timezone
 
-from escrow import money, pools, reconcile
+from escrow import intents, money, pools, reconcile
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool, Token
 from escrow.models import DUE, ChainAction, Dispute, Invoice, Payment, Pool, Refund
@@ -19,7 +19,7 @@ from marketplace.management.demo.play import Played
 from marketplace.models import Agent, Provider
 
 Kind, Status = Payment.Kind, Payment.Status
-_GOOD: Final = (ChainAction.Status.FINAL,)
+_GOOD: Final = (ChainAction.Status.FINAL, ChainAction.Status.DROPPED)
 
 
 def collect(played: Played, prices: Prices, brief: Path) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def collect(played: Played, prices: Prices, brief: Path) -> dict[str, Any]:
     client, pool = chain_client(), Pool.objects.get(pk=played.buyer.pool.pk)
     review, payments = played.review, Payment.objects.filter(pool=pool)
     books = reconcile.reconcile(client=client, now=timezone.now())
-    actions = [_action(action) for action in ChainAction.objects.filter(pool=pool).order_by("pk")]
+    actions = [_action(action) for action in intents.of_pool(pool)]
     providers = [_provider(client, name, provider, pool) for name, provider in played.sellers.items()]
     document: dict[str, Any] = {
         "chain_id": client.chain_id(),
@@ -126,7 +126,7 @@ def _action(action: ChainAction) -> dict[str, Any]:
         "block": action.block_number,
     }
     if action.kind == ChainAction.Kind.SETTLE:
-        settled = Payment.objects.filter(record__batch=action.subject_id)
+        settled = Payment.objects.filter(record__batch__action=action)
         sums = settled.aggregate(
             payments=Count("pk"), records=Count("record", distinct=True), amount=Sum(DUE, default=0)
         )

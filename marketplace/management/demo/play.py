@@ -15,7 +15,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from agentmarket import Client, SyncClient
-from escrow import disputes
+from escrow import disputes, intents
 from escrow.models import Account, Batch, ChainAction, Dispute, Pool
 from examples import orchestrator
 from examples.report import ReviewResult
@@ -45,6 +45,7 @@ SETTINGS: Final = {
 }
 PATIENCE: Final = 60.0
 _POLL_SECONDS: Final = 0.1
+_ENDED: Final = (ChainAction.Status.FINAL, ChainAction.Status.DROPPED)
 _FAILED: Final = (ChainAction.Status.REVERTED, ChainAction.Status.PARKED)
 
 
@@ -134,7 +135,7 @@ class Play:
 
     def _closed(self, pool: Pool) -> bool:
         pool.refresh_from_db()
-        actions = ChainAction.objects.filter(pool=pool)
+        actions = intents.of_pool(pool)
         if failed := list(actions.filter(status__in=_FAILED)):
             raise StackError("".join(f"{action} is {action.status}: {action.error}\n" for action in failed))
         landed = Batch.objects.filter(pool=pool, status=Batch.Status.SETTLED).count()
@@ -144,7 +145,7 @@ class Play:
         self.progress("pay out", paid.count(), max(1, credits.count()))
         closed = pool.status == Pool.Status.CLOSED
         self.progress("close", (pool.close_requested_at is not None) + closed, 2)
-        return closed and paid.count() == credits.count() and not actions.exclude(status=ChainAction.Status.FINAL)
+        return closed and paid.count() == credits.count() and not actions.exclude(status__in=_ENDED)
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
@@ -168,5 +169,5 @@ def _buyer(budget: Decimal, sellers: Iterable[Provider]) -> Buyer:
 
 
 def _state(pool: Pool) -> str:
-    actions = ChainAction.objects.filter(pool=pool).order_by("pk")
+    actions = intents.of_pool(pool)
     return "".join(f"  {action} is {action.status} {action.error}\n" for action in actions)

@@ -15,7 +15,7 @@ UPDATE escrow_chainlog AS log SET
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("escrow", "0012_watch"),
+        ("escrow", "0013_gas_and_drops"),
     ]
 
     operations = [
