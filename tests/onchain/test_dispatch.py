@@ -1,0 +1,158 @@
+"""`escrow.dispatch` and what the relay makes of it: batches that travel together, and one that the contract refuses."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from escrow import gas, ledger
+from escrow.chain import deploy
+from escrow.models import Batch, ChainAction, Party, Session, SignerNonce
+from escrow.receipts import calldata
+from tests.onchain.conftest import Chain, party
+from tests.onchain.towns import in_processes, open_pools
+
+
+@pytest.fixture
+def lint(transactional_db: None) -> Party:
+    return party("lint")
+
+
+def owe(chain: Chain, sessions: list[Session], to: Party, micros: int = 300_000) -> None:
+    for session in sessions:
+        chain.pay(session, to, micros)
+
+
+def credited(sessions: list[Session], to: Party) -> list[int]:
+    return [ledger.balance(ledger.credited(session.pool, to)) for session in sessions]
+
+
+def settlements() -> list[str]:
+    return list(ChainAction.objects.filter(kind="settle").order_by("pk").values_list("status", flat=True))
+
+
+def still(chain: Chain) -> None:
+    """Let no block be made until the next `moving`."""
+    chain.client.request("evm_setAutomine", [False])
+    chain.client.request("evm_setIntervalMining", [0])
+
+
+def moving(chain: Chain) -> None:
+    chain.client.request("evm_mine", [])
+    chain.client.request("evm_setAutomine", [True])
+    chain.client.request("evm_setIntervalMining", [1])
+
+
+def test_batches_of_several_pools_land_in_one_chain_transaction(chain: Chain, lint: Party) -> None:
+    sessions = open_pools(chain, 5, [lint])
+    owe(chain, sessions, lint)
+    assert chain.settle() == 5
+    (action,) = ChainAction.objects.filter(kind="settle")
+    assert (action.batches.count(), action.pool) == (5, None)
+    chain.quiet()
+    assert settlements() == ["final"]
+    assert credited(sessions, lint) == [300_000] * 5
+    assert chain.reconcile().exit_code == 0
+
+
+def test_a_batch_that_the_contract_refuses_leaves_the_group_before_it_is_signed(chain: Chain, lint: Party) -> None:
+    sessions, stranger = open_pools(chain, 3, [lint]), party("stranger")
+    owe(chain, sessions[:2], lint)
+    owe(chain, sessions[2:], stranger)
+    chain.settle()
+    ChainAction.objects.filter(kind="allow_providers").delete()  # nobody puts it on the list
+    chain.relay()
+    chain.until(lambda: Batch.objects.filter(status="settled").count() == 2, "the good ones have landed")
+    bad = Batch.objects.get(status="signed")
+    assert (bad.pool, bad.action, bad.turns) == (sessions[2].pool, None, 1)
+    assert "ProviderNotAllowed" in bad.reason
+    assert settlements() == ["final"]
+    assert credited(sessions, lint) == [300_000, 300_000, 0]
+    assert ledger.balance(bad.account) == 300_000
+    assert chain.reconcile().exit_code == 0
+
+
+def test_a_batch_that_the_chain_leaves_out_waits_and_the_others_have_landed(
+    chain: Chain, lint: Party, settings: Any
+) -> None:
+    settings.SETTLE_DEADLINE = 4 * 3600
+    sessions = open_pools(chain, 2, [lint])
+    short = chain.session(chain.open_pool(10_000_000, providers=(lint,), expires_in=timedelta(hours=1)), 10_000_000)
+    owe(chain, [*sessions, short], lint)
+    assert chain.settle() == 3
+    still(chain)
+    chain.relay()  # all three were good when they were sent
+    chain.client.request("evm_increaseTime", [3_700])
+    moving(chain)
+    chain.quiet()
+    assert settlements() == ["final"]
+    assert credited([*sessions, short], lint) == [300_000, 300_000, 0]
+    bad = Batch.objects.get(pool=short.pool)
+    assert (bad.action, bad.turns) == (None, 1)
+    assert "PoolEnded" in bad.reason or "DeadlinePassed" in bad.reason
+    assert ledger.balance(bad.account) == 300_000
+    assert chain.reconcile().exit_code == 0
+
+
+def test_a_batch_of_a_group_that_somebody_else_lands_first_counts_once(chain: Chain, lint: Party) -> None:
+    sessions = open_pools(chain, 2, [lint])
+    owe(chain, sessions, lint)
+    chain.settle()
+    first = Batch.objects.earliest("pk")
+    deploy.send(chain.client, chain.somebody(), chain.contract.address, calldata(first))
+    chain.relay()
+    first.refresh_from_db()
+    assert "AlreadySettled" in first.reason
+    chain.quiet()
+    assert settlements() == ["final"]
+    assert credited(sessions, lint) == [300_000] * 2
+    assert sorted(Batch.objects.values_list("status", flat=True)) == ["settled"] * 2
+    assert chain.reconcile().exit_code == 0
+
+
+def test_a_group_that_is_too_large_goes_in_halves(
+    chain: Chain, lint: Party, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions = open_pools(chain, 4, [lint])
+    owe(chain, sessions, lint)
+    chain.settle()
+    (whole,) = ChainAction.objects.filter(kind="settle")
+    monkeypatch.setattr(gas, "TRANSACTION_GAS_CAP", 250_000)
+    chain.relay()
+    whole.refresh_from_db()
+    assert whole.status == "dropped"
+    assert set(Batch.objects.values_list("turns", flat=True)) == {1}
+    monkeypatch.setattr(gas, "TRANSACTION_GAS_CAP", 16_777_216)
+    settings.SETTLE_MAX_GROUP = 4
+    chain.settle()
+    chain.quiet()
+    assert settlements() == ["dropped", "final", "final"]
+    assert credited(sessions, lint) == [300_000] * 4
+    assert chain.reconcile().exit_code == 0
+
+
+def test_eight_workers_land_forty_batches_that_are_each_delivered_twice(
+    chain: Chain, lint: Party, settings: Any
+) -> None:
+    settings.SETTLE_MAX_GROUP = 1  # as many chain transactions as batches
+    settings.RELAY_RUN_SECONDS = 0
+    sessions = open_pools(chain, 40, [lint])
+    owe(chain, sessions, lint)
+
+    def deliver(number: int) -> None:
+        for _ in range(10):
+            chain.settle()
+            chain.relay()
+            chain.index()
+
+    assert in_processes(8, deliver) == [0] * 8
+    chain.quiet()
+    assert settlements() == ["final"] * 40
+    assert credited(sessions, lint) == [300_000] * 40
+    assert sorted(Batch.objects.values_list("status", flat=True)) == ["settled"] * 40
+    relayer = SignerNonce.objects.get(address=chain.keyring.relayer(0).address)
+    used = ChainAction.objects.filter(signer_address=relayer.address).order_by("nonce")
+    assert list(used.values_list("nonce", flat=True)) == list(range(used[0].nonce or 0, relayer.next_nonce))
+    assert chain.client.nonce(relayer.address) == relayer.next_nonce
+    assert not ChainAction.objects.filter(status="reverted").exists()
+    assert chain.reconcile().exit_code == 0
