@@ -42,8 +42,8 @@ def refuse(*, approval: Approval, reason: str, by: str, now: datetime) -> Approv
 
 def expire_due(*, now: datetime, limit: int) -> int:
     """End approvals whose time is over, answered or not; return how many. What was answered stays on record."""
-    over = Approval.objects.exclude(status=Status.EXPIRED).filter(expires_at__lte=now).order_by("expires_at")[:limit]
-    return lifecycle.sweep(over, lambda approval: _expire(approval, now))
+    over = Approval.objects.exclude(status=Status.EXPIRED).filter(expires_at__lte=now).order_by("expires_at")
+    return lifecycle.sweep(over, lambda approval: _expire(approval, now), name="expired-approvals", limit=limit)
 
 
 @transaction.atomic

@@ -136,7 +136,8 @@ def release(*, hold: Hold, now: datetime) -> Hold:
 def release_expired(*, now: datetime, limit: int) -> int:
     """Release holds whose time is over; return how many."""
     over = Hold.objects.filter(status=Hold.Status.HELD, expires_at__lte=now).select_related(*RELATED)
-    return lifecycle.sweep(over.order_by("expires_at")[:limit], lambda hold: _release_if_held(hold, now))
+    due = over.order_by("expires_at")
+    return lifecycle.sweep(due, lambda hold: _release_if_held(hold, now), name="expired-holds", limit=limit)
 
 
 @transaction.atomic

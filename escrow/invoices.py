@@ -101,8 +101,8 @@ def withdraw(*, invoice: Invoice, now: datetime) -> Invoice:
 def approve_by_silence(*, now: datetime, limit: int) -> int:
     """Approve submitted invoices whose review window has ended; return how many there were."""
     waiting = Invoice.objects.filter(status=Invoice.Status.SUBMITTED, review_by__lte=now)
-    due = waiting.exclude(session__pool__status=Pool.Status.CLOSED).order_by("review_by")[:limit]
-    return lifecycle.sweep(due, lambda invoice: _approve_if_silent(invoice, now))
+    due = waiting.exclude(session__pool__status=Pool.Status.CLOSED).order_by("review_by")
+    return lifecycle.sweep(due, lambda invoice: _approve_if_silent(invoice, now), name="silent-reviews", limit=limit)
 
 
 @transaction.atomic

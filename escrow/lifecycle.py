@@ -1,15 +1,21 @@
-"""Moves between statuses. Lives here: the only code that writes a ``status``. What a status means lives with the models."""
+"""Moves between statuses. Lives here: the only code that writes a ``status``, and the loop of every sweep that moves one.
+
+What a status means lives with the models.
+"""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from django.db.models import QuerySet
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db.models import Model, QuerySet
 
+from escrow import setbacks
+from escrow.chain.errors import ChainUnavailable
 from escrow.errors import StateConflict
 
 log = logging.getLogger(__name__)
-Row = TypeVar("Row")
+Row = TypeVar("Row", bound=Model)
 
 
 class Stateful(Protocol):
@@ -49,15 +55,25 @@ def move_all(rows: "QuerySet[Any]", *, frm: str, to: str, **changes: Any) -> int
     return rows.filter(status=frm).update(status=to, **changes)
 
 
-def sweep(rows: Iterable[Row], step: Callable[[Row], object]) -> int:
-    """Take a step with each row; return how many steps did something. A row that fails is logged and left for later.
+def sweep(rows: "QuerySet[Row]", step: Callable[[Row], object], *, name: str, limit: int) -> int:
+    """Take a step with each of the first rows that are due; return how many steps did something.
 
-    One bad row must not keep the others waiting, whatever is wrong with it.
+    One bad row must not keep the others waiting, whatever is wrong with it: its failure is counted under the sweep's name, and
+    it is tried again later and later, then set aside (`setbacks`). A chain that is away is nobody's failure: the sweep ends.
     """
     done = 0
-    for row in rows:
+    for row in setbacks.willing(rows, name)[:limit]:
         try:
             done += bool(step(row))
-        except Exception:
-            log.exception("%s is left for a later sweep", row)
+        except ChainUnavailable as error:
+            log.warning("The sweep of %s waits for the chain: %s", name, error)
+            return done
+        except SoftTimeLimitExceeded as error:
+            setbacks.note(row, name, error)
+            raise
+        except Exception as error:
+            log.exception("%s is left for a later sweep of %s", row, name)
+            setbacks.note(row, name, error)
+        else:
+            setbacks.forgive(row, name)
     return done

@@ -25,7 +25,7 @@ Kind = Account.Kind
 
 def pay_due(*, now: datetime, limit: int) -> int:
     """Plan a withdrawal for each credit whose hold window has ended; return how many were planned."""
-    planned = lifecycle.sweep(_matured(now)[:limit], _plan)
+    planned = lifecycle.sweep(_matured(now), _plan, name="payouts", limit=limit)
     crashpoints.reach("payout.planned")
     return planned
 

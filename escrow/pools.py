@@ -181,11 +181,12 @@ def close_due(*, now: datetime, limit: int) -> int:
 
     Pools near their expiry are closed so early that every timer of an invoice or a dispute can end before it.
     """
-    steps = lifecycle.sweep(_near_expiry(now)[:limit], lambda pool: close(pool=pool, now=now))
+    ending = _near_expiry(now)
+    steps = lifecycle.sweep(ending, lambda pool: close(pool=pool, now=now), name="expiring-pools", limit=limit)
     leaving = Pool.objects.filter(status__in=[Pool.Status.CLOSING, Pool.Status.CLOSED], pool_key__isnull=False)
     owed_back = Q(accounts__kind=Kind.POOL, accounts__received_micros__gt=F("accounts__sent_micros"))
-    going = leaving.filter(Q(status=Pool.Status.CLOSING) | owed_back).distinct().order_by("expires_at")[:limit]
-    return steps + lifecycle.sweep(going, lambda pool: _step_out(pool, now))
+    going = leaving.filter(Q(status=Pool.Status.CLOSING) | owed_back).distinct().order_by("expires_at")
+    return steps + lifecycle.sweep(going, lambda pool: _step_out(pool, now), name="closing-pools", limit=limit)
 
 
 def bind(pool: Pool, *, terms: Mapping[str, object], pool_key: str, payer_address: str) -> None:

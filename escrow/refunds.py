@@ -88,8 +88,8 @@ def decline(*, refund: Refund, reason: str, now: datetime) -> Refund:
 
 def lapse_by_silence(*, now: datetime, limit: int) -> int:
     """End requests that nobody answered in time; return how many. No money moves."""
-    overdue = Refund.objects.filter(status=Status.REQUESTED, answer_by__lte=now).order_by("answer_by")[:limit]
-    return lifecycle.sweep(overdue, lambda refund: _lapse(refund.pk, LAPSED, now))
+    overdue = Refund.objects.filter(status=Status.REQUESTED, answer_by__lte=now).order_by("answer_by")
+    return lifecycle.sweep(overdue, lambda refund: _lapse(refund.pk, LAPSED, now), name="silent-refunds", limit=limit)
 
 
 @transaction.atomic

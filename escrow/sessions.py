@@ -200,8 +200,10 @@ def reread(session_id: UUID) -> Session:
 def close_expired(*, now: datetime, limit: int) -> int:
     """Close sessions whose time is over, so that what they have left is free again; return how many."""
     over = Session.objects.exclude(status=Status.CLOSED).filter(expires_at__lte=now)
-    related = over.select_related("pool", "account")
-    return lifecycle.sweep(related.order_by("expires_at")[:limit], lambda session: close(session=session, now=now))
+    related = over.select_related("pool", "account").order_by("expires_at")
+    return lifecycle.sweep(
+        related, lambda session: close(session=session, now=now), name="expired-sessions", limit=limit
+    )
 
 
 def _open(

@@ -58,12 +58,17 @@ def settle_due(*, authorizer: Signer, now: datetime) -> int:
     with intents.exclusively("escrow.settlement") as free:
         if not free:
             return 0
-        signed = lifecycle.sweep(due(now), lambda pool: settle(pool=pool, authorizer=authorizer, now=now))
+        signed = lifecycle.sweep(
+            due(now),
+            lambda pool: settle(pool=pool, authorizer=authorizer, now=now),
+            name="settlements",
+            limit=settings.SWEEP_LIMIT,
+        )
     crashpoints.reach("settle.committed")
     return signed
 
 
-def due(now: datetime) -> list[Pool]:
+def due(now: datetime) -> "QuerySet[Pool]":
     """Return pools that owe enough, or have owed for long enough, or are on their way out."""
     aged = now - timedelta(seconds=settings.SETTLE_MAX_AGE)
     # What is owed is read off the accounts and how long off an index, so that a look does not cost more the more is owed.
@@ -77,7 +82,7 @@ def due(now: datetime) -> list[Pool]:
         .annotate(oldest=Subquery(oldest.values("created_at")[:1]))
         .filter(Q(owed__gte=settings.SETTLE_MIN_MICROS) | Q(oldest__lte=aged) | Q(status=Pool.Status.CLOSING))
     )
-    return list(owing.order_by("oldest")[: settings.SWEEP_LIMIT])
+    return owing.order_by("oldest")
 
 
 @transaction.atomic
@@ -138,7 +143,7 @@ def void_expired(*, landed: Callable[[Batch, int], bool], limit: int) -> int:
             raise RuntimeError(f"{batch} has landed, and the indexer was not told")
         return void(batch=batch)
 
-    voided = lifecycle.sweep(late.order_by("deadline")[:limit], void_unless_landed)
+    voided = lifecycle.sweep(late.order_by("deadline"), void_unless_landed, name="late-batches", limit=limit)
     crashpoints.reach("void.committed")
     return voided
 

@@ -21,12 +21,17 @@ def rule_by_silence(*, now: datetime, limit: int) -> int:
     """Rule what nobody answered or ruled in time, and dispute rejections that nobody took back; return how many."""
     lost = Q(session__pool__status=Pool.Status.CLOSED)  # reclaimed past us: nothing is left to decide on
     rejected = Invoice.objects.filter(status=Invoice.Status.REJECTED, review_by__lte=now).exclude(lost)
-    overdue = rejected.order_by("review_by")[:limit]
-    done = lifecycle.sweep(overdue, lambda invoice: _dispute_if_silent(invoice, now))
+    overdue = rejected.order_by("review_by")
+    done = lifecycle.sweep(
+        overdue, lambda invoice: _dispute_if_silent(invoice, now), name="silent-rejections", limit=limit
+    )
     off_chain = Dispute.objects.filter(on_chain=False).exclude(lost)
-    unanswered = off_chain.filter(status=Status.OPEN, answer_by__lte=now)
-    unruled = off_chain.filter(status=Status.ANSWERED, rule_by__lte=now)
-    done += lifecycle.sweep([*unanswered[:limit], *unruled[:limit]], lambda dispute: _rule_if_silent(dispute, now))
+    unanswered = off_chain.filter(status=Status.OPEN, answer_by__lte=now).order_by("answer_by")
+    unruled = off_chain.filter(status=Status.ANSWERED, rule_by__lte=now).order_by("rule_by")
+    for silent in (unanswered, unruled):
+        done += lifecycle.sweep(
+            silent, lambda dispute: _rule_if_silent(dispute, now), name="silent-disputes", limit=limit
+        )
     return done + _rule_again_on_chain(limit) + _time_out_on_chain(now, limit)
 
 
@@ -57,7 +62,10 @@ def _rule_again_on_chain(limit: int) -> int:
     """Ask for rulings that the chain has not carried out; only one that reverted is really sent again."""
     waiting = Dispute.objects.filter(status=Status.RULING, on_chain=True).select_related("session__pool")
     return lifecycle.sweep(
-        waiting.order_by("pk")[:limit], lambda dispute: disputes.resolve(dispute).status == ChainAction.Status.PLANNED
+        waiting.order_by("pk"),
+        lambda dispute: disputes.resolve(dispute).status == ChainAction.Status.PLANNED,
+        name="rulings",
+        limit=limit,
     )
 
 

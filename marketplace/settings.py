@@ -184,6 +184,8 @@ CELERY_TASK_SOFT_TIME_LIMIT = 50  # seconds; a sweep is bounded and takes under 
 CELERY_TASK_TIME_LIMIT = 60
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 120,  # seconds; above the time limit, or a running task would be given out twice
+    "unacked_restore_interval": 10,  # seconds between looks for what a dead worker had taken
+    "unacked_restore_throttle": 1,  # at each of them; by default at every tenth, which is a minute and a half
     "socket_timeout": 5.0,
     "socket_connect_timeout": 5.0,
 }
@@ -291,6 +293,7 @@ SETTLE_MAX_PAYMENTS = env_int("SETTLE_MAX_PAYMENTS", 10_000)  # debts netted int
 POOL_EXPIRY = env_int("POOL_EXPIRY", 90 * 24 * 3600)  # seconds; then the payer can reclaim without us
 POOL_CLOSE_MARGIN = env_int("POOL_CLOSE_MARGIN", 24 * 24 * 3600)  # closing starts so early that every timer can end
 SWEEP_LIMIT = env_int("SWEEP_LIMIT", 100)  # rows a sweep takes at once; the next one takes the rest
+SWEEP_MAX_FAILURES = env_int("SWEEP_MAX_FAILURES", 12)  # of one row, two hours in all; then a person looks
 CLOSE_DELAY = env_int("CLOSE_DELAY", 3_600)  # seconds between the request to close and the reclaim: batches land in it
 
 # --- Webhooks: requests that we make to addresses that users name ------------------------------------------------------

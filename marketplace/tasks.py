@@ -5,7 +5,6 @@ decided there (`escrow.invoices`, `escrow.disputes`) and only read here.
 """
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final, cast
@@ -16,13 +15,11 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from escrow import events, holds, invoices, lifecycle, money, sessions
-from escrow.errors import EscrowError, InvalidInput, NotFound, PolicyDenied, StateConflict
+from escrow.errors import InvalidInput, NotFound, PolicyDenied, StateConflict
 from escrow.models import Hold, Invoice, Session
 from escrow.recipients import matches
 from marketplace import agents
 from marketplace.models import Agent, Payer, Provider, Task
-
-logger = logging.getLogger(__name__)
 
 SWEEP_LIMIT: Final = 500
 """Tasks that one sweep ends: a few seconds of work, so that the next sweep finds it done."""
@@ -198,20 +195,16 @@ def expire_due(*, now: datetime, limit: int = SWEEP_LIMIT) -> int:
     """
     over = now - settings.TASK_GRACE
     late = Q(status=Task.Status.POSTED, due_at__lte=now) | Q(status=Task.Status.ASSIGNED, due_at__lte=over)
-    due = list(Task.objects.filter(late).order_by("due_at")[:limit])
-    return sum(_expire(task, now) for task in due)
+    due = Task.objects.filter(late).order_by("due_at")
+    return lifecycle.sweep(due, lambda task: _expire(task, now), name="late-tasks", limit=limit)
 
 
+@transaction.atomic
 def _expire(task: Task, now: datetime) -> bool:
-    try:
-        with transaction.atomic():
-            held = Task.objects.select_for_update(skip_locked=True, no_key=True).filter(pk=task.pk, status=task.status)
-            if not held.exists():
-                return False
-            _end(_locked(task), Task.Status.EXPIRED, now)
-    except EscrowError:
-        logger.exception("task %s could not be ended; the next sweep tries again", task.pk)
+    held = Task.objects.select_for_update(skip_locked=True, no_key=True).filter(pk=task.pk, status=task.status)
+    if not held.exists():
         return False
+    _end(_locked(task), Task.Status.EXPIRED, now)
     return True
 
 

@@ -52,13 +52,3 @@ def test_moving_all_leaves_the_others() -> None:
     assert two.status == "closed"
     with pytest.raises(ValueError, match="cannot move from closed to open"):
         lifecycle.move_all(Session.objects.all(), frm="closed", to="open")
-
-
-def test_a_bad_row_keeps_no_other_waiting(caplog: pytest.LogCaptureFixture) -> None:
-    def step(row: int) -> int:
-        if row == 2:
-            raise ZeroDivisionError
-        return row
-
-    assert lifecycle.sweep([1, 2, 3, 0], step) == 2
-    assert "2 is left for a later sweep" in caplog.text
