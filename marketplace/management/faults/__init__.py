@@ -1,0 +1,1 @@
+"""Faults on purpose: proxies before a node and before the database or the broker, which fail as they are told."""
