@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import uuid4
 
 from django.conf import settings
 from django.db import transaction
@@ -54,7 +55,8 @@ def _plan(now: datetime, limit: int) -> int:
         first = group[0]
         action = intents.record(
             Kind.SETTLE,
-            dedupe_key=f"settle:{first.pk}:{first.turns}",
+            # Its rows, locked here, keep a batch out of two actions; one that waits again keeps its turns, and needs another.
+            dedupe_key=f"settle:{first.pk}:{uuid4()}",
             pool=first.pool if len(group) == 1 else None,
             shard=intents.shard_of(first.pool),
         )

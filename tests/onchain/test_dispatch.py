@@ -72,6 +72,28 @@ def test_a_batch_that_the_contract_refuses_leaves_the_group_before_it_is_signed(
     assert chain.reconcile().exit_code == 0
 
 
+def test_a_batch_whose_way_is_still_being_made_goes_with_a_new_action(chain: Chain, lint: Party) -> None:
+    """It is not to blame, so it keeps its turns: the action that was dropped must not be taken for the next one."""
+    sessions, stranger = open_pools(chain, 1, [lint]), party("stranger")
+    owe(chain, sessions, stranger)
+    chain.settle()
+    later = chain.now() + timedelta(days=1)
+    ChainAction.objects.filter(kind="allow_providers").update(next_at=later)
+    chain.relay()
+    assert settlements() == ["dropped"]
+    Batch.objects.update(next_at=chain.now())
+    assert chain.settle() == 0
+    assert settlements() == ["dropped", "planned"]
+    ChainAction.objects.filter(kind="allow_providers").update(next_at=chain.now())
+    chain.relay()
+    Batch.objects.update(next_at=chain.now())
+    chain.settle()
+    chain.quiet()
+    assert Batch.objects.get().status == Batch.Status.SETTLED
+    assert credited(sessions, stranger) == [300_000]
+    assert chain.reconcile().exit_code == 0
+
+
 def test_a_batch_that_the_chain_leaves_out_waits_and_the_others_have_landed(
     chain: Chain, lint: Party, settings: Any
 ) -> None:
