@@ -56,10 +56,10 @@ class Market:
         self.provider_key = keys.issue(scope=Scope.PROVIDER, provider=self.provider, now=now, name="benchmark")[1]
         self.opening_seconds = 0.0
 
-    def open_pools(self, count: int, deposit: str) -> list[Pool]:
+    def open_pools(self, count: int, deposit: str, parties: Sequence[Party] = ()) -> list[Pool]:
         """Open pools on chain, many at once, and wait until the chain has said so."""
         begun = time.monotonic()
-        micros, parties = money.parse(deposit), [self.party]
+        micros, payable = money.parse(deposit), parties or [self.party]
         payer_key = Keyring.load(settings.SIGNER_KEYS_DIR).payer(str(self.payer.pk))
         sample.mint(payer_key.address, micros * count)
         opened: list[Pool] = []
@@ -67,7 +67,7 @@ class Market:
             now = timezone.now()
             with transaction.atomic():
                 asked = [
-                    pools.open(payer_id=self.payer.pk, deposit_micros=micros, now=now, providers=parties)
+                    pools.open(payer_id=self.payer.pk, deposit_micros=micros, now=now, providers=payable)
                     for _ in range(min(OPENINGS, count - len(opened)))
                 ]
             wait_open(asked)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from benchmarks import burdens, exact, idle
+from benchmarks import burdens, exact, idle, settling
 from benchmarks.bench import Bench, Row, ratio, wrong
 from benchmarks.market import Purse
 from benchmarks.peers import ledger as peer_ledgers
@@ -68,6 +68,7 @@ SCENARIOS: Final[dict[str, Callable[[Bench], Row]]] = {
     "run_200": exact.run_200,
     "refunds_30": refunds_30,
     "while_settling": burdens.while_settling,
+    "settle_50": settling.settle_50,
     "slow_disk": burdens.slow_disk,
     "x402": x402,
     "ledger": ledger,
