@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import uvicorn
@@ -59,7 +60,9 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     if given.processes > 1:
-        Multiprocess(config, sockets).run()
+        with TemporaryDirectory(prefix="market-meters-") as together:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = together  # /metrics is of all processes, whichever answers
+            Multiprocess(config, sockets).run()
     else:
         server.run(sockets=sockets)
     return 0

@@ -261,7 +261,8 @@ UNSAFE_DEPOSITS_MICROS = env_int(
     "UNSAFE_DEPOSITS_MICROS", 1_000_000_000
 )  # $1,000: of all deposits together that are mined and not final; what a reorganisation of the chain could cost us at most
 
-# --- Watching: from when on /readyz says no -------------------------------------------------------------------------
+# --- Watching: who may read /metrics, and from when on /readyz says no ------------------------------------------------
+METRICS_TOKEN = env("METRICS_TOKEN")  # without one only this machine may read /metrics, and none behind a proxy
 PULSE_STALE_SECONDS = env_int("PULSE_STALE_SECONDS", 60)  # a worker looks every 5; a minute of silence is no hiccup
 INDEX_STALE_SECONDS = env_int("INDEX_STALE_SECONDS", 60)  # it reads every half second; without it nothing lands
 ACTION_STALE_SECONDS = env_int("ACTION_STALE_SECONDS", 900)  # a quarter of the hour that a signed batch may land in
@@ -381,7 +382,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 
 # --- Security --------------------------------------------------------------------------------------------------------
 SECURE_SSL_REDIRECT = PRODUCTION and env_bool("SECURE_SSL_REDIRECT", default=True)
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^livez$", r"^readyz$"]  # asked from inside, in plain HTTP
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^livez$", r"^readyz$", r"^metrics$"]  # asked from inside, in plain HTTP
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = PRODUCTION
 SECURE_HSTS_PRELOAD = PRODUCTION

@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.urls import include, path
 from drf_spectacular.views import SpectacularSwaggerView
 
+from marketplace.api import metrics
 from marketplace.web import consenting, pages
 
 urlpatterns: Final = [
@@ -13,6 +14,7 @@ urlpatterns: Final = [
     path("agents", pages.catalogue, name="catalogue"),
     path("approvals/<uuid:approval_id>/<str:token>", consenting.answer, name="approval"),
     path("admin/", admin.site.urls),
+    path("metrics", metrics.show, name="metrics"),
     path("docs", SpectacularSwaggerView.as_view(url_name="openapi"), name="docs"),
     path("", include("marketplace.api.urls")),
 ]

@@ -147,6 +147,7 @@ class ChainAction(models.Model):
                 name="action_due",
                 condition=Q(status__in=["planned", "signed", "broadcast", "mined", "safe"]),
             ),
+            models.Index(fields=["created_at"], name="action_parked", condition=Q(status="parked")),
             models.Index(fields=["mined_at"], name="action_mined", condition=Q(mined_at__isnull=False)),
         )
         constraints = (models.UniqueConstraint(name="action_nonce_once", fields=["signer_address", "nonce"]),)

@@ -6,6 +6,7 @@ nothing, an agent that nobody knows) it hands on to Django as it came, so that t
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import datetime
 from functools import lru_cache
@@ -18,7 +19,7 @@ from django.http.request import split_domain_port, validate_host
 from escrow import money, payments, trail, verdicts
 from escrow.errors import EscrowError
 from escrow.verdicts import MAX_KNOWN
-from marketplace import keys
+from marketplace import keys, meters
 from marketplace.api import endpoint, errors, idempotency, parsing, show_sent, ways_on
 from marketplace.api.bodies import PaymentIn
 from marketplace.api.errors import Problem
@@ -109,12 +110,15 @@ class Door:
         body = await _body(receive)
         if body is None:  # the caller is gone
             return
+        begun = time.perf_counter()
         try:
             order = self._order(headers, body)
             answer = await self._answer(order, quotas.before(order, scope), body)
         except NotForTheLane:
             await self._hand_on(scope, _replayed(body, receive), send)
             return
+        seconds = time.perf_counter() - begun
+        meters.count(through="lane", method="POST", route=PATH[1:], status=answer[0], seconds=seconds)
         await _send(send, *answer)
 
     def _order(self, headers: Mapping[bytes, bytes], body: bytes) -> Order:
