@@ -239,7 +239,6 @@ SANDBOX_GRANT_MICROS = env_int("SANDBOX_GRANT_MICROS", 10_000_000)  # 10 test US
 SIGNER_KEYS_DIR = env("SIGNER_KEYS_DIR")  # only the worker needs the keys
 RELAYERS = env_int("RELAYERS", 1)  # keys that send, relayer.key, relayer-1.key, ...: pools are spread over them
 FINALITY = finality("FINALITY", "1" if CHAIN_ID == 31337 else "finalized")  # a local chain never reorganises
-CONFIRMATIONS = env_int("CONFIRMATIONS", 1 if CHAIN_ID == 31337 else 10)  # blocks; a local chain never reorganises
 RELAYERS = env_int("RELAYERS", 1)  # keys that send; each pool has its own, so more of them send more at once
 RELAY_BATCH = env_int("RELAY_BATCH", 20)  # chain actions signed between two looks at what is mined
 RELAY_MAX_IN_FLIGHT = env_int(

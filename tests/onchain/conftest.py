@@ -149,7 +149,7 @@ def chain(transactional_db: None, settings: Any, tmp_path: Path) -> Iterator[Cha
             settings.CHAIN_ID = int(found["CHAIN_ID"])
             settings.USDC_ADDRESS, settings.ESCROW_ADDRESS = found["USDC_ADDRESS"], found["ESCROW_ADDRESS"]
             settings.ESCROW_START_BLOCK = int(found["ESCROW_START_BLOCK"])
-            settings.CONFIRMATIONS = 1
+            settings.FINALITY = 1
             settings.CLOSE_DELAY = 0
             settings.SETTLE_MIN_MICROS = 1
             settings.RELAY_RETRY_SECONDS = 0
