@@ -1,259 +1,297 @@
-"""Reconcile: our ledger against the contract, account class by account class. Lives here: comparing. It never mends.
+"""Reconcile: our books against the contract, account class by account class. Lives here: comparing. It never mends.
 
-The ledger takes the chain's word up to the indexer's block, so both are read as of that block: no difference is in flight
-by construction. What is still on its way (signed but not final) is listed beside, as an explanation of what comes next.
+The ledger takes the chain's word up to the indexer's block, and deposits a little sooner; the contract can be asked as of any
+block. Where the two stand at different blocks, the logs between them say by how much they must differ: those are in flight, and
+each is named. Whatever differs beyond that has another cause, and a person must look.
 """
 
+import logging
+import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Final, Literal
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
-from django.db.models import F, QuerySet, Sum
 
-from escrow import ledger, money
-from escrow.chain.client import ChainClient
-from escrow.chain.contract import BudgetPool
-from escrow.chain.errors import ChainReverted
-from escrow.models import (
-    DUE,
-    Account,
-    Batch,
-    ChainAction,
-    ChainCursor,
-    ChainLog,
-    Payment,
-    Pool,
-    SignerNonce,
-    Transfer,
-)
+from escrow import books
+from escrow.books import Books
+from escrow.chain.client import Block, ChainClient
+from escrow.chain.custody import Custody, Kept
+from escrow.chain.effects import DISPUTED, FEES, FREE, added_up, effects, effects_of, line
+from escrow.chain.errors import ChainUnavailable
+from escrow.chain.events import PoolEvent
+from escrow.findings import Cause, Difference, Report
 
-Kind = Account.Kind
-STALE = timedelta(minutes=10)
+log = logging.getLogger(__name__)
+At = Literal["latest", "safe", "final"]
+TIERS: Final[tuple[At, ...]] = ("latest", "safe", "final")
+STALE: Final = timedelta(minutes=10)
 """A comparison as of an older block says too little about now."""
+MOST_CHUNKS: Final = 50
+"""Of logs that the indexer has not read yet: farther behind than this, it is to be helped first."""
+TURNS: Final = 3
+"""How often a block that a reorganisation took away while it was read is followed by another."""
+CONTRACT: Final = ("transfers", "contract")
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Two sources that should say the same and do not. Amounts are micro-USDC."""
+def reconcile(*, client: ChainClient, now: datetime, pool_id: UUID | None = None, at: At = "final") -> Report:
+    """Compare every pool (or one) with the contract as of its newest, safe or final block.
 
-    pool: str
-    what: str
-    ledger_micros: int
-    other_micros: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.what} of {self.pool}: the ledger has {money.render(self.ledger_micros)}, "
-            f"the other side {money.render(self.other_micros)}"
+    Raises ChainUnavailable when the chain cannot be asked, or changes faster than it can be read.
+    """
+    begun = time.monotonic()
+    found = books.read(pool_id)
+    if found is None:
+        return Report(
+            at, 0, "", now, 0, 0, 0, alarms=["The indexer has not read the chain yet; is the worker running?"]
         )
+    return compare(found, client=client, now=now, at=at, pool_id=pool_id, begun=begun)
 
 
-@dataclass(frozen=True)
-class Report:
-    """The outcome: `equal` when there is no difference, `settled` when moreover nothing is on its way."""
-
-    block: int
-    read_at: datetime
-    pools: int
-    compared: int
-    held_micros: int
-    differences: list[Difference] = field(default_factory=list)
-    in_flight: list[str] = field(default_factory=list)
-    alarms: list[str] = field(default_factory=list)
-
-    @property
-    def equal(self) -> bool:
-        """Whether the books equal the chain."""
-        return not self.differences and not self.alarms
-
-    @property
-    def exit_code(self) -> int:
-        """0: equal and nothing on its way; 1: equal, with steps on their way; 2: a difference or an alarm."""
-        if not self.equal:
-            return 2
-        return 1 if self.in_flight else 0
-
-    def document(self) -> dict[str, object]:
-        """Return the report as JSON, amounts as decimal strings."""
-        return {
-            "equal": self.equal,
-            "block": self.block,
-            "read_at": self.read_at.isoformat(),
-            "pools": self.pools,
-            "compared": self.compared,
-            "held": money.render(self.held_micros),
-            "differences": [asdict(difference) for difference in self.differences],
-            "in_flight": self.in_flight,
-            "alarms": self.alarms,
-        }
-
-
-def reconcile(*, client: ChainClient, now: datetime, pool_id: UUID | None = None) -> Report:
-    """Compare every pool (or one) with the contract as of the indexer's block. Raises ChainError when it cannot be asked."""
-    with transaction.atomic():
-        with connection.cursor() as sql:
-            sql.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            sql.execute(f"SET LOCAL statement_timeout = {settings.RECONCILE_STATEMENT_TIMEOUT_MS:d}")
-        return _compare(client, now, pool_id)
-
-
-def _compare(client: ChainClient, now: datetime, pool_id: UUID | None) -> Report:
-    cursor = ChainCursor.objects.filter(chain_id=settings.CHAIN_ID, contract_address=settings.ESCROW_ADDRESS).first()
-    if cursor is None:
-        return Report(0, now, 0, 0, 0, alarms=["The indexer has not read the chain yet; is the worker running?"])
-    chosen = Pool.objects.filter(pool_key__isnull=False, contract_address=settings.ESCROW_ADDRESS).order_by("pk")
-    if pool_id is not None:
-        chosen = chosen.filter(pk=pool_id)
-    book = _Book(BudgetPool(client, settings.ESCROW_ADDRESS), cursor.block_number, _added_up(pool_id))
-    pools = list(chosen)
-    for pool in pools:
-        book.compare_pool(pool)
-    if pool_id is None:
-        book.compare_whole()
+def compare(
+    found: Books, *, client: ChainClient, now: datetime, at: At, pool_id: UUID | None = None, begun: float | None = None
+) -> Report:
+    """Hold books that were read against the contract. Nothing is written, and no database transaction is open meanwhile."""
+    begun = time.monotonic() if begun is None else begun
+    custody = Custody(client, settings.ESCROW_ADDRESS)
+    for _ in range(TURNS):
+        block = custody.tier(at, found.cursor.block_number)
+        comparison = Comparison(found, custody, block, whole=pool_id is None)
+        comparison.run()
+        if custody.is_still(block):
+            break
+    else:
+        raise ChainUnavailable("the chain was reorganised while it was read")
+    alarms = list(found.alarms)
+    if now - found.cursor.read_at > STALE:
+        alarms.append(f"The indexer has read nothing since {found.cursor.read_at.isoformat()}; is the worker running?")
+    liabilities: Counter[str] = Counter()
+    for (name, _pool, _party), micros in found.owed.items():
+        liabilities[name] += micros
     return Report(
-        block=cursor.block_number,
-        read_at=cursor.read_at,
-        pools=len(pools),
-        compared=book.compared,
-        held_micros=book.held,
-        differences=book.differences,
-        in_flight=_in_flight(pool_id),
-        alarms=_alarms(cursor, now),
+        tier=at,
+        block=block.number,
+        block_hash=block.hash,
+        read_at=found.cursor.read_at,
+        pools=len(found.pools),
+        compared=found.compared + comparison.compared,
+        held_micros=comparison.held,
+        liabilities={name: liabilities[name] for name in dict.fromkeys(books.CLASSES.values())},
+        differences=[*found.differences, *comparison.differences],
+        in_flight=list(found.steps),
+        alarms=alarms + comparison.alarms,
+        seconds=time.monotonic() - begun,
     )
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """What transfers and debts add up to, in micro-USDC: by account, and by pool and status."""
+class Comparison:
+    """One set of books against the contract at one block, as it goes."""
 
-    sent: Mapping[int, int]
-    received: Mapping[int, int]
-    debts: Mapping[tuple[UUID, str], int]
-
-
-def _added_up(pool_id: UUID | None) -> _Sums:
-    """Add up every transfer and open debt, or those of one pool: one walk through each table, however many pools there are.
-
-    All that a pool's accounts receive is sent by one of them, so its senders' transfers have both sides.
-    """
-    transfers, owed = Transfer.objects.order_by(), Payment.objects.order_by()
-    if pool_id is not None:
-        transfers, owed = transfers.filter(sender__pool=pool_id), owed.filter(pool=pool_id)
-    sent, received = Counter[int](), Counter[int]()
-    for sender, receiver, micros in transfers.values_list("sender", "receiver").annotate(moved=Sum("amount_micros")):
-        sent[sender] += micros
-        received[receiver] += micros
-    open_debts = owed.filter(status__in=[Payment.Status.PAYABLE, Payment.Status.SETTLING])
-    sums = open_debts.values_list("pool", "status").annotate(owed=Sum(DUE))
-    return _Sums(sent, received, Counter({(pool, status): micros for pool, status, micros in sums}))
-
-
-class _Book:
-    """The comparison as it goes: what was compared, and what differed."""
-
-    def __init__(self, contract: BudgetPool, block: int, sums: _Sums) -> None:
-        self.contract = contract
+    def __init__(self, found: Books, custody: Custody, block: Block, *, whole: bool) -> None:
+        self.books = found
+        self.custody = custody
         self.block = block
-        self.sums = sums
-        self.compared = 0
+        self.whole = whole
         self.held = 0
+        self.compared = 0
         self.differences: list[Difference] = []
+        self.alarms: list[str] = []
+        # By pool, None for those of others: what the logs that only one side has are worth.
+        self.flying: dict[UUID | None, Counter[str]] = {}
+        self.strayed: dict[UUID | None, list[tuple[Cause, Mapping[str, int]]]] = {}
 
-    def expect(self, pool: Pool | str, what: str, ours: int, theirs: int) -> None:
-        self.compared += 1
-        if ours != theirs:
-            self.differences.append(Difference(str(pool), what, ours, theirs))
+    def run(self) -> None:
+        """Compare everything."""
+        self._between()
+        self._logs_read()
+        self._pools()
+        if self.whole:
+            self._total()
+            self._signers()
 
-    def compare_pool(self, pool: Pool) -> None:
-        if pool.status not in (Pool.Status.OPENING, Pool.Status.FAILED):
-            self._against_chain(pool)
-        self._against_transfers(pool)
-        self._against_debts(pool)
+    def _differ(
+        self,
+        rule: str,
+        pool: object,
+        what: str,
+        ours: int,
+        other: int,
+        cause: Cause,
+        sources: tuple[str, str],
+        detail: str = "",
+    ) -> None:
+        self.differences.append(Difference(rule, str(pool), what, ours, other, cause, sources, detail))
 
-    def compare_whole(self) -> None:
-        """The token's own balance against what the contract says it holds; and its totals, unless others have pools in it."""
-        held = self.contract.total_held(self.block)
-        if not self.contract.solvent(self.block):
-            self.differences.append(Difference("the contract", "total held, against its USDC", held, 0))
-        if ChainLog.objects.filter(pool=None, event="PoolOpened").exists():
-            return
-        inside = _sum(Account.objects.exclude(kind=Kind.WORLD))
-        kept = _sum(Account.objects.filter(kind=Kind.FEES))
-        self.held += self.contract.fees(self.block)
-        self.expect("the contract", "total held", inside, held)
-        self.expect("the contract", "fees", kept, self.contract.fees(self.block))
+    # ------------------------------------------------------------------ logs that only one side has
 
-    def _against_chain(self, pool: Pool) -> None:
-        key = bytes.fromhex(str(pool.pool_key)[2:])
-        held = ledger.balances_by_kind(pool)
-        free, disputed = self._on_chain(key)
-        self.held += free + disputed
-        self.expect(pool, "free", sum(held.get(kind, 0) for kind in Account.IN_FREE), free)
-        self.expect(pool, "contested", held.get(Kind.CONTESTED, 0), disputed)
-        for account in Account.objects.filter(pool=pool, kind=Kind.CREDITED).select_related("party"):
-            if account.party is None:
+    def _between(self) -> None:
+        """Find the logs between the ledger's block and this one, and count them as in flight."""
+        applied = {row.place for row in self.books.logs if not row.is_orphan}
+        ids = {key: pool_id for pool_id, key in self.books.pools.items()}
+        for event in self._unread():
+            if (event.place.transaction_hash, event.place.log_index) in applied:
                 continue
-            line = self.contract.line_of(key, account.party.address, self.block)
-            self.held += line.matured + line.pending
-            self.expect(pool, f"credit of {account.party}", account.balance_micros, line.matured + line.pending)
+            key = f"0x{event.pool_id.hex()}" if hasattr(event, "pool_id") else ""
+            pool_id = ids.get(key)
+            if pool_id is None and not self.whole:
+                continue
+            change = effects_of(event)
+            self._fly(
+                pool_id, change, f"{type(event).__name__} in block {event.place.block_number}", "mined, not read yet"
+            )
+        for row in self.books.logs:
+            if (
+                not row.is_orphan
+                and row.block_number > self.block.number
+                and (self.whole or row.pool_id in self.books.pools)
+            ):
+                change = {name: -micros for name, micros in effects(row.event, row.args).items()}
+                self._fly(row.pool_id, change, f"{row.event} in block {row.block_number}", "taken before it is final")
 
-    def _on_chain(self, key: bytes) -> tuple[int, int]:
-        """Return the contract's free and disputed money of a pool; of one that it does not know, nothing."""
-        try:
-            state = self.contract.pool(key, self.block)
-        except ChainReverted as error:
-            if error.name != "NoSuchPool":
-                raise
-            return 0, 0
-        return state.free, state.disputed
+    def _unread(self) -> Iterable[PoolEvent]:
+        first, last, step = self.books.cursor.block_number + 1, self.block.number, settings.INDEX_BLOCK_RANGE
+        if last - first >= MOST_CHUNKS * step:
+            self.alarms.append(f"The indexer is {last - first + 1} blocks behind; compare again when it has caught up.")
+            return
+        for begin in range(first, last + 1, step):
+            yield from self.custody.logs(begin, min(begin + step - 1, last))
 
-    def _against_transfers(self, pool: Pool) -> None:
-        """Each account's two sums against its transfers."""
-        for account in Account.objects.filter(pool=pool):
+    def _fly(self, pool_id: UUID | None, change: Mapping[str, int], what: str, detail: str) -> None:
+        self.flying.setdefault(pool_id, Counter()).update(change)
+        worth = max((abs(micros) for micros in change.values()), default=0)
+        if worth:
+            ours, theirs = (0, worth) if detail.startswith("mined") else (worth, 0)
+            self._differ("R4", pool_id or "others", what, ours, theirs, Cause.IN_FLIGHT, ("ledger", "chain"), detail)
+
+    def _logs_read(self) -> None:
+        """Hold the logs that the indexer has read against the chain: all of the newest blocks, and a sample of the older."""
+        last = self.books.cursor.block_number
+        told = {
+            (event.place.transaction_hash, event.place.log_index): event
+            for event in self.custody.logs(self.books.recent_from, last)
+        }
+        hashes: dict[int, str] = {}
+        for row in self.books.logs:
             self.compared += 1
-            out, into = self.sums.sent[account.pk], self.sums.received[account.pk]
-            if (account.sent_micros, account.received_micros) != (out, into):
-                self.differences.append(
-                    Difference(str(pool), f"sums of {account.code}", account.balance_micros, into - out)
+            if row.is_orphan:
+                self._stray(row.pool_id, Cause.UNBACKED, row.event, effects(row.event, row.args), "its block is gone")
+                continue
+            if row.block_number > last:
+                continue
+            event = told.pop(row.place, None)
+            if event is not None and event.place.block_hash == row.block_hash:
+                hashes[row.block_number] = row.block_hash  # the chain itself has just told it
+            elif row.block_number not in hashes:
+                hashes[row.block_number] = self.custody.hash_of(row.block_number)
+            if hashes[row.block_number] != row.block_hash:
+                self._stray(row.pool_id, Cause.REORGED, row.event, effects(row.event, row.args), row.block_hash)
+            elif row.block_number >= self.books.recent_from and (
+                event is None or effects_of(event) != effects(row.event, row.args)
+            ):
+                self._stray(row.pool_id, Cause.FOREIGN, row.event, effects(row.event, row.args), row.place[0])
+        ids = {key: pool_id for pool_id, key in self.books.pools.items()}
+        for event in told.values():
+            pool_id = ids.get(f"0x{event.pool_id.hex()}") if hasattr(event, "pool_id") else None
+            if self.whole or pool_id is not None:
+                place = event.place.transaction_hash
+                self._stray(pool_id, Cause.MISSING_LOG, type(event).__name__, effects_of(event), place)
+        here = self.custody.hash_of(last)
+        if here != self.books.cursor.block_hash:
+            self._differ("R4", "the indexer", "block hash", last, last, Cause.REORGED, ("cursor", "chain"), here)
+
+    def _stray(self, pool_id: UUID | None, cause: Cause, event: str, change: Mapping[str, int], detail: str) -> None:
+        sign = 1 if cause is Cause.MISSING_LOG else -1
+        self.strayed.setdefault(pool_id, []).append((cause, {name: sign * micros for name, micros in change.items()}))
+        worth = max((abs(micros) for micros in change.values()), default=0)
+        ours, theirs = (0, worth) if cause is Cause.MISSING_LOG else (worth, 0)
+        self._differ("R4", pool_id or "others", f"log {event}", ours, theirs, cause, ("logs read", "chain"), detail)
+
+    # ------------------------------------------------------------------ balances
+
+    def _pools(self) -> None:
+        """Compare each pool's free and disputed money and each provider's line, by transfers, by logs and by the contract."""
+        asked: dict[bytes, Sequence[str]] = {}
+        for pool_id, key in self.books.pools.items():
+            places = {*self._by_transfers(pool_id), *self.flying.get(pool_id, ()), *self.books.by_logs.get(pool_id, ())}
+            asked[bytes.fromhex(key[2:])] = sorted(p.removeprefix("line ") for p in places if p.startswith("line "))
+        kept = self.custody.kept(asked, self.block.number)
+        for pool_id, key in self.books.pools.items():
+            self._pool(pool_id, kept[bytes.fromhex(key[2:])], asked[bytes.fromhex(key[2:])])
+
+    def _pool(self, pool_id: UUID, kept: Kept, providers: Sequence[str]) -> None:
+        ours, told = self._by_transfers(pool_id), self.books.by_logs.get(pool_id, Counter())
+        flying = self.flying.get(pool_id, Counter())
+        here = {FREE: kept.free, DISPUTED: kept.disputed} | {
+            line(provider): kept.lines.get(provider, 0) for provider in providers
+        }
+        if not self.whole:
+            self.held += sum(here.values())
+        for place, micros in here.items():
+            self.compared += 2
+            expected = ours[place] + flying[place]
+            if expected != micros:
+                cause = self._cause(pool_id, place, micros - expected)
+                self._differ("R4", pool_id, place, expected, micros, cause, CONTRACT)
+            if ours[place] != told[place]:
+                self._differ("R4", pool_id, place, ours[place], told[place], Cause.BUG, ("transfers", "logs read"))
+
+    def _by_transfers(self, pool_id: UUID) -> Counter[str]:
+        return self.books.by_transfers.get(pool_id, Counter())
+
+    def _cause(self, pool_id: UUID | None, place: str, missing: int) -> Cause:
+        """Return the one cause whose logs are worth just what is missing of a place; without one it is a bug."""
+        for cause in (Cause.UNBACKED, Cause.MISSING_LOG, Cause.REORGED, Cause.FOREIGN):
+            changes = [change for found, change in self.strayed.get(pool_id, ()) if found is cause]
+            if changes and added_up(changes)[place] == missing:
+                return cause
+        return Cause.BUG
+
+    def _total(self) -> None:
+        """Compare all that the contract keeps, and its fees; and the token's own balance with what it must keep."""
+        whole = self.custody.whole(self.block.number)
+        self.held = whole.usdc
+        flying = added_up(self.flying.values())
+        # Other people's pools are none of ours, but their fees are mirrored with ours.
+        others = sum(micros for place, micros in self.books.by_logs.get(None, Counter()).items() if place != FEES)
+        expected = self.books.inside + others + sum(flying.values())
+        kept = self.books.fees + flying[FEES]
+        self.compared += 3
+        if expected != whole.total_held:
+            missing = whole.total_held - expected
+            cause = next((c for c in self._strayed_causes() if self._strayed_total(c) == missing), Cause.BUG)
+            self._differ("R5", "the contract", "total held", expected, whole.total_held, cause, CONTRACT)
+        if kept != whole.fees:
+            self._differ("R5", "the contract", "fees", kept, whole.fees, Cause.BUG, CONTRACT)
+        if whole.usdc != whole.total_held or not whole.solvent:
+            cause = Cause.DONATED if whole.usdc > whole.total_held and whole.solvent else Cause.BUG
+            sources = ("total held", "balance of USDC")
+            self._differ("R5", "the contract", "USDC", whole.total_held, whole.usdc, cause, sources)
+
+    def _strayed_causes(self) -> list[Cause]:
+        return list(dict.fromkeys(cause for found in self.strayed.values() for cause, _ in found))
+
+    def _strayed_total(self, cause: Cause) -> int:
+        return sum(sum(c.values()) for found in self.strayed.values() for which, c in found if which is cause)
+
+    # ------------------------------------------------------------------ signers
+
+    def _signers(self) -> None:
+        """Hold the chain's count of each signer's nonces against ours; a nonce that none of ours has used is foreign."""
+        head = self.custody.latest()
+        for address, (first, upcoming) in self.books.signers.items():
+            self.compared += 1
+            used = self.custody.nonce(address, head)
+            if used > upcoming:
+                self._differ(
+                    *("R7", f"signer {address}", "nonces", upcoming, used, Cause.FOREIGN, ("nonces counted", "chain")),
+                    f"the key was used elsewhere; ours begin at {first}",
                 )
-
-    def _against_debts(self, pool: Pool) -> None:
-        """What is payable and settling, against the debts and batches that say why."""
-        if pool.status == Pool.Status.CLOSED:
-            return  # a pool that was reclaimed past us has debts without money, and both sides know
-        held = ledger.balances_by_kind(pool)
-        owed = self.sums.debts[pool.pk, Payment.Status.PAYABLE]
-        self.expect(pool, "payable, against its debts", held.get(Kind.PAYABLE, 0), owed)
-        moving = self.sums.debts[pool.pk, Payment.Status.SETTLING]
-        self.expect(pool, "settling, against its debts", held.get(Kind.SETTLING, 0), moving)
-        signed = (
-            Batch.objects.filter(pool=pool, status=Batch.Status.SIGNED).aggregate(s=Sum("records__amount_micros"))["s"]
-            or 0
-        )
-        self.expect(pool, "settling, against its batches", held.get(Kind.SETTLING, 0), signed)
-
-
-def _alarms(cursor: ChainCursor, now: datetime) -> list[str]:
-    """Return why the comparison alone would not be enough."""
-    stopped = SignerNonce.objects.filter(chain_id=settings.CHAIN_ID).exclude(stopped_reason="")
-    found = [cursor.stopped_reason, *stopped.values_list("stopped_reason", flat=True)]
-    if now - cursor.read_at > STALE:
-        found.append(f"The indexer has read nothing since {cursor.read_at.isoformat()}; is the worker running?")
-    return [reason for reason in found if reason]
-
-
-def _in_flight(pool_id: UUID | None) -> list[str]:
-    """Return what is planned or sent and not yet final, in words."""
-    waiting = [ChainAction.Status.PLANNED, *ChainAction.IN_FLIGHT]
-    actions = ChainAction.objects.filter(status__in=waiting).order_by("pk")
-    if pool_id is not None:
-        actions = actions.filter(pool=pool_id)
-    return [f"{action.kind} is {action.status} {action.tx_hash}".rstrip() for action in actions[:100]]
-
-
-def _sum(accounts: "QuerySet[Account]") -> int:
-    return accounts.aggregate(s=Sum(F("received_micros") - F("sent_micros")))["s"] or 0
+            for flight in self.books.flights:
+                if flight.address != address or flight.nonce >= used or any(map(self.custody.has_mined, flight.hashes)):
+                    continue
+                detail = "mined under a hash that is none of ours"
+                nonce = flight.nonce
+                sources = ("attempts", "chain")
+                self._differ("R7", f"signer {address}", f"nonce {nonce}", 0, 1, Cause.FOREIGN, sources, detail)

@@ -108,7 +108,5 @@ def pulse_sweep(self: "Task[[], None]") -> None:
 def reconcile_sweep() -> None:
     """Compare the books with the chain, and raise an alarm when they differ."""
     report = reconcile.reconcile(client=chain_client(), now=clock.now())
-    for difference in report.differences:
-        log.critical("Books and chain differ: %s", difference)
-    for alarm in report.alarms:
-        log.critical("The indexer is stopped: %s", alarm)
+    for fault in (*report.unexplained, *report.alarms):
+        log.critical("Books and chain differ: %s", fault)

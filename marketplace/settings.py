@@ -138,6 +138,14 @@ DATABASE_STATEMENT_TIMEOUT_MS = env_int("DATABASE_STATEMENT_TIMEOUT_MS", 15_000)
 DATABASE_LOCK_TIMEOUT_MS = env_int("DATABASE_LOCK_TIMEOUT_MS", 5_000)  # a payment never waits longer for a hot account
 # Reconciling adds up every transfer there is.
 RECONCILE_STATEMENT_TIMEOUT_MS = env_int("RECONCILE_STATEMENT_TIMEOUT_MS", 600_000)
+RECONCILE_BLOCKS = env_int("RECONCILE_BLOCKS", 2_000)  # newest blocks whose logs are all read again: one eth_getLogs
+RECONCILE_SAMPLE = env_int("RECONCILE_SAMPLE", 20)  # older logs, drawn anew each time, whose block must still be there
+RECONCILE_REPROVEN = env_int("RECONCILE_REPROVEN", 10_000)  # newest payments whose roots are made again: two seconds
+RECONCILE_LATE_SECONDS = env_int("RECONCILE_LATE_SECONDS", 600)  # a sweep that is later than this is not coming
+RESERVES_KEPT = env_int("RESERVES_KEPT", 8_640)  # outcomes of reconciling, one every 5 minutes: 30 days
+RESERVES_PROVABLE = env_int(
+    "RESERVES_PROVABLE", 3
+)  # newest of them that keep their tree, which has a leaf for each debt
 DATABASE_IDLE_TIMEOUT_MS = env_int("DATABASE_IDLE_TIMEOUT_MS", 30_000)  # a forgotten snapshot halves a hot row's rate
 DATABASES: dict[str, Any] = {
     "default": dj_database_url.parse(

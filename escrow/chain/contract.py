@@ -212,6 +212,14 @@ class BudgetPool:
     def solvent(self, block: int | str = "latest") -> bool:
         return bool(self._read("solvent", block=block))
 
+    def read_many(self, views: Sequence[tuple[str, tuple[Any, ...]]], block: int | str = "latest") -> list[Any]:
+        """Several views in one call, all as of one block. Raises ChainReverted when one of them reverts."""
+        calls = [_pool().call(name, *arguments) for name, arguments in views]
+        returned = self._read("multicall", calls, block=block)
+        return [
+            _pool().answer(name, len(arguments), one)[0] for (name, arguments), one in zip(views, returned, strict=True)
+        ]
+
     def pool_id_of(self, terms: Terms) -> bytes:
         return bytes(self._read("poolIdOf", terms.as_tuple()))
 
