@@ -241,9 +241,11 @@ class Flights:
         receipt = self.client.agreed_receipt(action.tx_hash)
         if receipt is None or receipt.block_hash != action.block_hash:
             return self._gone(action, tiers)
-        mine = action.signed_attempts.get(tx_hash=action.tx_hash)
+        attempts = {attempt.tx_hash: attempt for attempt in action.signed_attempts.all()}
+        mine = attempts.pop(action.tx_hash)
         with transaction.atomic():
-            action.signed_attempts.exclude(pk=mine.pk).update(outcome=REPLACED)
+            if attempts:
+                action.signed_attempts.filter(tx_hash__in=attempts).update(outcome=REPLACED)
             if receipt.ok and not mine.cancels:
                 lifecycle.move(action, Status.FINAL)
                 if action.kind == Kind.SETTLE:
