@@ -10,7 +10,9 @@ ENV PATH=/opt/venv/bin:$PATH \
     ENVIRONMENT=production \
     STATIC_ROOT=/srv/static
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin market \
-    && install -d -o market -g market -m 0700 /srv/keys /srv/addresses
+    && useradd --system --uid 10002 --gid market --no-create-home --shell /usr/sbin/nologin signer \
+    && install -d -o signer -g market -m 0700 /srv/keys /srv/journal \
+    && install -d -o signer -g market -m 0750 /srv/addresses /run/signer
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /srv/app
 COPY manage.py LICENSE ./

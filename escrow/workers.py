@@ -26,9 +26,9 @@ from escrow import (
     settlement,
     silence,
 )
+from escrow.chain import sources
 from escrow.chain.client import ChainClient
-from escrow.chain.keyring import Keyring
-from escrow.chain.signer import Role
+from escrow.chain.signer import Role, Signers
 from escrow.relay import Relay
 
 log = logging.getLogger(__name__)
@@ -43,9 +43,14 @@ def chain_client() -> ChainClient:
 
 
 @cache
-def keyring() -> Keyring:
-    """Return this process's keys, read once from their files."""
-    return Keyring.load(settings.SIGNER_KEYS_DIR, relayers=settings.RELAYERS)
+def keyring() -> Signers:
+    """Return this process's signers: keys that it read itself, or ways to ask whoever holds them."""
+    return sources.open_signers(
+        settings.SIGNERS,
+        keys=settings.SIGNER_KEYS_DIR,
+        relayers=settings.RELAYERS,
+        timeout=settings.SIGNER_TIMEOUT_SECONDS,
+    )
 
 
 @shared_task(name="escrow.relay_sweep")

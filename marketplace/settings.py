@@ -245,6 +245,10 @@ if SANDBOX and CHAIN_ID not in TEST_CHAINS:
     )
 SANDBOX_GRANT_MICROS = env_int("SANDBOX_GRANT_MICROS", 10_000_000)  # 10 test USDC, once for each account
 SIGNER_KEYS_DIR = env("SIGNER_KEYS_DIR")  # only the worker needs the keys
+# Where each role's key is: file, socket:PATH of `manage.py signer`, rpc:URL#ADDRESS, aws-kms:KEY_ID or gcp-kms:RESOURCE;
+# one for all, or role=source,role=source (docs/operations/signer.md).
+SIGNERS = env("SIGNERS", "file")
+SIGNER_TIMEOUT_SECONDS = env_int("SIGNER_TIMEOUT_SECONDS", 10)  # a batch of 10,000 payments is looked at for 1 s
 RELAYERS = env_int("RELAYERS", 1)  # keys that send, relayer.key, relayer-1.key, ...: pools are spread over them
 FINALITY = finality("FINALITY", "1" if CHAIN_ID == 31337 else "finalized")  # a local chain never reorganises
 RELAYERS = env_int("RELAYERS", 1)  # keys that send; each pool has its own, so more of them send more at once
@@ -303,6 +307,18 @@ POOL_CLOSE_MARGIN = env_int("POOL_CLOSE_MARGIN", 24 * 24 * 3600)  # closing star
 SWEEP_LIMIT = env_int("SWEEP_LIMIT", 100)  # rows a sweep takes at once; the next one takes the rest
 SWEEP_MAX_FAILURES = env_int("SWEEP_MAX_FAILURES", 12)  # of one row, two hours in all; then a person looks
 CLOSE_DELAY = env_int("CLOSE_DELAY", 3_600)  # seconds between the request to close and the reclaim: batches land in it
+
+# --- The signing process: what it refuses to sign, whoever asks (docs/operations/signer.md) ------------------------------
+SIGNER_MAX_GAS = env_int("SIGNER_MAX_GAS", 1 << 24)  # of one chain transaction: EIP-7825 allows no more
+SIGNER_MAX_FEE_WEI = env_int(
+    "SIGNER_MAX_FEE_WEI", 200 * 10**9
+)  # per gas: 200 gwei is a thousand times what it mostly is
+SIGNER_MAX_HOURLY_GAS_WEI = env_int("SIGNER_MAX_HOURLY_GAS_WEI", 10**18)  # 1 ether: what a thief could burn in an hour
+SIGNER_MAX_BATCH_MICROS = env_int("SIGNER_MAX_BATCH_MICROS", 10_000_000_000)  # 10,000 USDC: a batch is mostly far below
+SIGNER_MAX_HOURLY_MICROS = env_int("SIGNER_MAX_HOURLY_MICROS", 100_000_000_000)  # 100,000 USDC: time to stop a thief in
+SIGNER_MAX_DEPOSIT_MICROS = env_int("SIGNER_MAX_DEPOSIT_MICROS", 100_000_000_000)  # 100,000 USDC into one pool at once
+# A signature is good for so long at most: what settlement and payers need, and ten minutes of clocks that differ.
+SIGNER_MAX_DEADLINE_SECONDS = env_int("SIGNER_MAX_DEADLINE_SECONDS", max(SETTLE_DEADLINE, 3_600) + 600)
 
 # --- Webhooks: requests that we make to addresses that users name ------------------------------------------------------
 LOCAL_WEBHOOKS = env_bool("LOCAL_WEBHOOKS")  # http and this machine's own addresses, for a market tried on one machine

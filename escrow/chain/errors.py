@@ -1,10 +1,12 @@
-"""Why the chain did not answer as asked. Lives here: the tree. Not here: what to do about it (relay, indexer).
+"""Why the chain, or a signer, did not answer as asked. Lives here: the tree. Not here: what to do about it (relay, indexer).
 
 ChainError
 |-- ChainUnavailable   nobody knows: timeout, reset, 5xx, garbage, too many requests; ask again
-|   `-- ChainDisagreement   two nodes were asked, and each says something else
+|   |-- ChainDisagreement   two nodes were asked, and each says something else
+|   `-- SignerUnavailable   a signer that is asked over a wire did not answer
 |-- ChainReverted      the contract refuses: name and arguments of its error
-`-- ChainRefused       the node answered, and it was a JSON-RPC error that is no revert
+|-- ChainRefused       the node answered, and it was a JSON-RPC error that is no revert
+`-- SignerRefused      a signer looked at what it was asked to sign, and did not: the rule and why
 """
 
 from __future__ import annotations
@@ -43,3 +45,16 @@ class ChainRefused(ChainError):
         self.method = method
         self.code = code
         self.message = message
+
+
+class SignerUnavailable(ChainUnavailable):
+    """A signer did not answer, or not with what was asked for. Asked again, it gives the same answer or a better one."""
+
+
+class SignerRefused(ChainError, ValueError):
+    """A signer's own rules forbid it; `rule` is the short name of the one that does. Asking again changes nothing by itself."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"the signer refuses ({rule}): {detail}")
+        self.rule = rule
+        self.detail = detail

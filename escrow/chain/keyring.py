@@ -29,8 +29,13 @@ class Keyring:
     @classmethod
     def load(cls, directory: Path | str, roles: Iterable[Role] = tuple(Role), *, relayers: int = 1) -> Keyring:
         """Read the files of these roles and no others; raises KeyringError naming the first that cannot be used."""
+        return cls.read(directory, _names(roles, relayers))
+
+    @classmethod
+    def read(cls, directory: Path | str, names: Iterable[str]) -> Keyring:
+        """Read the keys of these names, as `relayer-1`; raises KeyringError naming the first that cannot be used."""
         folder = Path(directory)
-        return cls(folder, {name: _read_secret(folder / f"{name}.key") for name in _names(roles, relayers)})
+        return cls(folder, {name: _read_secret(folder / f"{name}.key") for name in names})
 
     @classmethod
     def create(cls, directory: Path | str, *, relayers: int = 1) -> Keyring:

@@ -252,7 +252,7 @@ def read(document: Mapping[str, Any]) -> Message:
         domain = Domain(at["name"], at["version"], _number(at["chainId"]), at["verifyingContract"])
         members = {attribute: _read(type_, said[name]) for attribute, (name, type_) in kind.MEMBERS.items()}
         message = kind(domain, **members)
-        same = message.document() == document
+        same = message.document() == document and len(message.digest) == 32
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedMessage(f"not one of the messages that are signed here: {type(error).__name__}") from None
     if not same:
