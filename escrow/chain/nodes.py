@@ -41,7 +41,7 @@ MAX_LAG_BLOCKS: Final = 10
 CONNECTIONS: Final = 32
 """Kept open to each node: more than a worker has threads."""
 SECRET_LENGTH: Final = 8
-"""A part of a URL's path at least this long may be a key; shorter ones are `v2` or `rpc`."""
+"""A part of a URL at least this long may be a key; shorter ones are `v2` or `rpc`, and may be part of a word."""
 
 
 class Node:
@@ -92,11 +92,12 @@ class Node:
 
 
 def _secrets(url: str) -> list[str]:
-    """The parts of a URL that may be a key, the longest first."""
+    """The parts of a URL that may be a key or name the host, the longest first. No plain word: a node's words decide."""
     parts = urlsplit(url)
-    pieces = [*parts.path.split("/"), *parts.query.replace("=", "&").split("&"), *(parts.hostname or "").split(".")]
-    named = [url, parts.netloc, parts.username or "", parts.password or ""]
-    return sorted({*(p for p in pieces if len(p) >= SECRET_LENGTH), *(p for p in named if p)}, key=len, reverse=True)
+    pieces = [*parts.path.split("/"), *parts.query.replace("=", "&").split("&"), parts.password or ""]
+    host = parts.hostname or ""
+    named = {url, parts.netloc, host if "." in host else url}
+    return sorted({*(piece for piece in pieces if len(piece) >= SECRET_LENGTH), *named}, key=len, reverse=True)
 
 
 class Nodes:

@@ -151,11 +151,14 @@ def test_what_is_swallowed_never_arrives(
 
 
 def test_a_send_that_is_doubled_is_mined_once(
-    proxy: RpcProxy, client: ChainClient, node: ChainClient, sender: LocalSigner, still: None
+    proxy: RpcProxy, node: ChainClient, sender: LocalSigner, still: None
 ) -> None:
-    proxy.fault("dup", times=1)
-    assert client.send_raw(signed(sender)).outcome is SendOutcome.OK
-    assert client.send_raw(signed(sender)).outcome is SendOutcome.ALREADY_KNOWN
+    with RpcProxy(proxy.url) as outer:
+        client = ChainClient(outer.url)
+        outer.fault("dup", times=1)
+        assert client.send_raw(signed(sender)).outcome is SendOutcome.OK
+        assert (outer.calls["eth_sendRawTransaction"], proxy.calls["eth_sendRawTransaction"]) == (1, 2)
+        assert client.send_raw(signed(sender)).outcome is SendOutcome.ALREADY_KNOWN
     node.request("anvil_mine", [1])
     assert node.nonce(sender.address) == 1
 
@@ -170,7 +173,7 @@ def test_lies_about_a_receipt(
     proxy: RpcProxy, client: ChainClient, node: ChainClient, sender: LocalSigner, still: None
 ) -> None:
     unmined = client.send_raw(signed(sender)).transaction_hash
-    proxy.fault("receipt", says="null")
+    proxy.fault("receipt", says="null", times=1)
     assert client.receipt(unmined) is None
     assert proxy.met("receipt") == 0, "there was nothing to hide"
     proxy.clear()
@@ -188,7 +191,8 @@ def test_lies_about_a_receipt(
     assert flipped is not None
     assert (true.ok, flipped.ok, flipped.block_hash) == (True, False, true.block_hash)
     proxy.fault("receipt", times=1)
-    assert client.receipt(unmined) is None
+    assert client.receipt("0x" + "11" * 32) is None
+    assert client.receipt(unmined) is None, "the one fault was kept for an answer that can be spoiled"
     assert client.receipt(unmined) == true
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -71,6 +72,16 @@ def test_a_mark_that_was_sent_before_the_fault_began_is_none(
         connection.rollback()
     assert database.met("cut_answer") == 0
     assert rows(database_url) == [1]
+
+
+def test_a_mark_may_come_in_two_pieces(broker: TcpProxy) -> None:
+    broker.fault("cut_answer", after=b"\r\nPING", times=1)
+    with socket.create_connection(("127.0.0.1", broker.port), timeout=10) as plain:
+        plain.sendall(b"PING\r\nPI")
+        assert plain.recv(100) == b"+PONG\r\n"
+        plain.sendall(b"NG\r\n")
+        with pytest.raises(ConnectionResetError):
+            plain.recv(100)
 
 
 def test_a_reset_before_the_commit_leaves_nothing(database: TcpProxy, database_url: str, table: None) -> None:
