@@ -14,7 +14,8 @@ from typing import Final
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, QuerySet, Value
+from django.db.models.functions import Coalesce
 
 from escrow import crashpoints, dispatch, gas, lifecycle, signing, surrender, trail
 from escrow.chain.client import ChainClient, Fees, Receipt, Tiers
@@ -86,7 +87,9 @@ class Flights:
         """Broadcast an attempt and note what the node said; return whether the action moved."""
         result = self.client.send_raw(bytes(attempt.raw))
         crashpoints.reach("relay.sent")
-        Attempt.objects.filter(pk=attempt.pk).update(outcome=result.outcome.value, sent_at=self.now)
+        Attempt.objects.filter(pk=attempt.pk).update(
+            outcome=result.outcome.value, sent_at=Coalesce("sent_at", Value(self.now))
+        )
         retry_at = self.now + timedelta(seconds=settings.RELAY_RETRY_SECONDS)
         if result.outcome.value in TAKEN:
             if action.status == Status.SIGNED:

@@ -21,6 +21,7 @@ from escrow import crashpoints, events, intents, ledger, lifecycle, money, recei
 from escrow.chain import typed, wire
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool
+from escrow.chain.errors import ChainUnavailable
 from escrow.chain.signer import Signer
 from escrow.chain.wire import Record
 from escrow.ledger import Move
@@ -149,11 +150,17 @@ def void_expired(*, landed: Callable[[Batch, int], bool], limit: int) -> int:
 
 
 def landed_on(client: ChainClient) -> Callable[[Batch, int], bool]:
-    """Return a function that asks the contract whether a batch has landed by a block."""
+    """Return a function that asks the contract whether a batch has landed by a block.
+
+    The newest state is asked: nodes forget older ones, and past its deadline a batch lands in none.
+    """
     contract = BudgetPool(client, settings.ESCROW_ADDRESS)
 
     def landed(batch: Batch, block: int) -> bool:
-        return contract.is_settled(bytes.fromhex(str(batch.pool.pool_key)[2:]), batch.first_seq, block=block)
+        newest = client.tiers().latest.number
+        if newest < block:
+            raise ChainUnavailable(f"the node is at block {newest}, before block {block}")
+        return contract.is_settled(bytes.fromhex(str(batch.pool.pool_key)[2:]), batch.first_seq, block=newest)
 
     return landed
 

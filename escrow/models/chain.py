@@ -170,6 +170,7 @@ class Attempt(models.Model):
     """Whether it only uses the nonce up: an empty chain transaction of the signer to itself."""
     created_at = models.DateTimeField(db_default=Now())
     sent_at = models.DateTimeField(null=True)
+    """When it was sent for the first time: what is sent again has waited since then."""
 
     def __str__(self) -> str:
         return self.tx_hash

@@ -1,6 +1,7 @@
 """`escrow.relay` and `escrow.flights` on a chain: what gas may cost, whose nonce it is, and how one is given up."""
 
 import itertools
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from escrow import ledger, surrender
 from escrow.chain.keyring import Keyring
 from escrow.models import Attempt, Batch, ChainAction, Party, Session, SignerNonce
+from escrow.relay import Relay
 from tests.onchain.conftest import Chain, books, party
 from tests.onchain.test_dispatch import credited, moving, owe, settlements, still
 from tests.onchain.towns import open_pools
@@ -139,6 +141,23 @@ def test_the_fee_of_replacements_has_a_cap_that_a_person_may_pass(
     chain.relay()
     assert Attempt.objects.filter(action=settling()).count() == 2
     assert settling().params == {}
+    moving(chain)
+    chain.quiet()
+    assert credited([owing], lint) == [300_000]
+
+
+def test_what_waits_for_long_is_replaced_however_often_it_was_sent_again_meanwhile(
+    chain: Chain, lint: Party, owing: Session, settings: Any
+) -> None:
+    settings.RELAY_REPLACE_SECONDS = 30
+    still(chain)
+    begun = chain.now()
+    for seconds in (0, 10, 20, 29):
+        Relay(chain.client, chain.keyring, begun + timedelta(seconds=seconds)).run()
+        assert Attempt.objects.filter(action=settling()).count() == 1
+    for seconds, attempts in ((31, 2), (59, 2), (61, 3)):
+        Relay(chain.client, chain.keyring, begun + timedelta(seconds=seconds)).run()
+        assert Attempt.objects.filter(action=settling()).count() == attempts
     moving(chain)
     chain.quiet()
     assert credited([owing], lint) == [300_000]
