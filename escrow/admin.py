@@ -1,27 +1,18 @@
 """The money's pages in the admin. Lives here: looking at everything. The desk where a person rules is `escrow.desk`.
 
-Every money model is read-only: what happens to money happens through a verb. A dispute is ruled at the desk; a parked chain
-action is planned again through `escrow.intents.retry`.
+Every money model is read-only: what happens to money happens through a verb. A dispute is ruled at the desk; the pages of the
+chain, and what a person may do about what is stuck there, are in `escrow.chain_admin`.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin, messages
-from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.utils import timezone
+from django.contrib import admin
 
-from escrow import decided_admin, intents, money
+from escrow import chain_admin, decided_admin, money
 from escrow.desk import DisputeDesk
-from escrow.errors import EscrowError
 from escrow.models import (
     Account,
-    Attempt,
-    Batch,
-    BatchRecord,
     ChainAction,
-    ChainCursor,
-    ChainLog,
     Deduction,
     Dispute,
     Event,
@@ -33,12 +24,11 @@ from escrow.models import (
     PoolProvider,
     Refund,
     Session,
-    SignerNonce,
     Transfer,
 )
 from escrow.readonly import Money, ReadOnly
 
-__all__ = ["decided_admin"]  # it registers its pages by being imported
+__all__ = ["chain_admin", "decided_admin"]  # they register their pages by being imported
 
 if TYPE_CHECKING:
     Inline = admin.TabularInline[Any, Any]
@@ -92,7 +82,7 @@ class PoolAdmin(Money):
     """Budgets that the contract holds."""
 
     list_display = ("id", "status", "payer_id", "requested", "expires_at", "created_at")
-    list_filter = ("status",)
+    list_filter = ("status", ("unbacked_at", admin.EmptyFieldListFilter))
     search_fields = ("id", "payer_id", "pool_key", "payer_address")
     inlines = (PoolProviderInline, ChainActionInline)
 
@@ -178,70 +168,6 @@ class InvoiceAdmin(Money):
     search_fields = ("id", "number", "to", "task_ref", "session__id")
 
 
-class BatchRecordInline(ReadOnly, Inline):
-    """A batch's records."""
-
-    model = BatchRecord
-    extra = 0
-
-
-@admin.register(Batch)
-class BatchAdmin(Money):
-    """Signed batches."""
-
-    list_display = ("id", "created_at", "status", "first_seq", "pool", "deadline", "settled_at")
-    list_filter = ("status",)
-    list_select_related = ("pool",)
-    search_fields = ("id", "root", "pool__id")
-    exclude = ("packed", "signature")
-    inlines = (BatchRecordInline,)
-
-
-class AttemptInline(ReadOnly, Inline):
-    """Each signed chain transaction of an action."""
-
-    model = Attempt
-    exclude = ("raw",)
-    extra = 0
-
-
-@admin.register(ChainAction)
-class ChainActionAdmin(Money):
-    """What must happen on chain. A parked one can be tried again."""
-
-    list_display = ("id", "kind", "status", "tx_hash", "gas_used", "attempts", "next_at", "error")
-    list_filter = ("status", "kind")
-    search_fields = ("tx_hash", "dedupe_key", "pool__id")
-    exclude = ("calldata",)
-    inlines = (AttemptInline,)
-    actions = ("plan_again",)
-
-    @admin.action(description="Plan again (parked ones)", permissions=["retry"])
-    def plan_again(self, request: HttpRequest, queryset: "QuerySet[ChainAction]") -> None:
-        """Let the relay try parked actions again."""
-        for action in queryset:
-            try:
-                intents.retry(action=action, now=timezone.now())
-            except EscrowError as error:
-                self.message_user(request, f"{action}: {error.detail}", messages.ERROR)
-            else:
-                self.message_user(request, f"{action} is planned again.", messages.SUCCESS)
-
-    def has_retry_permission(self, request: HttpRequest) -> bool:
-        """Who may plan again: staff with the permission to change chain actions."""
-        return bool(request.user.has_perm("escrow.change_chainaction"))
-
-
-@admin.register(ChainLog)
-class ChainLogAdmin(Money):
-    """What the contract has told."""
-
-    list_display = ("block_number", "event", "pool", "tx_hash", "log_index")
-    list_filter = ("event",)
-    list_select_related = ("pool",)
-    search_fields = ("tx_hash", "pool__id")
-
-
 @admin.register(Event)
 class EventAdmin(Money):
     """What was told to payers and providers."""
@@ -251,7 +177,7 @@ class EventAdmin(Money):
     search_fields = ("payer_id", "party_id", "subject_id")
 
 
-@admin.register(Party, SignerNonce, ChainCursor)
+@admin.register(Party)
 class PlainAdmin(Money):
     """Rows that speak for themselves."""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from django.conf import settings
 from django.db.models import Count, DecimalField, F, Min, OuterRef, Q, QuerySet, Subquery, Sum
@@ -52,11 +53,16 @@ def read(now: datetime) -> list[Gauge]:
     return [*_vitals(now), *_actions(now), *_batches(), *_signers(), *_chain(now), *_gas(now), *_sweeps(now)]
 
 
-def unknown() -> "QuerySet[ChainAction]":
+def unknown() -> "QuerySet[Any]":
     """Return the actions in flight of which nobody knows whether a node has what was sent last."""
-    newest = Attempt.objects.filter(action=OuterRef("pk")).order_by("-pk").values("outcome")[:1]
     flying = ChainAction.objects.filter(status__in=(Status.SIGNED, Status.BROADCAST))
-    return flying.annotate(outcome=Subquery(newest)).filter(outcome=UNKNOWN)
+    return with_last_outcome(flying).filter(last_outcome=UNKNOWN)
+
+
+def with_last_outcome(actions: "QuerySet[ChainAction]") -> "QuerySet[Any]":
+    """Have each action know what a node said to the newest attempt at it (`last_outcome`)."""
+    newest = Attempt.objects.filter(action=OuterRef("pk")).order_by("-pk").values("outcome")[:1]
+    return actions.annotate(last_outcome=Subquery(newest))
 
 
 def _one(name: str, says: str, value: float | None) -> Gauge:

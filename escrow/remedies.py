@@ -89,7 +89,7 @@ def bump(*, action: ChainAction, order: Order) -> Remedy:
 
 
 def release(*, action: ChainAction, order: Order) -> Remedy:
-    """Have its nonce used up by an empty chain transaction, so that later ones go on; then it is parked.
+    """Have its nonce used up by an empty chain transaction, so that later ones go on; it then counts as reverted.
 
     Whichever of its signed bytes is mined first, only one is: an action that lands all the same has landed.
     Raises StateConflict.
@@ -97,7 +97,7 @@ def release(*, action: ChainAction, order: Order) -> Remedy:
 
     def cancel(locked: ChainAction) -> str:
         _ask_relay(locked, "cancel", order.now)
-        return "Its nonce is used up by an empty chain transaction; then it is parked, unless it lands first."
+        return "Its nonce is used up by an empty chain transaction, unless it lands first."
 
     return _act(Kind.RELEASE, action, order, cancel)
 

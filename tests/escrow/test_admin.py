@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from escrow import disputes, ledger, sessions
-from escrow.models import Approval, ChainAction, Denial, Dispute, Invoice, SessionPolicy, Transfer
+from escrow.models import Approval, Denial, Dispute, Invoice, SessionPolicy, Transfer
 from escrow.policy import Policy
 from marketplace import tasks
 from tests.marketplace.conftest import World, make_world
@@ -126,18 +126,6 @@ def test_money_is_read_only(boss: Client, dispute: Dispute, model: Any) -> None:
     assert boss.post(reverse(f"{name}_delete", args=[row.pk]), {"post": "yes"}).status_code == 403
     if model is not Dispute:
         assert boss.post(reverse(f"{name}_change", args=[row.pk]), {"amount_micros": "1"}).status_code == 403
-
-
-def test_a_parked_action_is_planned_again_and_a_given_up_one_is_not(boss: Client) -> None:
-    parked = [
-        ChainAction.objects.create(kind=kind, status="parked", dedupe_key=kind, attempts=20)
-        for kind in ("withdraw", "open_pool")
-    ]
-    form = {"action": "plan_again", "_selected_action": [action.pk for action in parked]}
-    boss.post(reverse("admin:escrow_chainaction_changelist"), form)
-    for action in parked:
-        action.refresh_from_db()
-    assert [(action.status, action.attempts) for action in parked] == [("planned", 0), ("parked", 20)]
 
 
 @pytest.mark.parametrize("model", ["denial", "approval", "sessionpolicy"])
