@@ -150,6 +150,7 @@ DATABASE_IDLE_TIMEOUT_MS = env_int("DATABASE_IDLE_TIMEOUT_MS", 30_000)  # a forg
 DATABASES: dict[str, Any] = {
     "default": dj_database_url.parse(
         env("DATABASE_URL", "postgres://postgres@127.0.0.1:5432/marketplace"),
+        engine="marketplace.database",
         conn_max_age=None,  # a connection for each request costs nine tenths of the throughput
         conn_health_checks=True,
     )
@@ -168,6 +169,8 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
 )
 
 # --- The web: threads for Django, the lane for payments -------------------------------------------------------------------
+# Above what the database itself allows a statement; what is silent for longer keeps no thread of the web waiting.
+WEB_DATABASE_ANSWER_MS = env_int("WEB_DATABASE_ANSWER_MS", DATABASE_STATEMENT_TIMEOUT_MS + 5_000)
 WEB_THREADS = env_int("WEB_THREADS", 4)  # each holds one database connection; more only wait for the same core
 LANE_BATCH = env_int("LANE_BATCH", 256)  # orders in one statement: all of them wait for the last
 LANE_QUEUE = env_int("LANE_QUEUE", 4_096)  # orders that may wait: under a second's work; then 503 with Retry-After
