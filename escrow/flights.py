@@ -244,11 +244,9 @@ class Flights:
         receipt = self.client.agreed_receipt(action.tx_hash)
         if receipt is None or receipt.block_hash != action.block_hash:
             return self._gone(action, tiers)
-        attempts = {attempt.tx_hash: attempt for attempt in action.signed_attempts.all()}
-        mine = attempts.pop(action.tx_hash)
+        mine = action.signed_attempts.get(tx_hash=action.tx_hash)
         with transaction.atomic():
-            if attempts:
-                action.signed_attempts.filter(tx_hash__in=attempts).update(outcome=REPLACED)
+            action.signed_attempts.exclude(pk=mine.pk).update(outcome=REPLACED)
             if receipt.ok and not mine.cancels:
                 lifecycle.move(action, Status.FINAL)
                 if action.kind == Kind.SETTLE:

@@ -39,14 +39,6 @@ class Waits(Exception):
     """An action cannot be signed now, through no fault of its own."""
 
 
-@dataclass
-class Means:
-    """What gas costs now, and what a signer has left for it when all that it has signed since is paid. Wei."""
-
-    fees: Fees
-    funds: int
-
-
 @dataclass(frozen=True)
 class Relay:
     """A chain, the keys, and the moment. `run` does whatever can be done now."""
@@ -84,16 +76,15 @@ class Relay:
 
     def _sign_some(self, flights: Flights, mine: Q) -> int:
         room = settings.RELAY_MAX_IN_FLIGHT - flights.unmined().count()
-        due = list(self._due(mine)[: max(0, min(room, settings.RELAY_BATCH))])
-        if not due or self._nonces(flights.signer).stopped_reason:
-            return 0
-        # Asked once for all of them: these say no more about a chain transaction in twenty milliseconds than they say now.
-        means = Means(self.client.fees(), self.client.balance(flights.signer.address))
-        return sum(apart(action, partial(self._sign_unless_it_waits, action, flights, means)) for action in due)
+        due = self._due(mine)[: max(0, min(room, settings.RELAY_BATCH))]
+        done = 0
+        for action in due:
+            done += apart(action, partial(self._sign_unless_it_waits, action, flights))
+        return done
 
-    def _sign_unless_it_waits(self, action: ChainAction, flights: Flights, means: Means) -> bool:
+    def _sign_unless_it_waits(self, action: ChainAction, flights: Flights) -> bool:
         try:
-            return self._sign(action, flights, means)
+            return self._sign(action, flights)
         except Waits as reason:
             self._put_off(action, str(reason), timedelta(seconds=settings.RELAY_RETRY_SECONDS))
             return False
@@ -102,8 +93,11 @@ class Relay:
         planned = ChainAction.objects.filter(mine, status=Status.PLANNED, next_at__lte=self.now)
         return planned.select_related("pool").order_by("pk")
 
-    def _sign(self, action: ChainAction, flights: Flights, means: Means) -> bool:
+    def _sign(self, action: ChainAction, flights: Flights) -> bool:
         signer = flights.signer
+        nonces = self._nonces(signer)
+        if nonces.stopped_reason:
+            return False
         if action.kind == Kind.SETTLE:
             dispatch.leave_out_refused(action, client=self.client, sender=signer.address, now=self.now)
         if signing.moot(action):
@@ -116,13 +110,12 @@ class Relay:
             raise Waits(f"The node refused to estimate it: {error}") from error
         except (ChainReverted, ValueError) as error:
             return self._refused(action, str(error))
-        self._require_affordable(action, signer, gas_limit, means)
+        fees = self.client.fees()
+        self._require_affordable(action, signer, gas_limit, fees)
         with transaction.atomic():
-            nonces = SignerNonce.objects.select_for_update(no_key=True).get(
-                address=signer.address, chain_id=settings.CHAIN_ID
-            )
+            nonces = SignerNonce.objects.select_for_update(no_key=True).get(pk=nonces.pk)
             nonce = nonces.next_nonce
-            attempt = flights.attempt(action, nonce=nonce, gas_limit=gas_limit, calldata=calldata, fees=means.fees)
+            attempt = flights.attempt(action, nonce=nonce, gas_limit=gas_limit, calldata=calldata, fees=fees)
             SignerNonce.objects.filter(pk=nonces.pk).update(next_nonce=F("next_nonce") + 1)
             lifecycle.move(
                 action,
@@ -131,7 +124,7 @@ class Relay:
                 signer_address=signer.address,
                 calldata=calldata,
                 gas_limit=gas_limit,
-                gas_price_wei=gas.price(means.fees),
+                gas_price_wei=gas.price(fees),
                 tx_hash=attempt.tx_hash,
                 attempts=0,
                 error="",
@@ -149,17 +142,16 @@ class Relay:
             raise ValueError(f"It needs {estimate} gas, and a chain transaction may ask for {gas.TRANSACTION_GAS_CAP}.")
         return limit
 
-    def _require_affordable(self, action: ChainAction, signer: Signer, gas_limit: int, means: Means) -> None:
-        """Take the most that it can cost from the means, when price, budget and the signer's own ETH allow it. Raises Waits."""
-        fees, most = means.fees, gas_limit * means.fees.max_fee
+    def _require_affordable(self, action: ChainAction, signer: Signer, gas_limit: int, fees: Fees) -> None:
+        """Return when the price, the budget and the signer's own ETH allow it. Raises Waits."""
         if reason := gas.too_dear(action, fees, self.now) or gas.over_budget(gas_limit * gas.price(fees), self.now):
             log.warning("Chain action %s (%s) waits: %s", action.pk, action.kind, reason)
             raise Waits(reason)
-        if means.funds < most:
-            reason = f"Signer {signer.address} has {means.funds / gas.ETHER:.6f} ETH, too little for gas; send it some."
+        funds = self.client.balance(signer.address)
+        if funds < gas_limit * fees.max_fee:
+            reason = f"Signer {signer.address} has {funds / gas.ETHER:.6f} ETH, too little for gas; send it some."
             log.error("Chain action %s (%s) waits: %s", action.pk, action.kind, reason)
             raise Waits(reason)
-        means.funds -= most
 
     def _nonces(self, signer: Signer) -> SignerNonce:
         known = SignerNonce.objects.filter(chain_id=settings.CHAIN_ID, address=signer.address).first()
