@@ -180,7 +180,9 @@ ENDED: Final = Check(
     SELECT scope.id::text, 'batch ' || batch.id, 1, 0, 'landed at ' || batch.settled_at || ', the pool ended at '
         || least(scope.expires_at, scope.reclaimable_at)
     FROM escrow_batch AS batch JOIN scope ON scope.id = batch.pool_id
-    WHERE batch.status = 'settled' AND batch.settled_at >= least(scope.expires_at, scope.reclaimable_at)
+    WHERE batch.status = 'settled' AND (batch.settled_at >= scope.expires_at OR batch.settled_at > scope.reclaimable_at
+        -- Without a delay a pool may end in the very second in which a batch has landed before.
+        OR batch.settled_at = scope.reclaimable_at AND scope.reclaimable_at > scope.close_requested_at)
     """,
 )
 OVERDUE: Final = Check(
