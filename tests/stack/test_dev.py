@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import re
 import shlex
 import signal
@@ -78,6 +79,13 @@ def test_what_it_says_works_and_ctrl_c_leaves_nothing(market: Market) -> None:
         assert run.stdout == "payable 9.988\n"
     assert "InsufficientFunds" in run.stderr or "BudgetExhausted" in run.stderr, run.stderr
     assert "0.00" in run.stderr
+
+    signer, web = market.pid("manage.py signer"), market.pid("marketplace.server")
+    given = dict(part.partition("=")[::2] for part in Path(f"/proc/{web}/environ").read_text().split("\0"))
+    assert given["SIGNERS"] == f"socket:{market.home}/signer.sock"
+    assert given["SIGNER_KEYS_DIR"] == ""
+    if os.geteuid() == 0:  # as PostgreSQL, it is another user's
+        assert f"Uid:\t{pwd.getpwnam('nobody').pw_uid}\t" in Path(f"/proc/{signer}/status").read_text()
 
     market.process.send_signal(signal.SIGINT)
     assert market.process.wait(60) == 130

@@ -147,10 +147,13 @@ class Stack:
         self._say(begun, "PostgreSQL, Valkey and a local chain are up")
         self._start_contracts()
         adopt(self.environment)
+        signer = self._start_signer()
         web = self._start_web()
         worker = self._start_celery("worker", "--pool", "threads", "--concurrency", str(WORKER_THREADS))
         call_command("migrate", verbosity=0, interactive=False)
         self._say(begun, "contracts are deployed, tables are made")
+        if signer:
+            self.supervisor.wait(signer, self._ready["signer"])
         self.supervisor.wait(web, self._ready["web"])
         self.supervisor.wait(worker, self._ready["worker"])
         self._start_celery("beat", "--schedule", str(self.home.path / "beat"), "--pidfile", "")
@@ -170,6 +173,28 @@ class Stack:
     def _start_contracts(self) -> None:
         if not (os.environ.get("ESCROW_ADDRESS") and os.environ.get("RPC_URL")):
             self.environment |= contracts.prepare(self.urls.rpc, self.home.path / "keys")
+
+    def _start_signer(self) -> Child | None:
+        """Give the keys to a process of its own, and to all others its socket; `SIGNERS` names signers to use instead."""
+        keys = self.environment.get("SIGNER_KEYS_DIR") or os.environ.get("SIGNER_KEYS_DIR")
+        if self.environment.get("SIGNERS") or os.environ.get("SIGNERS") or not keys:
+            return None
+        socket, journal = self.home.path / "signer.sock", self.home.path / "journal"
+        user = ["--user", postgres.ROOT_RUNS_AS] if os.geteuid() == 0 else []
+        argv: list[str | Path] = [
+            sys.executable,
+            "manage.py",
+            "signer",
+            "--socket",
+            socket,
+            "--journal",
+            journal,
+            *user,
+        ]
+        self._ready["signer"] = ready.says("The signer is ready")
+        child = self.spawn("signer", argv, niceness=BACKGROUND, env={"SIGNER_KEYS_DIR": keys})
+        self.environment |= {"SIGNERS": f"socket:{socket}", "SIGNER_KEYS_DIR": ""}
+        return child
 
     def _start_web(self) -> Child:
         self._ready["web"] = ready.answers(f"{self.urls.web}/livez")
