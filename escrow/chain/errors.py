@@ -23,7 +23,11 @@ class ChainUnavailable(ChainError):
     """Transport failed, in whatever way. Nothing is known about what the node did with the request."""
 
 
-class ChainDisagreement(ChainUnavailable):
+class ChainUnconfirmed(ChainUnavailable):
+    """Two nodes must say the same, and so far one has said anything. What needs one node only can go on."""
+
+
+class ChainDisagreement(ChainUnconfirmed):
     """Nodes contradict each other: one lags, lies or is on another branch. Nothing may be decided until they agree."""
 
 

@@ -11,6 +11,7 @@ no log line.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +24,14 @@ from web3 import HTTPProvider
 from web3.types import RPCEndpoint
 
 from escrow.chain.answers import error_of, integer, shaped
-from escrow.chain.errors import ChainDisagreement, ChainError, ChainRefused, ChainReverted, ChainUnavailable
+from escrow.chain.errors import (
+    ChainDisagreement,
+    ChainError,
+    ChainRefused,
+    ChainReverted,
+    ChainUnavailable,
+    ChainUnconfirmed,
+)
 
 log = logging.getLogger(__name__)
 for _name in ("urllib3.connectionpool", "web3.providers.HTTPProvider"):
@@ -34,6 +42,8 @@ T = TypeVar("T")
 FIRST_REST_SECONDS: Final = 0.5
 LONGEST_REST_SECONDS: Final = 30.0
 """A node that failed is left alone twice as long each time, and this long at most: it is missed no longer once it is back."""
+CONFIRM_REST_SECONDS: Final = 5.0
+"""Where every node counts, one that failed is asked again after this at the latest: a sweep waits for it only once."""
 SURVEY_SECONDS: Final = 15.0
 """How often the nodes' heads are compared: one short request to each."""
 MAX_LAG_BLOCKS: Final = 10
@@ -56,6 +66,8 @@ class Node:
         self.number = number
         self.failures = 0
         self.resting_until = 0.0
+        self.failed_at = -math.inf
+        self.last_failure = ""
         self.lagging = False
         self.on_our_chain = False
         self._secrets = _secrets(url)
@@ -129,14 +141,17 @@ class Nodes:
     def agree(self, what: str, question: Callable[[Node], T], essence: Callable[[T], Hashable]) -> T:
         """The answer that two nodes give whose essence is the same; where there is one node, its answer.
 
-        Raises ChainUnavailable when fewer than two answer, ChainDisagreement when no two say the same, and what a node
-        refused with when the others do not outvote it.
+        Raises ChainUnavailable when none answers, ChainUnconfirmed when one does, ChainDisagreement when no two say the
+        same, and what a node refused with when the others do not outvote it.
         """
         if len(self.all) == 1:
             return self.ask(question)
         answers: dict[Hashable, int] = {}
         failures, refusal = [], None
         for node in self.order():
+            if (failure := self._just_failed(node)) is not None:
+                failures.append(failure)
+                continue
             try:
                 answer = self.put(node, question)
             except ChainUnavailable as error:
@@ -149,8 +164,10 @@ class Nodes:
                 answers[essence(answer)] = node.number
         if refusal is not None:
             raise refusal
-        if len(answers) < 2:
-            raise ChainUnavailable(f"{what}: two nodes must agree, and {len(answers)} answered ({'; '.join(failures)})")
+        if not answers:
+            raise ChainUnavailable("; ".join(failures))
+        if len(answers) == 1:
+            raise ChainUnconfirmed(f"{what}: two nodes must agree, and one answered ({'; '.join(failures)})")
         told = " and ".join(str(number) for number in answers.values())
         log.error("Nodes %s disagree about %s", told, what)
         raise ChainDisagreement(f"{what}: nodes {told} disagree")
@@ -190,10 +207,17 @@ class Nodes:
             raise ChainUnavailable(f"it serves chain {found}, not {expected}")
         node.on_our_chain = True
 
+    def _just_failed(self, node: Node) -> str | None:
+        with self._lock:
+            if node.failures and self._clock() < min(node.failed_at + CONFIRM_REST_SECONDS, node.resting_until):
+                return f"node {node.number}: {node.last_failure}, a moment ago"
+        return None
+
     def _failed(self, node: Node, error: ChainUnavailable) -> None:
         with self._lock:
             node.failures += 1
-            first, node.resting_until = node.failures == 1, self._clock() + _rest(node.failures)
+            node.failed_at, node.last_failure = self._clock(), str(error)
+            first, node.resting_until = node.failures == 1, node.failed_at + _rest(node.failures)
         if first:
             log.warning("Node %s of %s does not answer: %s", node.number, len(self.all), error)
 

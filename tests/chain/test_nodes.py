@@ -18,7 +18,14 @@ import pytest
 from escrow.chain import nodes as nodes_room
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool
-from escrow.chain.errors import ChainDisagreement, ChainError, ChainRefused, ChainReverted, ChainUnavailable
+from escrow.chain.errors import (
+    ChainDisagreement,
+    ChainError,
+    ChainRefused,
+    ChainReverted,
+    ChainUnavailable,
+    ChainUnconfirmed,
+)
 from escrow.chain.events import PoolOpened
 from escrow.chain.outcomes import SendOutcome
 from escrow.chain.signer import LocalSigner, TransactionFields
@@ -476,12 +483,37 @@ def test_money_waits_while_one_of_two_is_away(
     spoil(two.proxies[away], fault)
     for question, ask in ask_all(two.client, world, opened).items():
         with pytest.raises(
-            ChainUnavailable, match=f"two nodes must agree, and 1 answered .node {away + 1}: "
+            ChainUnavailable, match=f"two nodes must agree, and one answered .node {away + 1}: "
         ) as caught:
             ask()
         assert not isinstance(caught.value, ChainDisagreement), question
     two.proxies[away].clear()
-    assert two.client.agreed_block(0) == world.client.block(0), "as soon as it is back"
+    two.clock.now += nodes_room.CONFIRM_REST_SECONDS
+    assert two.client.agreed_block(0) == world.client.block(0), "soon after it is back, however long it was away"
+
+
+def test_a_node_that_just_failed_is_not_waited_for_again(anvil_url: str, world: World) -> None:
+    with several([anvil_url] * 2, world.client, timeout=0.3) as two:
+        two.proxies[1].fault("hang", method="eth_getBlockByNumber")
+        for _ in range(20):
+            with pytest.raises(ChainUnconfirmed, match="node 2: eth_getBlockByNumber: ReadTimeout"):
+                two.client.agreed_block(0)
+        assert two.proxies[1].met("hang") == 1
+        for _ in range(12):
+            two.clock.now += nodes_room.LONGEST_REST_SECONDS
+            with pytest.raises(ChainUnconfirmed):
+                two.client.agreed_block(0)
+        two.proxies[1].clear()
+        two.clock.now += nodes_room.CONFIRM_REST_SECONDS
+        assert two.client.agreed_block(0) == world.client.block(0)
+
+
+def test_nobody_confirms_what_nobody_says(two: Several) -> None:
+    for proxy in two.proxies:
+        spoil(proxy, "status")
+    with pytest.raises(ChainUnavailable) as caught:
+        two.client.agreed_block(0)
+    assert not isinstance(caught.value, ChainUnconfirmed)
 
 
 def test_two_of_three_are_enough(three: Several, world: World, opened: PoolOpened) -> None:
