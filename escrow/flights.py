@@ -19,7 +19,7 @@ from django.db.models.functions import Coalesce
 
 from escrow import crashpoints, dispatch, gas, lifecycle, signing, surrender, trail
 from escrow.chain.client import ChainClient, Fees, Receipt, Tiers
-from escrow.chain.errors import ChainUnavailable
+from escrow.chain.errors import ChainUnavailable, ChainUnconfirmed
 from escrow.chain.outcomes import SendOutcome
 from escrow.chain.signer import Signer, TransactionFields
 from escrow.models import Attempt, ChainAction, SignerNonce
@@ -199,7 +199,7 @@ class Flights:
         # Not at the head: a node may know a nonce a moment before it has the receipt.
         depth = max(min(tiers.final.number, tiers.latest.number - NONCE_DEPTH), 0)
         used = self.client.agreed_nonce(action.signer_address, depth)
-        if action.nonce is None or used <= action.nonce or self._receipt(action) is not None:
+        if action.nonce is None or used <= action.nonce or self._has_receipt(action):
             return False
         reason = f"Nonce {action.nonce} was used by a chain transaction that is none of ours."
         rows = SignerNonce.objects.filter(address=action.signer_address, chain_id=settings.CHAIN_ID)
@@ -207,6 +207,11 @@ class Flights:
         log.critical("Signer %s is stopped: %s", action.signer_address, reason)
         self._end(action, Status.REVERTED, reason)  # that is final: no attempt at it can be mined any more
         return True
+
+    def _has_receipt(self, action: ChainAction) -> bool:
+        """Ask two nodes about every hash: what one of them has lost, or hides, stops no signer."""
+        hashes = action.signed_attempts.values_list("tx_hash", flat=True)
+        return any(self.client.agreed_receipt(tx_hash) is not None for tx_hash in hashes)
 
     # --- mined -> safe -> final --------------------------------------------------------------------------------------
     def _watch_standing(self, tiers: Tiers) -> int:
@@ -241,7 +246,11 @@ class Flights:
                 lifecycle.move(action, Status.SAFE)
                 return True
             return False
-        receipt = self.client.agreed_receipt(action.tx_hash)
+        try:
+            receipt = self.client.agreed_receipt(action.tx_hash)
+        except ChainUnconfirmed as error:  # what is not final can wait for a second node, and all else goes on
+            log.warning("Chain action %s (%s) stays %s: %s", action.pk, action.kind, action.status, error)
+            return False
         if receipt is None or receipt.block_hash != action.block_hash:
             return self._gone(action, tiers)
         mine = action.signed_attempts.get(tx_hash=action.tx_hash)
