@@ -1,6 +1,7 @@
 """What must happen on chain. Lives here: recording it with the change that asks for it. Signing and sending is the relay's."""
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
@@ -14,6 +15,8 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from escrow import lifecycle, trail
 from escrow.errors import StateConflict
 from escrow.models import Batch, ChainAction, Pool
+
+log = logging.getLogger(__name__)
 
 MAX_TURNS: Final = 3
 """Chain transactions that may revert for one cause before it waits for a person: each costs gas."""
@@ -54,8 +57,17 @@ def record(
             break
         action, created = ChainAction.objects.get_or_create(dedupe_key=f"{dedupe_key}#{turn}", defaults=fields)
     if created:
-        transaction.on_commit(nudge, robust=True)
+        transaction.on_commit(_recorded(action), robust=True)
     return action
+
+
+def _recorded(action: ChainAction) -> Callable[[], None]:
+    def say_so() -> None:  # no `partial`: Django asks a hook that fails for its name
+        with trail.follow(action.request_id, action=action.pk):
+            log.info("Chain action %s (%s) is planned", action.pk, action.kind)
+        nudge()
+
+    return say_so
 
 
 def shard_of(pool: Pool | None) -> int:

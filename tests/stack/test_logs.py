@@ -3,8 +3,13 @@
 import json
 import logging
 import sys
+from typing import Any
 
+from celery.signals import before_task_publish
+
+from escrow import intents, trail
 from marketplace import logs
+from marketplace.celery import app as celery_app
 
 KEY = "am_test_" + "a" * 12 + "_" + "b" * 38
 
@@ -41,3 +46,34 @@ def test_a_key_in_a_traceback_is_cut_too() -> None:
 def test_a_message_cannot_pretend_to_be_a_second_line() -> None:
     for form in (logs.Json(), logs.Text()):
         assert "\n" not in form.format(record("name: %s", "x\n12:00:00 ERROR escrow: paid twice"))
+
+
+def test_a_message_to_a_worker_carries_the_id_of_the_request_and_the_worker_goes_on_with_it() -> None:
+    sent: list[Any] = []
+
+    def catch(headers: Any = None, **_: Any) -> None:
+        sent.append(headers)
+
+    before_task_publish.connect(catch)
+    try:
+        with trail.follow("r-1"):
+            intents.nudge()
+    finally:
+        before_task_publish.disconnect(catch)
+    assert sent[0][trail.HEADER] == "r-1"
+
+    seen = []
+
+    @celery_app.task(name="tests.stack.echo")
+    def echo() -> None:
+        with trail.follow(trail.request_id(), action=7):
+            seen.append(json.loads(logs.Json().format(record("at work"))))
+
+    try:
+        echo.apply(headers={trail.HEADER: "r-1"})
+        echo.apply()
+    finally:
+        trail.start()
+        celery_app.tasks.pop("tests.stack.echo")
+    named = [(line.get("request_id"), line["action"], line["task"]) for line in seen]
+    assert named == [("r-1", 7, "tests.stack.echo"), (None, 7, "tests.stack.echo")]
