@@ -313,12 +313,10 @@ CLOSE_DELAY = env_int("CLOSE_DELAY", 3_600)  # seconds between the request to cl
 
 # --- The signing process: what it refuses to sign, whoever asks (docs/operations/signer.md) ------------------------------
 SIGNER_MAX_GAS = env_int("SIGNER_MAX_GAS", 1 << 24)  # of one chain transaction: EIP-7825 allows no more
-SIGNER_MAX_FEE_WEI = env_int(
-    "SIGNER_MAX_FEE_WEI", 200 * 10**9
-)  # per gas: 200 gwei is a thousand times what it mostly is
+SIGNER_MAX_FEE_WEI = env_int("SIGNER_MAX_FEE_WEI", 2 * GAS_PRICE_CAP_GWEI * 10**9)  # per gas: room for a person's bump
 SIGNER_MAX_HOURLY_GAS_WEI = env_int("SIGNER_MAX_HOURLY_GAS_WEI", 10**18)  # 1 ether: what a thief could burn in an hour
-SIGNER_MAX_BATCH_MICROS = env_int("SIGNER_MAX_BATCH_MICROS", 10_000_000_000)  # 10,000 USDC: a batch is mostly far below
-SIGNER_MAX_HOURLY_MICROS = env_int("SIGNER_MAX_HOURLY_MICROS", 100_000_000_000)  # 100,000 USDC: time to stop a thief in
+SIGNER_MAX_BATCH_MICROS = env_int("SIGNER_MAX_BATCH_MICROS", 100_000_000_000)  # 100,000 USDC: all of one deposit
+SIGNER_MAX_HOURLY_MICROS = env_int("SIGNER_MAX_HOURLY_MICROS", 250_000_000_000)  # 250,000 USDC: time to stop a thief in
 SIGNER_MAX_DEPOSIT_MICROS = env_int("SIGNER_MAX_DEPOSIT_MICROS", 100_000_000_000)  # 100,000 USDC into one pool at once
 # A signature is good for so long at most: what settlement and payers need, and ten minutes of clocks that differ.
 SIGNER_MAX_DEADLINE_SECONDS = env_int("SIGNER_MAX_DEADLINE_SECONDS", max(SETTLE_DEADLINE, 3_600) + 600)
