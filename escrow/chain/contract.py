@@ -1,7 +1,7 @@
 """The verbs of the contract as calldata, and its views as typed answers.
 
 Lives here: one builder per verb (pure; the name of the contract function in our spelling) and `BudgetPool`, a reader of
-one deployed pool contract. Not here: signatures (wire.py, signer.py), sending (the relay), deploying (deploy.py).
+one deployed pool contract. Not here: signatures (typed.py, signer.py), sending (the relay), deploying (deploy.py).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Caller(Protocol):
 def open_pool(
     terms: Terms, providers: Sequence[str], value: int, valid_after: int, valid_before: int, signature: bytes
 ) -> bytes:
-    """`signature` is the payer's over `wire.receive_authorization_digest` with nonce `wire.pool_id`."""
+    """`signature` is the payer's over a `typed.ReceiveWithAuthorization` with nonce `wire.pool_id`."""
     return _pool().call("openPool", terms.as_tuple(), list(providers), value, valid_after, valid_before, signature)
 
 
 def top_up(
     pool_id: bytes, value: int, from_: str, valid_after: int, valid_before: int, nonce_salt: bytes, signature: bytes
 ) -> bytes:
-    """`signature` is `from_`'s over `wire.receive_authorization_digest` with nonce `wire.top_up_nonce`."""
+    """`signature` is `from_`'s over a `typed.ReceiveWithAuthorization` with the digest of `typed.TopUp` as its nonce."""
     return _pool().call("topUp", pool_id, value, from_, valid_after, valid_before, nonce_salt, signature)
 
 
@@ -52,7 +52,7 @@ def allow_providers_with_sig(
 
 
 def settle(pool_id: bytes, packed: bytes, root: bytes, deadline: int, signature: bytes) -> bytes:
-    """`signature` is the authorizer's over `wire.batch_digest`."""
+    """`signature` is the authorizer's over a `typed.Batch`."""
     return _pool().call("settle", pool_id, packed, root, deadline, signature)
 
 
@@ -116,7 +116,7 @@ def mint_test_usdc(to: str, amount: int) -> bytes:
 def transfer_with_authorization(
     from_: str, to: str, value: int, valid_after: int, valid_before: int, nonce: bytes, signature: bytes
 ) -> bytes:
-    """A payment on chain by itself; `signature` is `from_`'s over `wire.transfer_authorization_digest`."""
+    """A payment on chain by itself; `signature` is `from_`'s over a `typed.TransferWithAuthorization`."""
     return codec("TestUSDC").call(
         "transferWithAuthorization", from_, to, value, valid_after, valid_before, nonce, signature
     )
