@@ -31,10 +31,11 @@ TREES_KEPT: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Landing:
-    """The chain transaction that settled a batch, whoever sent it. The hash is a ``0x`` string."""
+    """The chain transaction that settled a batch, whoever sent it, and how final that is. The hash is a ``0x`` string."""
 
     transaction_hash: str
     block_number: int
+    finality: str = ChainLog.Tier.FINAL.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def prove(*, payment: Payment, now: datetime) -> Receipt:
             raise _in_no_batch(current, now) from None
         log.critical("%s of %s cannot be proven: %s", payment, batch, fault)
         raise RuntimeError(f"{payment} of {batch} cannot be proven") from fault
-    return Receipt(leaf=own, proof=proof, batch=batch, landing=landings([batch]).get(batch.pk))
+    return Receipt(leaf=own, proof=proof, batch=batch, landing=_landed([batch]).get(batch.pk))
 
 
 def leaf(
@@ -103,17 +104,30 @@ def arguments(batch: Batch) -> tuple[bytes, bytes, bytes, int, bytes]:
 def landings(batches: Collection[Batch]) -> dict[UUID, Landing]:
     """Return where on chain each batch has landed, by its id, as the indexer read it; one that has not is left out.
 
-    The relay's own chain transaction need not be the one: anybody may land a signed batch.
+    One that is mined and not final is told with its tier, and the batch is still signed. The relay's own chain transaction
+    need not be the one: anybody may land a signed batch.
     """
+    found = _landed(batches)
+    signed = [batch for batch in batches if batch.status == Batch.Status.SIGNED]
+    if not signed:
+        return found
+    waiting: dict[tuple[object, ...], UUID] = {(row.pool_id, row.first_seq, row.root): row.pk for row in signed}
+    mined = ChainLog.objects.filter(event="BatchSettled", orphaned_at=None, pool__in={row.pool_id for row in signed})
+    for told in mined.filter(tier__in=[ChainLog.Tier.MINED, ChainLog.Tier.SAFE]):
+        batch = waiting.get((told.pool_id, told.args["first_seq"], told.args["root"]))
+        if batch is not None:
+            found[batch] = Landing(told.tx_hash, told.block_number, told.tier)
+    return found
+
+
+def _landed(batches: Collection[Batch]) -> dict[UUID, Landing]:
+    """Return the same of batches that have landed for good."""
     settled = [batch.pk for batch in batches if batch.status == Batch.Status.SETTLED]
     hashes = landed_by(settled) if settled else {}
     if not hashes:
         return {}
-    blocks = dict(
-        ChainLog.objects.filter(tx_hash__in=set(hashes.values()), event="BatchSettled").values_list(
-            "tx_hash", "block_number"
-        )
-    )
+    logs = ChainLog.objects.filter(tx_hash__in=set(hashes.values()), event="BatchSettled", tier=ChainLog.Tier.FINAL)
+    blocks = dict(logs.values_list("tx_hash", "block_number"))
     return {batch: Landing(tx_hash, blocks[tx_hash]) for batch, tx_hash in hashes.items() if tx_hash in blocks}
 
 

@@ -14,6 +14,7 @@ from marketplace.api.queries import BatchStatus
 Hash = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{64}$")]
 Hex = Annotated[str, StringConstraints(pattern=r"^0x([0-9a-f]{2})*$")]
 Address = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{40}$")]
+Finality = Literal["mined", "safe", "final"]
 Micros = Annotated[
     str,
     StringConstraints(pattern=r"^[0-9]+$"),
@@ -72,6 +73,7 @@ class ReceiptBatch(Shape):
     status: BatchStatus
     transaction_hash: Hash | None
     block_number: int | None
+    finality: Finality | None = None
 
 
 class Receipt(Shape):
@@ -125,6 +127,12 @@ class Batch(Shape):
     ]
     transaction_hash: Annotated[Hash | None, Field(description="What settled it, whoever sent it; null until then.")]
     block_number: int | None
+    finality: Annotated[
+        Finality | None,
+        Field(
+            description="How final that is. Before it is final the batch is still signed, and its block may go away again."
+        ),
+    ] = None
     calldata: Annotated[
         Hex,
         Field(description="`settle(pool_key, packed, root, deadline, signature)` of the contract, ready to be sent."),

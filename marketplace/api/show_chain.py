@@ -99,7 +99,7 @@ def _record(row: BatchRecord) -> dict[str, object]:
 
 
 def _landed(landing: Landing | None) -> dict[str, object]:
-    return asdict(landing) if landing else {"transaction_hash": None, "block_number": None}
+    return asdict(landing) if landing else {"transaction_hash": None, "block_number": None, "finality": None}
 
 
 def _hex(data: bytes) -> str:

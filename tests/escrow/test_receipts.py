@@ -14,7 +14,7 @@ from escrow.chain import contract
 from escrow.chain.merkle import verify_proof
 from escrow.chain.signer import LocalSigner
 from escrow.errors import NotSettledYet, StateConflict
-from escrow.models import Batch, Event, Payment, Session
+from escrow.models import Batch, ChainLog, Event, Payment, Session
 from tests.escrow import books
 from tests.escrow.books import NOW, USDC, unmoved
 
@@ -85,6 +85,24 @@ def test_it_says_where_the_batch_landed_whoever_sent_it(spending: Session) -> No
     receipt = receipts.prove(payment=rows()[0], now=NOW)
     assert receipt.landing == receipts.Landing(TX, 41)
     assert receipts.landings([batch]) == {batch.pk: receipts.Landing(TX, 41)}
+
+
+def test_a_batch_that_is_mined_says_so_and_is_proven_without_it_until_that_is_final(spending: Session) -> None:
+    batch = sign(spending)
+    args = {"first_seq": batch.first_seq, "root": batch.root}
+    for at, root in enumerate((batch.root, "0x" + "00" * 32)):  # the other is none of ours
+        ChainLog.objects.create(
+            pool=batch.pool,
+            event="BatchSettled",
+            args={**args, "root": root},
+            block_number=40 + at,
+            block_hash="0x" + "0a" * 32,
+            tx_hash=TX[:-1] + str(at),
+            log_index=at,
+        )
+    with unmoved():
+        assert receipts.landings([batch]) == {batch.pk: receipts.Landing(TX[:-1] + "0", 40, "mined")}
+        assert receipts.prove(payment=rows()[0], now=NOW).landing is None
 
 
 def test_a_payment_that_waits_says_until_when(spending: Session) -> None:

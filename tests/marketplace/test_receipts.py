@@ -89,7 +89,8 @@ def test_a_receipt_proves_the_payment_by_itself(world: World, paid: list[str]) -
     assert (first["amount"], first["amount_micros"], first["status"]) == ("0.012", "12000", "settling")
     assert first["metadata"] == {"file": "ä.py", "ratio": 0.1, "nested": {"b": [1, None], "a": "é"}}
     assert first["batch"] == {
-        "id": str(batch.pk), "first_seq": 0, "status": "signed", "transaction_hash": None, "block_number": None,
+        "id": str(batch.pk), "first_seq": 0, "status": "signed", "transaction_hash": None,
+        "block_number": None, "finality": None,
     }  # fmt: skip
 
 
@@ -101,6 +102,7 @@ def test_a_landed_batch_names_the_chain_transaction_that_the_indexer_read(world:
     assert (receipt["batch"]["transaction_hash"], receipt["batch"]["block_number"]) == (TX, 41)
     shown = world.one.by_provider.get(f"/v1/batches/{batch.pk}").json
     assert (shown["status"], shown["transaction_hash"], shown["block_number"]) == ("settled", TX, 41)
+    assert (shown["finality"], receipt["batch"]["finality"]) == ("final", "final")
 
 
 def test_a_payment_names_the_chain_transaction_that_landed_it_and_not_our_own(
