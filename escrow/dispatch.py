@@ -7,7 +7,7 @@ refuses leaves its action alone and tries again with fewer others each time; nob
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from django.conf import settings
@@ -15,10 +15,12 @@ from django.db import transaction
 
 from escrow import crashpoints, intents, receipts
 from escrow.chain.abi import error_codec
-from escrow.chain.client import ChainClient, Receipt
 from escrow.chain.errors import ChainReverted
 from escrow.chain.events import BatchSettled, ItemRejected
 from escrow.models import Batch, ChainAction
+
+if TYPE_CHECKING:  # the web, whose pages know this room, loads no client of the chain
+    from escrow.chain.client import ChainClient, Receipt
 
 log = logging.getLogger(__name__)
 Kind = ChainAction.Kind
@@ -91,7 +93,7 @@ def gas_of(batch: Batch) -> int:
     return GAS_OF_BATCH + GAS_OF_PROVIDER * providers + GAS_OF_RECORD * records
 
 
-def leave_out_refused(action: ChainAction, *, client: ChainClient, sender: str, now: datetime) -> None:
+def leave_out_refused(action: ChainAction, *, client: "ChainClient", sender: str, now: datetime) -> None:
     """Ask the contract about each batch of an action that is not signed yet; those that it refuses leave the action."""
     for batch in carried(action):
         try:
@@ -100,7 +102,7 @@ def leave_out_refused(action: ChainAction, *, client: ChainClient, sender: str, 
             turn_down(batch, str(error), now=now)
 
 
-def landed(action: ChainAction, receipt: Receipt, *, now: datetime) -> None:
+def landed(action: ChainAction, receipt: "Receipt", *, now: datetime) -> None:
     """Turn down the batches that an action has carried to the chain for good and that the contract left out."""
     there = {(event.pool_id, event.first_seq) for event in receipt.events if isinstance(event, BatchSettled)}
     why = {event.pool_id: event.reason for event in receipt.events if isinstance(event, ItemRejected)}
