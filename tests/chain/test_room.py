@@ -23,7 +23,7 @@ def loaded_by(module: str) -> set[str]:
 def test_no_module_brings_the_web_along(module: str) -> None:
     loaded = loaded_by(module)
     assert not loaded & {"django", "celery", "rest_framework", "marketplace"}
-    if module not in ("client", "create2", "deploy", "nodes", "rollout"):
+    if module not in ("client", "create2", "custody", "deploy", "nodes", "rollout"):
         assert "web3" not in loaded
     if module != "compiler":
         assert "solcx" not in loaded
