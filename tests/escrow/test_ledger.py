@@ -6,8 +6,11 @@ from uuid import uuid4
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.db.models import QuerySet
+from django.test.utils import CaptureQueriesContext
 
 from escrow import holds, ledger, payments, refunds, sessions
+from escrow.errors import InsufficientFunds
 from escrow.ledger import Move
 from escrow.models import Account, Payment, Pool, Reason, Session, Transfer
 from tests.escrow import books
@@ -128,6 +131,84 @@ def test_accounts_are_locked_in_the_order_of_their_keys() -> None:
     accounts = [books.session(of, 1).account for _ in range(5)]
     random.Random(1).shuffle(accounts)
     assert list(ledger.lock([*accounts, accounts[0]])) == sorted(account.pk for account in accounts)
+
+
+def test_accounts_are_locked_with_the_weakest_lock_that_keeps_others_from_writing() -> None:
+    of = books.pool()
+    with CaptureQueriesContext(connection) as queries:
+        locked = ledger.lock([ledger.free(of), ledger.world(of)])
+    assert {pk: account.code for pk, account in locked.items()} == {
+        ledger.world(of).pk: f"world:{of.pk}",
+        ledger.free(of).pk: f"pool:{of.pk}",
+    }
+    # A weaker one would let others write; a stronger one would make rows that only point here wait.
+    sql = queries[-1]["sql"]
+    assert sql.endswith('ORDER BY "escrow_account"."id" ASC FOR NO KEY UPDATE OF "escrow_account"')
+
+
+def test_an_account_is_opened_once_with_what_it_belongs_to() -> None:
+    of, to = books.pool(), books.party()
+    both = f"{of.pk}:{to.pk}"
+    opened = [
+        (ledger.world(of), (f"world:{of.pk}", "world", of.pk, None)),
+        (ledger.free(of), (f"pool:{of.pk}", "pool", of.pk, None)),
+        (ledger.payable(of, to), (f"payable:{both}", "payable", of.pk, to.pk)),
+        (ledger.credited(of, to), (f"credited:{both}", "credited", of.pk, to.pk)),
+        (ledger.fees(), ("fees:market", "fees", None, None)),
+    ]
+    for account, expected in opened:
+        row = Account.objects.get(pk=account.pk)
+        assert (row.code, row.kind, row.pool_id, row.party_id) == expected
+    again = [ledger.world(of), ledger.free(of), ledger.payable(of, to), ledger.credited(of, to), ledger.fees()]
+    assert [account.pk for account in again] == [account.pk for account, _ in opened]
+
+
+def test_what_an_account_lacks_is_said_with_what_it_has() -> None:
+    spending = books.session(micros=5)
+    account = Account.objects.get(pk=spending.account_id)
+    ledger.require(account, 5, "The session")
+    with unmoved(), pytest.raises(InsufficientFunds) as caught:
+        ledger.require(account, 6, "The session")
+    assert caught.value.facts == {"remaining": "0.000005", "required": "0.000006", "would_allow": "0.000005"}
+    assert caught.value.detail == "The session has 0.000005 USDC left; this needs 0.000006."
+
+
+def test_a_budget_is_what_was_given_and_not_what_came_back() -> None:
+    of, to = books.pool(), books.party()
+    spending, empty = books.session(of, 10 * USDC), books.session(of, 1)
+    assert ledger.budget_of(spending.account) == 10 * USDC
+    sessions.top_up(session=spending, amount_micros=2 * USDC, now=NOW)
+    refunds.pay(payment=books.pay(spending, to, USDC), reason="x", now=NOW)
+    assert ledger.budget_of(spending.account) == 12 * USDC
+    assert ledger.budget_of(empty.account) == 1
+    assert ledger.budget_of(ledger.fees()) == 0
+
+
+def test_transfers_are_listed_by_account_and_payments_by_who_sends_them() -> None:
+    of, to = books.pool(), books.party()
+    spending = books.session(of, 10 * USDC)
+    books.session(of, USDC)
+    refunds.pay(payment=books.pay(spending, to, USDC), reason="x", now=NOW)
+    books.pay(spending, to, 2 * USDC)
+    payable = ledger.payable(of, to)
+
+    def amounts(rows: QuerySet[Transfer]) -> list[tuple[str, int]]:
+        return sorted((row.reason, row.amount_micros) for row in rows)
+
+    assert amounts(ledger.sent_by(spending.account)) == [("payment", USDC), ("payment", 2 * USDC)]
+    assert amounts(ledger.received_by(spending.account)) == [("refund", USDC), ("session_open", 10 * USDC)]
+    assert amounts(ledger.sent_by(payable)) == [("refund", USDC)]
+    assert amounts(ledger.received_by(payable)) == []
+
+
+def test_transfers_come_with_both_their_accounts() -> None:
+    spending = books.session()
+    for rows in (ledger.received_by(spending.account), ledger.sent_by(ledger.free(spending.pool))):
+        with CaptureQueriesContext(connection) as queries:
+            assert [(row.sender.code, row.receiver.code) for row in rows] == [
+                (f"pool:{spending.pool_id}", f"session:{spending.pk}")
+            ]
+        assert len(queries) == 1
 
 
 @pytest.mark.django_db(transaction=True)

@@ -88,12 +88,14 @@ def test_allowed_recipients() -> None:
     assert caught.value.facts == {
         "rule": "allowed_recipients", "limit": ["*.acme.dev"], "would_allow": ["*.acme.dev"],
     }  # fmt: skip
+    assert caught.value.detail == "agent://lint.evilacme.dev matches none of the allowed recipients."
 
 
 def test_denied_recipients_win_over_allowed_ones() -> None:
     with pytest.raises(PolicyDenied) as caught:
         check(Policy(allowed_recipients=("*.acme.dev",), denied_recipients=("lint.acme.dev",)))
     assert caught.value.facts == {"rule": "denied_recipients", "limit": ["lint.acme.dev"], "would_allow": None}
+    assert caught.value.detail == f"{LINT} is on the list of denied recipients."
 
 
 def test_the_end_of_a_policy() -> None:
@@ -102,6 +104,7 @@ def test_the_end_of_a_policy() -> None:
     with pytest.raises(PolicyDenied) as caught:
         check(limits, now=NOW)
     assert caught.value.facts == {"rule": "expires_at", "limit": "2026-11-24T12:00:00Z", "would_allow": None}
+    assert caught.value.detail == "The policy ended at 2026-11-24T12:00:00Z."
 
 
 OFFICE = Window(days=(0, 1, 2, 3, 4), start=9 * 60, end=17 * 60, zone="Europe/Berlin")
@@ -133,6 +136,7 @@ def test_windows_that_do_not_open_before_the_end_are_not_waited_for() -> None:
     limits = Policy(windows=(OFFICE,), expires_at=berlin(2026, 11, 25, 9))
     refusal = denied(limits, now=berlin(2026, 11, 24, 17))
     assert refusal.facts == {"rule": "windows", "limit": [SHOWN], "would_allow": None}
+    assert refusal.detail == "The policy's windows are closed, and none opens before it ends."
     assert not refusal.retryable
 
 
@@ -195,6 +199,30 @@ def test_a_limit_of_a_single_payment_is_explained(rule: str, detail: str) -> Non
     refusal = policy.exceeded(rule, limit=500_000, spent=0, amount_micros=510_000)
     assert refusal.facts == {"rule": rule, "limit": "0.50", "would_allow": "0.50"}
     assert (refusal.detail, refusal.retryable) == (detail, False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "slides"),
+    [
+        ("max_total", "the total", False),
+        ("max_per_hour", "the hour's limit", True),
+        ("max_per_day", "the day's limit", True),
+    ],
+)
+def test_a_limit_of_a_sum_says_what_counts_already_and_what_is_left(rule: str, name: str, slides: bool) -> None:
+    refusal = policy.exceeded(rule, limit=500_000, spent=420_000, amount_micros=90_000)
+    assert refusal.facts == {"rule": rule, "limit": "0.50", "would_allow": "0.08", "spent": "0.42"}
+    assert refusal.detail == f"0.09 USDC would pass {name} of 0.50; 0.08 is left."
+    assert refusal.retryable is slides  # over a sliding time room comes by itself
+    refusal = policy.exceeded(rule, limit=500_000, spent=600_000, amount_micros=90_000)
+    assert refusal.facts == {"rule": rule, "limit": "0.50", "would_allow": "0.00", "spent": "0.60"}
+
+
+def test_a_limit_of_a_number_of_payments_says_what_it_is() -> None:
+    refusal = policy.exceeded("max_tx_per_minute", limit=60, spent=60, amount_micros=10_000)
+    assert refusal.facts == {"rule": "max_tx_per_minute", "limit": 60, "would_allow": None}
+    assert refusal.detail == "60 payments have been made within a minute."
+    assert refusal.retryable is True
 
 
 @pytest.mark.parametrize(
