@@ -16,7 +16,7 @@ PY := .venv/bin/python
 AS_IN_PRODUCTION := ENVIRONMENT=production ALLOWED_HOSTS=market.example SECRET_KEY=0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRST \
 	API_KEY_PEPPER=only-for-this-check-0123456789abcdef DATABASE_URL=postgres://nobody@127.0.0.1/none
 
-.PHONY: help install demo dev test promises check prove mutate-contract bench gas fix lock clean
+.PHONY: help install demo dev test promises check prove mutate mutate-contract bench gas fix lock clean
 
 help: ## This list
 	@echo "Agent Market: agents hire and pay each other, the money waits in escrow."
@@ -59,6 +59,9 @@ check: .venv/.ready node_modules/.ready ## Style, types, import law, migrations,
 
 prove: .venv/.ready .venv-proofs/.ready node_modules/.ready ## The contract's proofs at full depth, an hour or two (ARGS: walks halmos slither; RUNS=n: shorter walks)
 	@$(PY) .ci/proofs/prove.py $(ARGS)
+
+mutate: .venv/.ready node_modules/.ready ## Change the money code in one place at a time: a test must notice each (ARGS: ledger policy ...)
+	@nice -n 15 $(PY) .ci/mutants/run.py $(ARGS)
 
 mutate-contract: .venv/.ready .venv-proofs/.ready node_modules/.ready ## Plant known bugs in the contract: the proofs must find each (ARGS: names)
 	@$(PY) .ci/proofs/mutate.py $(ARGS)

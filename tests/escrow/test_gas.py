@@ -96,6 +96,7 @@ def test_what_was_spent_is_what_was_mined_lately_and_what_is_in_flight() -> None
     spent(100_000, 7, status="signed")
     spent(100_000, 11, status="broadcast")
     spent(100_000, 13, status="dropped")
+    spent(100_000, 17, used=90_000, mined_at=NOW - 2 * HOUR, status="mined")  # the chain has stood still since
     assert gas.spent_wei(since=NOW - HOUR) == 120_000 + 150_000 + 700_000 + 1_100_000
 
 
@@ -122,6 +123,9 @@ def test_a_budget_is_rounded_down(settings: Any) -> None:
     settings.GAS_BUDGET_USD_PER_HOUR, settings.ETH_USD = 2, 3 * gas.ETHER
     assert gas.over_budget(0, NOW) == ""
     assert gas.over_budget(1, NOW) != ""
+    settings.GAS_BUDGET_USD_PER_HOUR, settings.ETH_USD = 100, 3_002
+    assert gas.over_budget(33_311_125_916_055_962, NOW) == ""
+    assert gas.over_budget(33_311_125_916_055_963, NOW) != ""  # to the wei, which no float could tell
 
 
 @pytest.mark.django_db
@@ -131,9 +135,9 @@ def test_without_a_budget_everything_fits(settings: Any) -> None:
 
 
 def test_a_replacement_offers_an_eighth_more_on_both_or_the_markets_price() -> None:
-    last = Attempt(max_fee_wei=1_000, tip_wei=100)
-    assert gas.bumped(last, Fees(base_fee=5, tip=1, max_fee=1)) == Fees(base_fee=5, tip=114, max_fee=1_131)
-    assert gas.bumped(last, Fees(base_fee=5, tip=115, max_fee=1_132)) == Fees(base_fee=5, tip=115, max_fee=1_132)
+    last = Attempt(max_fee_wei=1_003, tip_wei=101)
+    assert gas.bumped(last, Fees(base_fee=5, tip=1, max_fee=1)) == Fees(base_fee=5, tip=115, max_fee=1_134)
+    assert gas.bumped(last, Fees(base_fee=5, tip=116, max_fee=1_135)) == Fees(base_fee=5, tip=116, max_fee=1_135)
     nothing = Attempt(max_fee_wei=0, tip_wei=0)
     assert gas.bumped(nothing, Fees(base_fee=5, tip=0, max_fee=0)) == Fees(base_fee=5, tip=1, max_fee=1)
 
