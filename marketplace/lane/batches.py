@@ -18,7 +18,7 @@ from typing import Final, cast
 import asyncpg
 from django.utils import timezone
 
-from escrow import verdicts
+from escrow import crashpoints, verdicts
 from escrow.verdicts import UNKNOWN, Opinion, Rulebook
 from marketplace.keys import USE_IS_NOTED_EVERY
 from marketplace.lane import statement
@@ -190,7 +190,7 @@ class Batches:
             if queue.connection is None or queue.connection.is_closed():
                 queue.connection = await self._open()
             try:
-                return await statement.decide(
+                decided = await statement.decide(
                     queue.connection, orders, opinions, patient=is_patient, note_every=USE_IS_NOTED_EVERY
                 )
             except TIMEOUTS:
@@ -199,6 +199,9 @@ class Batches:
                 queue.connection.terminate()
                 if is_last or isinstance(fault, TimeoutError):
                     raise
+            else:
+                crashpoints.reach("send.committed")
+                return decided
         raise AssertionError("the second time returns or raises")
 
     async def _open(self) -> Connection:
