@@ -16,7 +16,7 @@ PY := .venv/bin/python
 AS_IN_PRODUCTION := ENVIRONMENT=production ALLOWED_HOSTS=market.example SECRET_KEY=0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEFGHIJKLMNOPQRST \
 	API_KEY_PEPPER=only-for-this-check-0123456789abcdef DATABASE_URL=postgres://nobody@127.0.0.1/none
 
-.PHONY: help install demo dev test promises check prove mutate mutate-contract bench gas fix lock clean
+.PHONY: help install demo dev test crashtest promises check prove mutate mutate-contract bench gas fix lock clean
 
 help: ## This list
 	@echo "Agent Market: agents hire and pay each other, the money waits in escrow."
@@ -36,6 +36,9 @@ dev: .venv/.ready node_modules/.ready ## Keep the whole market running, and prin
 
 test: .venv/.ready node_modules/.ready ## Run the tests on the real servers (ARGS: anything pytest takes)
 	@$(PY) -m pytest $(ARGS)
+
+crashtest: .venv/.ready node_modules/.ready ## Kill workers and servers at named points, and check every payment (ARGS: --full --recovery --seed N --json)
+	@$(PY) manage.py crashtest $(ARGS)
 
 promises: .venv/.ready node_modules/.ready ## Prove what docs/PROMISES.md promises, line by line, on the real servers (ARGS: --json --write)
 	@$(PY) -m tests.promises $(ARGS)

@@ -1,0 +1,65 @@
+"""Histories: fifty steps that a seed draws, of work and of faults; then every fault ends, and the judge reads what is there.
+
+Lives here: playing one history and healing after it. What a step is, is `steps`'.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from marketplace.management.crashtest.ground import SWEEPS, Ground
+from marketplace.management.crashtest.judge import Judge, Verdict
+from marketplace.management.crashtest.steps import Actor, Numbers, draw
+from marketplace.management.crashtest.web import Web
+
+REPETITIONS: Final = 20
+"""How often a client asks again for a payment that was not answered."""
+
+
+class Histories:
+    """The histories of one lane."""
+
+    def __init__(self, ground: Ground, judge: Judge) -> None:
+        """Take where they are played, and who judges."""
+        self.ground, self.judge = ground, judge
+        self.web = Web(ground, judge)
+        self.recovery = 0.0
+
+    def close(self) -> None:
+        """End the web."""
+        self.web.close()
+
+    def run(self, seed: int, steps: int) -> tuple[Verdict, Counter[str], list[str]]:
+        """Play a history; return the verdict, how often each fault happened, and the steps in words."""
+        drawn = draw(seed, steps)
+        actor = Actor(self.ground, self.web, f"{seed}.{self.ground.played}")
+        self.ground.played += 1
+        for number, (name, numbers) in enumerate(drawn):
+            actor.act(number, name, numbers)
+        verdict = self._heal(actor)
+        found = self.judge.judge()
+        found.unexplained += verdict.unexplained
+        return found, actor.happened, told(drawn)
+
+    def _heal(self, actor: Actor) -> Verdict:
+        """End every fault, repeat what was not answered, let the crew sweep once on its own, and come to rest."""
+        began, verdict = time.monotonic(), Verdict()
+        self.ground.end_faults()
+        for _ in range(REPETITIONS):
+            for key in list(actor.open):
+                actor.ask(key)
+        verdict.unexplained += [f"key {key} is not answered" for key in actor.open]
+        for name, tasks in SWEEPS.items():
+            for task in tasks:
+                if error := self.ground.crew.deliver(task).error:
+                    verdict.unexplained.append(f"{name} still fails when every fault has ended: {error}")
+        if not self.ground.heal():
+            verdict.unexplained.append("it did not come to rest")
+        self.recovery = time.monotonic() - began
+        return verdict
+
+
+def told(drawn: Sequence[tuple[str, Numbers]]) -> list[str]:
+    """Return steps in words."""
+    return [f"{number:>3}  {name} {' '.join(map(str, numbers))}" for number, (name, numbers) in enumerate(drawn)]

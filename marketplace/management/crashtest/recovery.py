@@ -1,0 +1,178 @@
+"""Recovery, measured: servers die or go away with a thousand chain actions waiting, and real workers take it from there.
+
+Lives here: the three outages, the backlog, and the client that goes on paying meanwhile. Here everything is as in production:
+PostgreSQL is durable, Celery's worker and beat run, blocks come by the clock, and nothing is brought forward.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import uuid4
+
+import redis
+from django.db import DatabaseError, close_old_connections, connections
+from django.utils import timezone
+
+from escrow import pools
+from escrow.models import ChainAction
+from marketplace.management.crashtest.ground import UNENDED, Ground
+from marketplace.management.crashtest.judge import Judge
+from marketplace.management.crashtest.table import Result
+from marketplace.management.crashtest.web import CREATED, Web
+from marketplace.management.stack import ready
+from marketplace.management.stack.stack import ROOT, WORKER_THREADS
+from marketplace.management.stack.supervisor import Service
+
+BACKLOG: Final = 1_000
+OUT_SECONDS: Final = 60.0
+BLOCK_SECONDS: Final = 0.2
+PATIENCE_SECONDS: Final = 300.0
+PAUSE_SECONDS: Final = 0.02
+"""Between two payments: the client is there to see that they are answered, not how many can be."""
+FAULTS: Final = ("redis flush", "postgres killed", "rpc out")
+
+
+@dataclass
+class Payer:
+    """A client that pays again and again, and repeats what was not answered, until it is told to stop."""
+
+    web: Web
+    ground: Ground
+    answered: int = 0
+    refused: int = 0
+    longest: float = 0.0
+    """Seconds between two answers, at most."""
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        """Begin."""
+        self._thread = threading.Thread(target=self._pay, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop once the last request is answered."""
+        self._stopped.set()
+        self._thread.join(PATIENCE_SECONDS)
+
+    def _pay(self) -> None:
+        key, last = "", time.monotonic()
+        while not self._stopped.is_set() or key:
+            key = key or f"recovery/{uuid4()}"
+            tenant = self.ground.tenants[0]
+            answer = self.web.ask(tenant, 0, 1_000, key)
+            if answer is not None and answer[0] == CREATED:
+                self.ground.note(tenant, 0, 1_000, key, answer[1]["id"])
+                self.answered += 1
+                self.longest, last, key = max(self.longest, time.monotonic() - last), time.monotonic(), ""
+            else:
+                self.refused += 1
+            time.sleep(PAUSE_SECONDS)
+
+
+def measure(fault: str, *, backlog: int = BACKLOG, out_seconds: float = OUT_SECONDS) -> Result:
+    """Play one outage; the result's recovery is how long the backlog took from its end on."""
+    with Ground(proxied=True, durable=True, block_seconds=BLOCK_SECONDS) as ground:
+        judge, web = Judge(ground), Web(ground, Judge(ground))
+        _start_workers(ground)
+        payer = Payer(web, ground)
+        for node in ground.nodes:
+            node.fault("refuse")
+        out = time.monotonic()
+        _fill(ground, backlog)
+        while fault == "rpc out" and time.monotonic() - out < out_seconds:
+            time.sleep(0.1)
+        during = payer.answered
+        _OUTAGES[fault](ground)
+        for node in ground.nodes:
+            node.clear()
+        healed = time.monotonic()
+        waited = _until(lambda: _left() == 0)
+        recovery = time.monotonic() - healed
+        payer.stop()
+        for name in ("beat", "worker"):
+            ground.supervisor.stop(name)
+        ground.end_faults()
+        ground.heal()
+        verdict = judge.judge()
+        if not waited:
+            verdict.unexplained.append(f"{_left()} chain actions were left after {PATIENCE_SECONDS:.0f} s")
+        web.close()
+    info = (
+        f"{backlog} chain actions final {recovery:.1f} s after the end; {during} payments answered while the chain was away "
+        f"({healed - out:.0f} s), {payer.answered} in all, {payer.refused} repeated, longest wait {payer.longest:.2f} s"
+    )
+    sums = len(verdict.lost), len(verdict.doubled), len(verdict.unexplained)
+    return Result(f"recovery {fault}", 0, *sums, recovery, tuple(verdict.lines()), info=info)
+
+
+def _start_workers(ground: Ground) -> None:
+    environment = {**os.environ, **ground.environment, "RPC_URL": ",".join(node.url for node in ground.nodes)}
+    start = [sys.executable, "-m", "celery", "-A"]
+    worker = [*start, "marketplace", "worker", "-l", "INFO", "--pool", "threads", "--concurrency", str(WORKER_THREADS)]
+    beat = [*start, "marketplace.celery:clock", "beat", "-l", "INFO", "--pidfile", ""]
+    beat += ["--schedule", str(ground.home.path / "beat")]
+    child = ground.supervisor.start(Service("worker", worker, environment, ROOT))
+    ground.supervisor.wait(child, ready.says(" ready."))
+    child = ground.supervisor.start(Service("beat", beat, environment, ROOT))
+    ground.supervisor.wait(child, ready.says("is starting"))
+
+
+def _fill(ground: Ground, backlog: int) -> None:
+    """Ask for so many chain transactions: top-ups of a micro-USDC or more, each signed by its payer, none like another."""
+    for number in range(backlog):
+        tenant = ground.tenants[number % len(ground.tenants)]
+        pools.top_up(pool=tenant.pool, amount_micros=1 + number, now=timezone.now())
+        ground.asked.deposited[tenant.pool_key] += 1 + number
+
+
+def _left() -> int:
+    """Return how many actions have not ended; while the database is away, one that nobody knows of."""
+    try:
+        close_old_connections()
+        return ChainAction.objects.filter(status__in=UNENDED, kind=ChainAction.Kind.TOP_UP).count()
+    except DatabaseError:
+        connections.close_all()
+        return 1
+
+
+def _until(done: Callable[[], bool]) -> bool:
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not done():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _flush(ground: Ground) -> None:
+    with redis.Redis.from_url(ground.redis) as client:
+        client.flushall()
+
+
+def _kill_postgres(ground: Ground) -> None:
+    """Kill it and all its children at once, and start it again."""
+    service = ground.supervisor.kill("postgres")
+    connections.close_all()
+    end = time.monotonic() + PATIENCE_SECONDS
+    child = ground.supervisor.start(service)
+    while time.monotonic() < end:
+        try:
+            connections["default"].ensure_connection()
+        except DatabaseError:
+            connections.close_all()
+            if child.process.poll() is not None:  # the last of its dead self had not gone yet
+                child = ground.supervisor.start(service)
+            time.sleep(0.05)
+        else:
+            return
+
+
+_OUTAGES: Final[dict[str, Callable[[Ground], None]]] = {
+    "redis flush": _flush,
+    "postgres killed": _kill_postgres,
+    "rpc out": lambda _: None,
+}

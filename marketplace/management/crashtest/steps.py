@@ -1,0 +1,281 @@
+"""What can happen in a history. Lives here: drawing the steps from a seed, and carrying each one out.
+
+All draws are made before the first step, so that a seed is always the same list. A step is its name and small numbers; what
+they mean on a ground (which pool, which seller, which worker) is decided here.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+import redis
+from django.utils import timezone
+
+from escrow import pools, refunds
+from escrow.errors import EscrowError
+from escrow.models import Attempt, Payment
+from marketplace.management.crashtest.ground import SWEEPS, Ground
+from marketplace.management.crashtest.kills import MOST_MICROS, PLAYS
+from marketplace.management.crashtest.web import CREATED, Web
+
+Numbers = tuple[int, ...]
+
+WEIGHTS: Final = {
+    "pay": 9, "pay over http": 4, "pay again": 2, "refund": 2, "top up": 1,
+    "settle": 6, "relay": 8, "index": 6, "payout": 2, "two at once": 2, "mine": 5,
+    "kill": 5, "rpc fails": 4, "rpc loses": 4, "rpc lies": 4, "rpc is stale": 1,
+    "chain stalls": 2, "dropped": 2, "reorg": 4, "gas spike": 2, "replace": 2, "short deadline": 1,
+    "redis flush": 1, "postgres cut": 2, "postgres answer lost": 2, "clock skew": 2,
+}  # fmt: skip
+"""How often each step is drawn, of the sum of all."""
+FAULTS: Final = frozenset(WEIGHTS) - {
+    "pay", "pay over http", "pay again", "refund", "top up", "settle", "relay", "index", "payout", "two at once", "mine",
+}  # fmt: skip
+SKEWS: Final = (-7_200, -61, 61, 7_200)
+DEEPEST: Final = 5
+SPIKE: Final = 60
+FAILS: Final = ("error", "status", "garbage", "reset", "hang")
+LOSES: Final = ("drop_response", "swallow", "dup")
+LIES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("nonce", {"by": 1}),
+    ("nonce", {"by": -1}),
+    ("nonce", {"by": 7}),
+    ("receipt", {"says": "null"}),
+    ("receipt", {"says": "success"}),
+    ("receipt", {"says": "flip"}),
+    ("logs", {"without": -1}),
+)
+COMMITS: Final = (b"COMMIT", b"__asyncpg_stmt_")
+"""What commits: a worker's word, and the lane's one statement, which is a database transaction of its own."""
+NAMES: Final = ("settle", "relay", "index", "payout")
+
+
+def draw(seed: int, steps: int) -> list[tuple[str, Numbers]]:
+    """Return the steps of a seed."""
+    at = Random(f"history/{seed}")  # noqa: S311 - draws that can be drawn again
+    names = at.choices(list(WEIGHTS), list(WEIGHTS.values()), k=steps)
+    return [(name, tuple(at.randrange(10**6) for _ in range(5))) for name in names]
+
+
+@dataclass
+class Actor:
+    """Carries out steps on one ground. What a fault made of a payment over HTTP stays open until it is answered."""
+
+    ground: Ground
+    web: Web
+    history: str
+    happened: Counter[str] = field(default_factory=Counter)
+    open: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """Keys without an answer yet: tenant, seller and amount."""
+
+    def act(self, number: int, name: str, numbers: Numbers) -> None:
+        """Carry one step out."""
+        self._number = number
+        if _STEPS[name](self, numbers) and name in FAULTS:
+            self.happened[name] += 1
+
+    # ------------------------------------------------------------------ asking
+
+    def pay(self, n: Numbers) -> bool:
+        tenant, seller, micros, key = self._order(n)
+        self.ground.pay(self.ground.tenants[tenant], seller, micros, key)
+        return True
+
+    def pay_over_http(self, n: Numbers) -> bool:
+        tenant, seller, micros, key = self._order(n)
+        self.open[key] = (tenant, seller, micros)
+        return self.ask(key)
+
+    def ask(self, key: str) -> bool:
+        """Ask once more for a payment that has no answer; return whether it has one now."""
+        tenant, seller, micros = self.open[key]
+        answer = self.web.ask(self.ground.tenants[tenant], seller, micros, key)
+        if answer is None or answer[0] != CREATED:
+            return False
+        self.ground.note(self.ground.tenants[tenant], seller, micros, key, answer[1]["id"])
+        del self.open[key]
+        return True
+
+    def pay_again(self, n: Numbers) -> bool:
+        """Repeat a key that was answered: the same payment must come back."""
+        if not self.ground.asked.recent:
+            return False
+        order = self.ground.asked.recent[n[0] % len(self.ground.asked.recent)]
+        tenant = self.ground.tenant_of(order.pool)
+        seller = next(i for i, one in enumerate(self.ground.sellers) if one.party.address == order.address)
+        if order.over_http:
+            answer = self.web.ask(tenant, seller, order.micros, order.key)
+            if answer is not None and answer[0] == CREATED:
+                self.ground.note(tenant, seller, order.micros, order.key, answer[1]["id"])
+        else:
+            self.ground.pay(tenant, seller, order.micros, order.key)
+        return True
+
+    def refund(self, n: Numbers) -> bool:
+        """Give a part of a payment back: so much less is to land."""
+        if not self.ground.asked.recent:
+            return False
+        order = self.ground.asked.recent[n[0] % len(self.ground.asked.recent)]
+        payment = Payment.objects.get(pk=order.payment)
+        micros = 1 + n[1] % order.micros
+        with suppress(EscrowError):
+            refunds.pay(payment=payment, reason="sorry", now=timezone.now(), amount_micros=micros)
+            self.ground.asked.owed[order.pool_key, order.address] -= micros
+        return True
+
+    def top_up(self, n: Numbers) -> bool:
+        tenant, micros = self.ground.tenants[n[0] % len(self.ground.tenants)], 1 + n[1]
+        with suppress(EscrowError):
+            pools.top_up(pool=tenant.pool, amount_micros=micros, now=timezone.now())
+            self.ground.asked.deposited[tenant.pool_key] += micros
+        return True
+
+    def _order(self, n: Numbers) -> tuple[int, int, int, str]:
+        ground = self.ground
+        key = f"{self.history}/{self._number}"
+        return n[0] % len(ground.tenants), n[1] % len(ground.sellers), 1 + n[2] % MOST_MICROS, key
+
+    # ------------------------------------------------------------------ sweeps, and who dies in them
+
+    def sweep(self, name: str) -> bool:
+        self.ground.bring_forward()
+        for task in SWEEPS[name]:
+            self.ground.crew.deliver(task)
+        return True
+
+    def two_at_once(self, n: Numbers) -> bool:
+        tasks = [task for k in (0, 1) for task in SWEEPS[NAMES[n[k] % len(NAMES)]]]
+        self.ground.crew.deliver_at_once(tasks[:2])
+        return True
+
+    def kill(self, n: Numbers) -> bool:
+        points = sorted(PLAYS)
+        point = points[n[0] % len(points)]
+        play = PLAYS[point]
+        born = {"settings": {**self.ground.crew.born["settings"], **dict(play.born)}}
+        self.ground.bring_forward()
+        for task in SWEEPS[play.sweep]:
+            if self.ground.crew.deliver_odd(task, born, point=point, passes=int(n[1] % 5 == 0)).killed:
+                return True
+        return False
+
+    def odd(self, sweep: str, **settings: Any) -> bool:
+        """Deliver to a worker that has other settings."""
+        self.ground.bring_forward()
+        for task in SWEEPS[sweep]:
+            self.ground.crew.deliver_odd(task, {"settings": {**self.ground.crew.born["settings"], **settings}})
+        return True
+
+    def skew(self, n: Numbers) -> bool:
+        seconds = SKEWS[n[0] % len(SKEWS)]
+        for task in SWEEPS[NAMES[n[1] % len(NAMES)]]:
+            self.ground.crew.deliver_odd(task, {"skew": seconds})
+        return True
+
+    # ------------------------------------------------------------------ the node
+
+    def rpc_fails(self, n: Numbers) -> bool:
+        """One node, or both, answer no question properly for some calls."""
+        kind, times = FAILS[n[0] % len(FAILS)], 1 + n[1] % 6
+        for node in self.ground.nodes if n[2] % 3 == 0 else self.ground.nodes[:1]:
+            node.fault(kind, times=1 if kind == "hang" else times)
+        return True
+
+    def rpc_loses(self, n: Numbers) -> bool:
+        """A chain transaction is sent, and its answer, or it itself, is lost, or it is sent twice."""
+        self.ground.nodes[0].fault(LOSES[n[0] % len(LOSES)], method="eth_sendRawTransaction", times=1 + n[1] % 2)
+        return True
+
+    def rpc_lies(self, n: Numbers) -> bool:
+        kind, how = LIES[n[0] % len(LIES)]
+        self.ground.nodes[0].fault(kind, times=1 + n[1] % 3, **how)
+        return True
+
+    def rpc_is_stale(self, n: Numbers) -> bool:
+        self.ground.nodes[0].fault("stale", times=5 + n[0] % 10)
+        return True
+
+    # ------------------------------------------------------------------ the chain
+
+    def mine(self, n: Numbers) -> bool:
+        self.ground.mine(1 + n[0] % (DEEPEST + 4))
+        return True
+
+    def stall(self, n: Numbers) -> bool:
+        """From here on nothing is mined by itself, or again everything is."""
+        self.ground.node.request("evm_setAutomine", [bool(n[0] % 2)])
+        return True
+
+    def drop(self, n: Numbers) -> bool:
+        """The node forgets what waits."""
+        waiting = list(Attempt.objects.order_by("-pk").values_list("tx_hash", flat=True)[:3])
+        if waiting:
+            self.ground.node.request("anvil_dropTransaction", [waiting[n[0] % len(waiting)]])
+        if n[1] % 4 == 0:
+            self.ground.node.request("anvil_dropAllTransactions", [])
+        return bool(waiting)
+
+    def reorg(self, n: Numbers) -> bool:
+        self.ground.node.request("anvil_reorg", [1 + n[0] % DEEPEST, []])
+        return True
+
+    def spike(self, n: Numbers) -> bool:
+        self.ground.node.request("anvil_setNextBlockBaseFeePerGas", [hex(SPIKE * 10**9 // (1 + n[0] % 4))])
+        self.ground.mine()
+        return True
+
+    # ------------------------------------------------------------------ the servers below
+
+    def flush(self, n: Numbers) -> bool:
+        with redis.Redis.from_url(self.ground.redis) as client:
+            client.flushall()
+        return True
+
+    def cut(self, n: Numbers) -> bool:
+        if self.ground.database_door is None:
+            return False
+        if n[0] % 2:
+            self.ground.database_door.cut_all()
+        else:
+            self.ground.database_door.fault("rst", times=1)
+        return True
+
+    def answer_lost(self, n: Numbers) -> bool:
+        """The next database transaction that commits through the proxy is done, and nobody is told."""
+        if self.ground.database_door is None:
+            return False
+        self.ground.database_door.fault("cut_answer", times=1, after=COMMITS[n[0] % 2])
+        return True
+
+
+_STEPS: Final[dict[str, Callable[[Actor, Numbers], bool]]] = {
+    "pay": Actor.pay,
+    "pay over http": Actor.pay_over_http,
+    "pay again": Actor.pay_again,
+    "refund": Actor.refund,
+    "top up": Actor.top_up,
+    "settle": lambda actor, _: actor.sweep("settle"),
+    "relay": lambda actor, _: actor.sweep("relay"),
+    "index": lambda actor, _: actor.sweep("index"),
+    "payout": lambda actor, _: actor.sweep("payout"),
+    "two at once": Actor.two_at_once,
+    "mine": Actor.mine,
+    "kill": Actor.kill,
+    "replace": lambda actor, _: actor.odd("relay", RELAY_REPLACE_SECONDS=0),
+    "short deadline": lambda actor, _: actor.odd("settle", SETTLE_DEADLINE=1),
+    "clock skew": Actor.skew,
+    "rpc fails": Actor.rpc_fails,
+    "rpc loses": Actor.rpc_loses,
+    "rpc lies": Actor.rpc_lies,
+    "rpc is stale": Actor.rpc_is_stale,
+    "chain stalls": Actor.stall,
+    "dropped": Actor.drop,
+    "reorg": Actor.reorg,
+    "gas spike": Actor.spike,
+    "redis flush": Actor.flush,
+    "postgres cut": Actor.cut,
+    "postgres answer lost": Actor.answer_lost,
+}
