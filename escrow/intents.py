@@ -14,7 +14,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from escrow import lifecycle, trail
 from escrow.errors import StateConflict
-from escrow.models import Batch, ChainAction, Pool
+from escrow.models import Attempt, Batch, ChainAction, Pool
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,15 @@ def nudge() -> None:
     """Have the relay look now. A hint only: its sweep comes anyway, so a broker that is away costs a moment."""
     headers = {trail.HEADER: trail.request_id()}
     current_app.send_task("escrow.relay_sweep", expires=1, retry=False, headers=headers)
+
+
+@contextmanager
+def behind(tx_hash: str) -> Iterator[None]:
+    """Have the log's lines inside name the chain action behind a chain transaction, and its request, if it is ours."""
+    found = Attempt.objects.filter(tx_hash=tx_hash).values_list("action__request_id", "action_id").first()
+    request, action = found or ("", None)
+    with trail.follow(request, action=action):
+        yield
 
 
 @contextmanager

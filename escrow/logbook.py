@@ -18,7 +18,7 @@ from django.db import transaction
 from django.db.models import QuerySet, Sum, Value
 from django.db.models.functions import Coalesce
 
-from escrow import funding
+from escrow import funding, intents
 from escrow.chain import events as chain
 from escrow.errors import EscrowError
 from escrow.models import ChainLog, Pool
@@ -80,7 +80,8 @@ def write(told: Sequence[Told], *, first: int, last: int, now: datetime) -> dict
     # All of them leave their places before the first comes to another one, where the next may still stand.
     ChainLog.objects.filter(pk__in=[row.pk for row in taken]).update(orphaned_at=now)
     for row in left:
-        log.warning("%s has left the chain; %s is halted until it is back", row, row.pool)
+        with intents.behind(row.tx_hash):
+            log.warning("%s has left the chain; %s is halted until it is back", row, row.pool)
         if row.pool and row.deposit_micros:
             funding.unbacked(row.pool, amount_micros=row.deposit_micros, ref=row.ref, now=now)
     for one in told:
@@ -112,7 +113,8 @@ def take_early(*, now: datetime) -> int:
         try:
             taken += _take_early(row, now)
         except EscrowError as error:
-            log.warning("%s waits until it is final: %s", row, error)
+            with intents.behind(row.tx_hash):
+                log.warning("%s waits until it is final: %s", row, error)
     return taken
 
 

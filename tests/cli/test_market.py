@@ -8,10 +8,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from django.conf import settings
 from django.utils import timezone
 
 from escrow import events
-from escrow.models import ChainCursor, Hold, Payment, Session
+from escrow.models import ChainCursor, Hold, Payment, Pulse, Session
 from marketplace import keys
 from marketplace.models import Scope
 from tests.cli.live import SECRET, Live, read_only_key
@@ -334,8 +335,11 @@ def test_followed_events_end_cleanly_and_say_how_to_go_on(live: Live, number: si
 # --- Doctor ------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def fresh(live: Live) -> None:
-    """The chain has just been read, as the indexer does all the time."""
-    ChainCursor.objects.update(read_at=timezone.now())
+    """The chain has just been read, and a worker has just looked at it, as they do all the time."""
+    now = timezone.now()
+    ChainCursor.objects.update(read_at=now)
+    seen = {"at": now, "chain_id": settings.CHAIN_ID, "code_present": True, "gas_price_wei": 1}
+    Pulse.objects.update_or_create(worker="worker@live", defaults=seen)
 
 
 @pytest.mark.usefixtures("fresh")

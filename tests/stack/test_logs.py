@@ -5,9 +5,11 @@ import logging
 import sys
 from typing import Any
 
+import pytest
 from celery.signals import before_task_publish
 
 from escrow import intents, trail
+from escrow.models import Attempt, ChainAction
 from marketplace import logs
 from marketplace.celery import app as celery_app
 
@@ -77,3 +79,13 @@ def test_a_message_to_a_worker_carries_the_id_of_the_request_and_the_worker_goes
         celery_app.tasks.pop("tests.stack.echo")
     named = [(line.get("request_id"), line["action"], line["task"]) for line in seen]
     assert named == [("r-1", 7, "tests.stack.echo"), (None, 7, "tests.stack.echo")]
+
+
+@pytest.mark.django_db
+def test_what_the_chain_tells_leads_back_to_the_request() -> None:
+    action = ChainAction.objects.create(kind="open_pool", dedupe_key="a", request_id="r-9")
+    Attempt.objects.create(action=action, tx_hash="0x9", raw=b"", max_fee_wei=1, tip_wei=1)
+    for tx_hash, expected in (("0x9", ("r-9", action.pk)), ("0x8", (None, None))):
+        with intents.behind(tx_hash):
+            line = json.loads(logs.Json().format(record("it has left the chain")))
+        assert (line.get("request_id"), line.get("action")) == expected
