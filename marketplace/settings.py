@@ -251,7 +251,9 @@ SIGNER_KEYS_DIR = env("SIGNER_KEYS_DIR")  # only the worker needs the keys
 # Where each role's key is: file, socket:PATH of `manage.py signer`, rpc:URL#ADDRESS, aws-kms:KEY_ID or gcp-kms:RESOURCE;
 # one for all, or role=source,role=source (docs/operations/signer.md).
 SIGNERS = env("SIGNERS", "file")
-SIGNER_TIMEOUT_SECONDS = env_int("SIGNER_TIMEOUT_SECONDS", 10)  # a batch of 10,000 payments is looked at for 1 s
+SIGNER_TIMEOUT_SECONDS = env_int(
+    "SIGNER_TIMEOUT_SECONDS", 30
+)  # a look at 10,000 payments takes seconds on a busy machine
 RELAYERS = env_int("RELAYERS", 1)  # keys that send, relayer.key, relayer-1.key, ...: pools are spread over them
 FINALITY = finality("FINALITY", "1" if CHAIN_ID == 31337 else "finalized")  # a local chain never reorganises
 RELAYERS = env_int("RELAYERS", 1)  # keys that send; each pool has its own, so more of them send more at once

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from eth_utils.address import (
     is_checksum_address,
     is_checksum_formatted_address,
@@ -19,6 +21,7 @@ def uint_word(value: int, bits: int = 256) -> bytes:
     return value.to_bytes(32, "big")
 
 
+@lru_cache(maxsize=4_096)  # a checksum costs a hash, and each leaf of a batch names one of a few addresses
 def address_bytes(address: str) -> bytes:
     """The 20 bytes of an address; raises ValueError for anything else, a wrong checksum included."""
     if not is_hex_address(address) or (is_checksum_formatted_address(address) and not is_checksum_address(address)):

@@ -30,7 +30,21 @@ def test_no_module_brings_the_web_along(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["wire", "merkle", "words", "abi", "events", "answers", "contract", "outcomes", "errors"]
+    "module",
+    [
+        "wire",
+        "merkle",
+        "words",
+        "abi",
+        "events",
+        "answers",
+        "contract",
+        "outcomes",
+        "errors",
+        "domain",
+        "terms",
+        "typed",
+    ],
 )
 def test_pure_modules_bring_neither_keys_nor_sockets(module: str) -> None:
     assert not loaded_by(module) & {"eth_account", "web3", "requests", "aiohttp"}
