@@ -209,7 +209,8 @@ def _owed(accounts: Sequence[_Sums]) -> dict[tuple[str, str, str], int]:
     settling = {one.code for one in accounts if one.kind == Kind.SETTLING and one.micros}
     for one in accounts:
         if one.micros and one.kind in CLASSES and one.kind != Kind.SETTLING:
-            owed[CLASSES[Kind(one.kind)], str(one.pool_id or ""), str(one.party_id or "")] += one.micros
+            party = "" if one.kind == Kind.HOLD else str(one.party_id or "")  # until it is captured it is the payer's
+            owed[CLASSES[Kind(one.kind)], str(one.pool_id or ""), party] += one.micros
     rows = Batch.objects.filter(status=Batch.Status.SIGNED, pool__contract_address=settings.ESCROW_ADDRESS)
     lines = rows.values_list("account__code", "pool", "records__party", "records__amount_micros")
     for code, pool, payee, micros in lines:

@@ -95,6 +95,13 @@ class Report:
     held_micros: int
     """The contract's balance of USDC at the block; of one pool, what the contract keeps for it."""
     liabilities: dict[str, int] = field(default_factory=dict)
+    """What is owed, by class, by the transfers alone."""
+    flying_micros: int = 0
+    """By how much the contract must have more than the ledger at this block, for the logs between the two; or less."""
+    others_micros: int = 0
+    """What the contract holds in pools that others opened past us."""
+    surplus_micros: int = 0
+    """USDC at the contract's address that it does not account for: given to it, and owed to nobody."""
     differences: list[Difference] = field(default_factory=list)
     in_flight: list[str] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)

@@ -79,6 +79,9 @@ def compare(
         compared=found.compared + comparison.compared,
         held_micros=comparison.held,
         liabilities={name: liabilities[name] for name in dict.fromkeys(books.CLASSES.values())},
+        flying_micros=comparison.flown,
+        others_micros=comparison.others,
+        surplus_micros=comparison.surplus,
         differences=[*found.differences, *comparison.differences],
         in_flight=list(found.steps),
         alarms=alarms + comparison.alarms,
@@ -94,7 +97,7 @@ class Comparison:
         self.custody = custody
         self.block = block
         self.whole = whole
-        self.held = 0
+        self.held = self.flown = self.others = self.surplus = 0
         self.compared = 0
         self.differences: list[Difference] = []
         self.alarms: list[str] = []
@@ -254,8 +257,9 @@ class Comparison:
         self.held = whole.usdc
         flying = added_up(self.flying.values())
         # Other people's pools are none of ours, but their fees are mirrored with ours.
-        others = sum(micros for place, micros in self.books.by_logs.get(None, Counter()).items() if place != FEES)
-        expected = self.books.inside + others + sum(flying.values())
+        self.others = sum(micros for place, micros in self.books.by_logs.get(None, Counter()).items() if place != FEES)
+        self.flown, self.surplus = sum(flying.values()), whole.usdc - whole.total_held
+        expected = self.books.inside + self.others + self.flown
         kept = self.books.fees + flying[FEES]
         self.compared += 3
         if expected != whole.total_held:
@@ -291,7 +295,5 @@ class Comparison:
             for flight in self.books.flights:
                 if flight.address != address or flight.nonce >= used or any(map(self.custody.has_mined, flight.hashes)):
                     continue
-                detail = "mined under a hash that is none of ours"
-                nonce = flight.nonce
-                sources = ("attempts", "chain")
-                self._differ("R7", f"signer {address}", f"nonce {nonce}", 0, 1, Cause.FOREIGN, sources, detail)
+                detail, sources = "mined under a hash that is none of ours", ("attempts", "chain")
+                self._differ("R7", f"signer {address}", f"nonce {flight.nonce}", 0, 1, Cause.FOREIGN, sources, detail)

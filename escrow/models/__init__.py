@@ -7,6 +7,7 @@ from escrow.models.grants import Grant
 from escrow.models.ledger import Account, Reason, Transfer
 from escrow.models.pools import Party, Pool, PoolProvider, Session, SessionPolicy
 from escrow.models.refunds import Deduction, Refund
+from escrow.models.reserves import ReserveLeaf, ReserveReport
 from escrow.models.spending import DUE, Dispute, Hold, Invoice, Payment
 from escrow.models.watch import Pulse, Remedy, Setback
 
@@ -38,6 +39,8 @@ __all__ = [
     "Reason",
     "Refund",
     "Remedy",
+    "ReserveLeaf",
+    "ReserveReport",
     "Session",
     "SessionPolicy",
     "Setback",

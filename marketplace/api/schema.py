@@ -132,7 +132,7 @@ def _problems(rule: Rule, path: str, method: str) -> dict[int, list[str]]:
     codes = ["invalid_request", "not_acceptable", "internal", "unavailable"]
     if rule.scopes:
         codes += ["unauthenticated", "forbidden", "rate_limited"]
-    if "{" in path or method == "POST":
+    if "{" in path or method == "POST" or path in ("/v1/reserves", "/v1/reserves/proof"):
         codes.append("not_found")
     if method == "POST":
         codes += ["invalid_json", "conflict", "payload_too_large", "unsupported_media_type"]

@@ -4,7 +4,7 @@ found.
 Every operation takes its rows from here, so there is one place that can be wrong about who sees what.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from django.db.models import Model, Prefetch, Q, QuerySet
@@ -13,7 +13,7 @@ from escrow.errors import NotFound, StateConflict
 from escrow.models import Approval, Batch, BatchRecord, Decision, Dispute, Hold, Invoice, Payment, Pool, Refund, Session
 from marketplace.api.auth import Actor
 from marketplace.api.errors import Problem, invalid
-from marketplace.models import Agent, ApiKey, Scope, Task
+from marketplace.models import Agent, ApiKey, Provider, Scope, Task
 
 Row = TypeVar("Row", bound=Model)
 
@@ -30,6 +30,13 @@ def one(rows: "QuerySet[Row]", id: UUID) -> Row:
 def pools(actor: Actor) -> "QuerySet[Pool]":
     """Return the pools of the payer."""
     return Pool.objects.filter(payer_id=actor.payer_id)
+
+
+def owed(actor: Actor) -> dict[str, Any]:
+    """Return whose debts a proof of reserves is about: the payer's, by its pools, or the provider's."""
+    if actor.provider_id is not None:
+        return {"party_id": Provider.objects.values_list("party_id", flat=True).get(pk=actor.provider_id)}
+    return {"pool_ids": list(pools(actor).values_list("pk", flat=True))}
 
 
 def sessions(actor: Actor) -> "QuerySet[Session]":

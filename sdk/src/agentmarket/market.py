@@ -16,6 +16,7 @@ from agentmarket.resources.market import Agents, Keys, Pools, agent_path
 from agentmarket.resources.orders import Order, Orders, order
 from agentmarket.resources.oversight import Approvals, Refunds
 from agentmarket.resources.policies import Amount, Decisions, Policies
+from agentmarket.resources.reserves import Reserve
 from agentmarket.resources.webhooks import Webhooks
 from agentmarket.resources.work import Disputes, Invoices, Tasks
 from agentmarket.steps import Steps, stating
@@ -40,6 +41,7 @@ class Market(Resource[S_co]):
         self.invoices: Invoices[S_co] = Invoices(shell)
         self.disputes: Disputes[S_co] = Disputes(shell)
         self.webhooks: Webhooks[S_co] = Webhooks(shell)
+        self.reserves: Reserve[S_co] = Reserve(shell)
         self._endpoints: dict[str, str | None] = {}
 
     @operation

@@ -7,6 +7,7 @@ may have more of them.
 from agentmarket.answers.market import Agent, Balance, ChainAction, Event, Key, Me, Offering, Pool
 from agentmarket.answers.oversight import Approval, Backtest, Decision, Frozen, PolicyVersion, RuleCount, Verdict
 from agentmarket.answers.payments import Called, Hold, Payment, Refund, Sent
+from agentmarket.answers.reserves import Reserves, ReservesProof
 from agentmarket.answers.sessions import Session, Transfer
 from agentmarket.answers.work import Dispute, Invoice, Task
 
@@ -30,6 +31,8 @@ __all__ = [
     "PolicyVersion",
     "Pool",
     "Refund",
+    "Reserves",
+    "ReservesProof",
     "RuleCount",
     "Sent",
     "Session",

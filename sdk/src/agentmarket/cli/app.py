@@ -32,6 +32,7 @@ COMMANDS = {
     "webhook": (f"{_MARKET}.webhooks:webhook", "Have events posted to an address."),
     "freeze": (f"{_MARKET}.freezing:freeze", "Stop all spending of the payer at once."),
     "unfreeze": (f"{_MARKET}.freezing:unfreeze", "Let spending go on."),
+    "reserves": (f"{_MARKET}.reserves:reserves", "What the market holds and owes, and proof of what it owes you."),
     "doctor": (f"{_MARKET}.doctor:doctor", "Check the key, the market and the session; say what to do."),
     "rescue": ("agentmarket.cli.ways_out:rescue", "Without the market: get money out of a pool. [chain]"),
     "land": ("agentmarket.cli.ways_out:land", "Without the market: land a signed batch. [chain]"),
