@@ -25,11 +25,13 @@ from escrow.models import (
     EventMark,
     Pool,
     Pulse,
+    ReserveReport,
     Setback,
     SignerNonce,
 )
 
 Status = ChainAction.Status
+VERDICTS = ("equal", "explained", "unexplained")
 UNKNOWN = "unknown"
 """The outcome of an attempt of which nobody knows whether the node has it."""
 
@@ -50,7 +52,16 @@ class Gauge:
 
 def read(now: datetime) -> list[Gauge]:
     """Count everything."""
-    return [*_vitals(now), *_actions(now), *_batches(), *_signers(), *_chain(now), *_gas(now), *_sweeps(now)]
+    return [
+        *_vitals(now),
+        *_actions(now),
+        *_batches(),
+        *_signers(),
+        *_chain(now),
+        *_gas(now),
+        *_sweeps(now),
+        *_reconciled(now),
+    ]
 
 
 def unknown() -> "QuerySet[Any]":
@@ -180,3 +191,16 @@ def _sweeps(now: datetime) -> Iterator[Gauge]:
     yield _one("market_events_hidden", "Events that are recorded and not shown yet.", waiting["n"])
     age = _age(now, waiting["oldest"]) or 0.0
     yield _one("market_events_hidden_seconds", "Since the oldest of those was recorded.", age)
+
+
+def _reconciled(now: datetime) -> Iterator[Gauge]:
+    newest = ReserveReport.objects.filter(chain_id=settings.CHAIN_ID).order_by("-created_at").first()
+    if newest is None:
+        return
+    said = [({"verdict": verdict}, float(newest.verdict == verdict)) for verdict in VERDICTS]
+    yield Gauge("market_reconcile_verdict", "What came of comparing books and chain last: one of them is 1.", said)
+    yield _one("market_reconcile_age_seconds", "Since they were compared.", _age(now, newest.created_at))
+    yield _one("market_reconcile_unexplained", "Comparisons that did not hold, without a reason.", newest.unexplained)
+    yield _one("market_reconcile_held_micros", "What the contract held then.", newest.held_micros)
+    yield _one("market_reconcile_owed_micros", "What was owed then.", newest.owed_micros)
+    yield _one("market_reconcile_surplus_micros", "What the contract held that nobody is owed.", newest.surplus_micros)

@@ -22,6 +22,7 @@ from escrow.models import (
     Event,
     EventMark,
     Pulse,
+    ReserveReport,
     Setback,
     SignerNonce,
 )
@@ -103,6 +104,26 @@ def busy(world: World, settings: Any) -> World:
             action=carried,
         )
     world.b.pool.__class__.objects.filter(pk=world.b.pool.pk).update(unbacked_at=now)
+    for verdict, age in (("equal", 500), ("unexplained", 60)):
+        ReserveReport.objects.create(
+            chain_id=31337,
+            contract_address="0xE5c",
+            tier="final",
+            block_number=1,
+            block_hash="0x1",
+            verdict=verdict,
+            held_micros=10,
+            owed_micros=12,
+            flying_micros=0,
+            others_micros=0,
+            surplus_micros=-2,
+            differences=[{"cause": "bug"}, {"cause": "donated"}],
+            alarms=["one"],
+            root="",
+            secret=b"",
+            duration_ms=1,
+            created_at=now - timedelta(seconds=age),
+        )
     Setback.objects.create(sweep="holds", subject="1", error="e", parked_at=now)
     Setback.objects.create(sweep="holds", subject="2", error="e")
     shown = EventMark.objects.values_list("published_id", flat=True).first() or 0
@@ -145,6 +166,13 @@ EXACT = {
     "market_setbacks{state=put_off,sweep=holds}": 1,
     "market_setbacks{state=set_aside,sweep=holds}": 1,
     "market_events_hidden": 1,
+    "market_reconcile_verdict{verdict=equal}": 0,
+    "market_reconcile_verdict{verdict=explained}": 0,
+    "market_reconcile_verdict{verdict=unexplained}": 1,
+    "market_reconcile_unexplained": 2,
+    "market_reconcile_held_micros": 10,
+    "market_reconcile_owed_micros": 12,
+    "market_reconcile_surplus_micros": -2,
     "market_deliveries_due": 1,
     "market_check_ok{check=signers}": 0,
     "market_check_ok{check=signer_funds}": 0,
@@ -160,6 +188,7 @@ AGES = {
     "market_chain_head_age_seconds": 30,
     "market_indexer_age_seconds": 40,
     "market_events_hidden_seconds": 5,
+    "market_reconcile_age_seconds": 60,
     "market_deliveries_late_seconds": 0,
 }
 
