@@ -1,7 +1,7 @@
 """What was signed, on a disk of the signing process's own: the database may be somebody else's by now, this is not.
 
 Lives here: batches with their payments, and gas, each written and synced before its signature is given away. SQLite in one
-file, append-only by triggers. It grows by about 60 bytes a payment and is kept for ever: what was signed once must not be
+file, append-only by triggers. It grows by about 26 bytes a payment and is kept for ever: what was signed once must not be
 signed again, whenever. Not here: what may be signed (rules.py, batches.py).
 """
 
