@@ -152,7 +152,9 @@ class Flights:
         asked_to_cancel = bool(action.params.get("cancel")) and not attempts[-1].cancels
         if asked_to_cancel or action.params.get("bump"):
             params = {key: value for key, value in action.params.items() if key != "bump"}
-            ChainAction.objects.filter(pk=action.pk).update(params=params)
+            # Only if nobody has asked for more meanwhile: that is seen the next time.
+            if not ChainAction.objects.filter(pk=action.pk, params=action.params).update(params=params):
+                return False
             return self._replace(action, attempts, cancels=asked_to_cancel or attempts[-1].cancels, by_hand=True)
         if action.next_at > self.now:
             return False
@@ -253,9 +255,11 @@ class Flights:
             return False
         if receipt is None or receipt.block_hash != action.block_hash:
             return self._gone(action, tiers)
-        mine = action.signed_attempts.get(tx_hash=action.tx_hash)
+        attempts = {attempt.tx_hash: attempt for attempt in action.signed_attempts.all()}
+        mine = attempts.pop(action.tx_hash)
         with transaction.atomic():
-            action.signed_attempts.exclude(pk=mine.pk).update(outcome=REPLACED)
+            if attempts:
+                action.signed_attempts.filter(tx_hash__in=attempts).update(outcome=REPLACED)
             if receipt.ok and not mine.cancels:
                 lifecycle.move(action, Status.FINAL)
                 if action.kind == Kind.SETTLE:
