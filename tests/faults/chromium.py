@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 from itertools import count
@@ -11,7 +12,8 @@ from typing import Any, Self
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-PATIENCE = 60
+PATIENCE = 20
+LOOK = 5
 _POLL = """new Promise((done, fail) => {
     const end = Date.now() + %d;
     const look = () => { if (%s) done(true); else if (Date.now() > end) fail(Error("never")); else setTimeout(look, 20); };
@@ -73,6 +75,9 @@ class Chromium:
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
             while b"\0" not in self._rest:
+                # A page that goes away may take the answer with it.
+                if not select.select([self._read], [], [], PATIENCE)[0]:
+                    raise Gone(f"{method}: no answer")
                 received = os.read(self._read, 1 << 16)
                 assert received, "the browser is gone"
                 self._rest += received
@@ -114,7 +119,7 @@ class Page:
         """Wait until something is so. A page that goes away meanwhile is asked again."""
         for _ in range(20):
             with contextlib.suppress(Gone):
-                told = self.ask("Runtime.evaluate", expression=_POLL % (PATIENCE * 1_000, script), awaitPromise=True)
+                told = self.ask("Runtime.evaluate", expression=_POLL % (LOOK * 1_000, script), awaitPromise=True)
                 if "exceptionDetails" not in told:
                     return
         raise AssertionError(f"it never was so: {script}")

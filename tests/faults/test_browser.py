@@ -1,5 +1,6 @@
 """Row 41 with a real browser, where there is one: a double click, two people, and the way back. `test_desk` needs none."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,10 @@ __all__ = ["dispute", "world"]
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
-    pytest.mark.skipif(chromium.PROGRAM is None, reason="there is no Chromium here"),
+    pytest.mark.skipif(
+        chromium.PROGRAM is None or not os.environ.get("FULL"),
+        reason="needs Chromium, and FULL=1: it takes long to start",
+    ),
     pytest.mark.timeout(300),
 ]
 BUTTON = "input[value='Rule, finally']"
