@@ -8,8 +8,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/RELIABILITY.md").read_text(encoding="utf-8")
 ROWS = [*range(1, 43), *range(50, 53)]
-AWAITED = [1, 2, 3, 5]
-"""Rows whose tests come with the crash harness."""
 
 
 def rows() -> dict[int, str]:
@@ -35,7 +33,7 @@ def written(path: str) -> set[str]:
 
 def test_every_row_of_the_matrix_is_there_and_names_a_test() -> None:
     assert sorted(rows()) == ROWS
-    assert [number for number, line in rows().items() if not named(line)] == AWAITED
+    assert [number for number, line in rows().items() if not named(line)] == []
 
 
 def test_every_test_that_the_page_names_is_there() -> None:
