@@ -9,7 +9,7 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Final
 
 from django.conf import settings
@@ -71,6 +71,11 @@ class Relay:
                 log.warning("The chain or a signer cannot be reached; the relay tries again: %s", error)
         return done
 
+    @cached_property
+    def _signatory(self) -> Signatory:
+        """One for a sweep and no longer: what a node says to it once must not be believed for ever."""
+        return Signatory(self.client, self.keyring)
+
     def _run_for(self, signer: Signer, mine: Q) -> int:
         """Work for one signer for as long as there is something to do, up to a limit. Another relay at it: nothing."""
         with intents.exclusively(f"escrow.relay:{settings.CHAIN_ID}:{signer.address}") as free:
@@ -112,7 +117,7 @@ class Relay:
             lifecycle.move(action, Status.DROPPED, error="Nothing was left to do.")
             return True
         try:
-            calldata = signing.calldata(action, Signatory(self.client, self.keyring), self.now)
+            calldata = signing.calldata(action, self._signatory, self.now)
             gas_limit = self._gas_limit(action, signer, calldata)
         except ChainRefused as error:  # the node's own trouble says nothing about the call
             raise Waits(f"The node refused to estimate it: {error}") from error

@@ -7,6 +7,7 @@ Sending is the relay's, and so are nonces. Keys never leave the keyring.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Final
 from uuid import UUID
 
@@ -41,8 +42,9 @@ class Signatory:
         """Return the contract's EIP-712 domain."""
         return wire.pool_domain(settings.CHAIN_ID, settings.ESCROW_ADDRESS)
 
+    @cached_property
     def token_domain(self) -> Domain:
-        """Return the token's EIP-712 domain, as the token itself names it: it differs from chain to chain."""
+        """The token's EIP-712 domain, as the token itself names it, asked once: it differs from chain to chain."""
         return Token(self.client, BudgetPool(self.client, settings.ESCROW_ADDRESS).token()).domain()
 
 
@@ -201,7 +203,7 @@ def _authorize(pool: Pool, by: Signatory, value: int, until: int, *, salt: bytes
     """Let the contract pull a deposit. Its nonce is what binds it: the pool's id to open it, its id and a salt to top it up."""
     payer = _payer(pool, by)
     message = typed.ReceiveWithAuthorization(
-        by.token_domain(),
+        by.token_domain,
         from_=payer.address,
         to=settings.ESCROW_ADDRESS,
         value=value,
