@@ -39,7 +39,8 @@ class Copied:
     """Registered late, so that it is asked instead of pytest-django, which would look for migrations every time."""
 
     @pytest.fixture(scope="session")
-    def django_db_setup(self, django_db_modify_db_settings: None) -> Iterator[None]:
+    @classmethod
+    def django_db_setup(cls, django_db_modify_db_settings: None) -> Iterator[None]:
         _statement("DROP DATABASE IF EXISTS {name} WITH (FORCE)", name=_name())
         _statement("CREATE DATABASE {name} TEMPLATE {migrated} STRATEGY file_copy", name=_name(), migrated=MIGRATED)
         connections.close_all()

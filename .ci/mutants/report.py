@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs/MUTANTS.md"
@@ -34,6 +35,7 @@ class Score:
     piece: str
     files: Sequence[str]
     tests: Sequence[str]
+    measured: Mapping[str, Any]
     mutants: int
     untried: int
     survivors: Sequence[Survivor]
@@ -65,7 +67,7 @@ def tell(scores: Sequence[Score], *, write: bool) -> int:
         say(score.line())
     say(f"{len(unexplained)} survive without a reason in .ci/mutants/survivors.toml")
     if write:
-        _write(scores)
+        _write([score for score in scores if score.measured])
     return 1 if unexplained or any(score.percent < BAR_PERCENT or score.untried for score in scores) else 0
 
 
@@ -88,12 +90,17 @@ def _write(scores: Sequence[Score]) -> None:
 
 
 def _table(scores: Sequence[Score]) -> list[str]:
-    rows = ["| code | mutants | noticed | survive | score |\n", "| --- | ---: | ---: | ---: | ---: |\n"]
+    rows = [
+        "| code | content (`git rev-parse HEAD:<file>`) | measured | mutants | noticed | survive | score |\n",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |\n",
+    ]
     for score in scores:
         files = ", ".join(f"`{file}`" for file in score.files)
+        of = ", ".join(score.measured["of"].values())
         untried = f" ({score.untried} not tried)" if score.untried else ""
         rows.append(
-            f"| {files} | {score.mutants} | {score.killed}{untried} | {len(score.survivors)} | {score.percent:.1f} % |\n"
+            f"| {files} | {of} | {score.measured['on']} | {score.mutants} | {score.killed}{untried} "
+            f"| {len(score.survivors)} | {score.percent:.1f} % |\n"
         )
     return rows
 

@@ -21,6 +21,7 @@ import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ WORK = ROOT / "run/mutants"
 COPIED = ("escrow", "marketplace", "sdk", "tests", "benchmarks", "examples", "contracts", "docs", "manage.py")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "out", "cache", "node_modules")
 BIN = ROOT / ".venv/bin"
+PLUGINS = ("pytest_django.plugin", "pytest_timeout", "own_database", "no:cacheprovider", "no:unraisableexception")
+"""No others: each mutant is a run of pytest of its own, and what is not loaded need not be waited for."""
 TIMEOUT_MULTIPLIER, TIMEOUT_SECONDS = 4, 15
 """A mutant that runs four times as long as the tests did, and a minute more, is noticed: it hangs."""
 NOTICED = {1, 3, 24, -24, 36, 152, 255}
@@ -55,6 +58,10 @@ class Piece:
     def __post_init__(self) -> None:
         self.folder = WORK / self.name
 
+    @property
+    def measured(self) -> Path:
+        return self.folder / "measured.json"
+
     # --- the copy ----------------------------------------------------------------------------------------------------
     def lay_out(self) -> None:
         for name in COPIED:
@@ -64,7 +71,7 @@ class Piece:
         settings = {
             "source_paths": self.files,
             "also_copy": [name for name in COPIED if name != "tests"],
-            "pytest_add_cli_args": ["-p", "own_database", "--reuse-db"],
+            "pytest_add_cli_args": [part for plugin in PLUGINS for part in ("-p", plugin)],
             "pytest_add_cli_args_test_selection": self.tests,
             "timeout_multiplier": float(TIMEOUT_MULTIPLIER),
             "timeout_constant": float(TIMEOUT_SECONDS),
@@ -89,10 +96,13 @@ class Piece:
             "PYTHONPATH": str(HERE),
             "ANVIL_BIN": str(anvil._binary()),  # noqa: SLF001 - the copy has no node_modules
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         command = [BIN / "mutmut", "run", "--max-children", str(children)]
+        versions = {file: _version(ROOT / file) for file in self.files}
         for names in ([], unnoticed) if unnoticed else ([],):
             self._mutmut([*command, *names], environment)
+        _write(self.measured, json.dumps({"on": f"{datetime.now(UTC):%Y-%m-%d}", "of": versions}))
 
     def _mutmut(self, command: list[Any], environment: Mapping[str, str]) -> None:
         with Path(self.folder, "mutmut.log").open("w", encoding="utf-8") as log:
@@ -125,6 +135,7 @@ class Piece:
             piece=self.name,
             files=self.files,
             tests=self.tests,
+            measured=json.loads(self.measured.read_text(encoding="utf-8")) if self.measured.exists() else {},
             mutants=len(codes),
             untried=sum(code is None for code in codes.values()),
             survivors=[self._survivor(name) for name in unnoticed],
@@ -181,6 +192,12 @@ def _write(file: Path, text: str) -> None:
     """Write a file only when that changes it: mutmut goes by the time of the last change."""
     if not file.exists() or file.read_text(encoding="utf-8") != text:
         file.write_text(text, encoding="utf-8")
+
+
+def _version(file: Path) -> str:
+    """Return git's name for the content of a file: `git rev-parse --short HEAD:<file>` says whether it is still that."""
+    command = ["git", "hash-object", str(file)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout[:10]
 
 
 def _migrate(server: str) -> str:
