@@ -393,6 +393,17 @@ def test_no_replacement_passes_the_cap_unless_a_person_asks(node: Node, settings
     assert len(node.sent) == 2
 
 
+def test_what_a_person_asks_for_meanwhile_is_kept(node: Node) -> None:
+    action = signed(node, params={"bump": True})
+    ChainAction.objects.update(params={"bump": True, "cancel": True})
+    assert of(node)._push(action) is False  # as it was read before
+    assert (len(attempts(action)), node.sent) == (1, [])
+    assert again(action).params == {"bump": True, "cancel": True}
+    of(node).follow()
+    assert [attempt.cancels for attempt in attempts(action)] == [False, True]
+    assert again(action).params == {"cancel": True}
+
+
 def test_a_person_may_have_a_nonce_freed(node: Node, settings: Any) -> None:
     settings.GAS_PRICE_CAP_GWEI = 0
     action = signed(node, params={"cancel": True})

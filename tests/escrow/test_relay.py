@@ -17,6 +17,7 @@ from escrow.chain import contract, wire
 from escrow.chain.client import Fees
 from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable
 from escrow.chain.outcomes import SendOutcome
+from escrow.chain.signer import LocalSigner
 from escrow.models import Account, Attempt, Batch, ChainAction, Pool, SignerNonce
 from escrow.relay import Relay
 from tests.escrow import books
@@ -188,7 +189,21 @@ def test_a_chain_that_cannot_be_reached_ends_the_run_with_what_was_done(
     with caplog.at_level(logging.WARNING):
         assert run(node) == 0
     assert again(action).status == "planned"
-    assert loudest(caplog) == [("WARNING", "The chain cannot be reached; the relay tries again: no route")] * 2
+    told = "The chain or a signer cannot be reached; the relay tries again: no route"
+    assert loudest(caplog) == [("WARNING", told)] * 2
+
+
+def test_a_signer_that_cannot_be_reached_keeps_no_other_waiting(node: Any, settings: Any) -> None:
+    class Remote(Keys):
+        def relayer(self, shard: int) -> LocalSigner:
+            if shard == 0:
+                raise ChainUnavailable("the signer is away")
+            return super().relayer(shard)
+
+    settings.RELAYERS = 2
+    waits, good = planned(shard=0), planned(shard=1)
+    assert Relay(node, Remote(), NOW).run() == 1
+    assert statuses(waits, good) == ["planned", "broadcast"]
 
 
 def test_what_fails_unexpectedly_keeps_nobody_waiting(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
