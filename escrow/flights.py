@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet, Value
@@ -19,7 +20,7 @@ from django.db.models.functions import Coalesce
 
 from escrow import crashpoints, dispatch, gas, lifecycle, signing, surrender, trail
 from escrow.chain.client import ChainClient, Fees, Receipt, Tiers
-from escrow.chain.errors import ChainUnavailable, ChainUnconfirmed
+from escrow.chain.errors import ChainUnavailable, ChainUnconfirmed, SignerRefused, SignerUnavailable
 from escrow.chain.outcomes import SendOutcome
 from escrow.chain.signer import Signer, TransactionFields
 from escrow.models import Attempt, ChainAction, SignerNonce
@@ -28,8 +29,6 @@ log = logging.getLogger(__name__)
 Kind = ChainAction.Kind
 Status = ChainAction.Status
 
-MAX_REPLACEMENTS: Final = 12
-"""1.13 to the twelfth is 4.3 times the first fee: more than that is a person's decision."""
 NONCE_DEPTH: Final = 5
 """Blocks that must stand on a nonce before it counts as used by somebody else."""
 CANCEL_GAS: Final = 21_000
@@ -177,21 +176,23 @@ class Flights:
         """Sign again at the same nonce with higher fees, the same call or an empty one: at most one can ever be mined."""
         last = attempts[-1]
         fees = gas.bumped(last, self.client.fees())
-        if not by_hand and (len(attempts) > MAX_REPLACEMENTS or gas.past_cap(fees)):
+        if not by_hand and gas.past_cap(fees, tried=len(attempts)):
             error = f"It is not mined at {last.max_fee_wei / gas.GWEI:.3f} gwei; to offer more is a person's decision."
             ChainAction.objects.filter(pk=action.pk).update(error=error)
             log.error("Chain action %s (%s): %s", action.pk, action.kind, error)
             return self.send(action, last)
         if action.nonce is None or action.gas_limit is None or action.calldata is None:
             raise ValueError(f"{action} is {action.status} without signed bytes")
-        with transaction.atomic():
-            if cancels:
-                to = self.signer.address
-                attempt = self._attempt(action, action.nonce, CANCEL_GAS, b"", fees, to=to, cancels=True)
-            else:
-                attempt = self.attempt(
-                    action, nonce=action.nonce, gas_limit=action.gas_limit, calldata=bytes(action.calldata), fees=fees
-                )
+        to, call, limit = signing.target(action.kind), bytes(action.calldata), action.gas_limit
+        if cancels:
+            to, call, limit = self.signer.address, b"", CANCEL_GAS
+        try:
+            with transaction.atomic():
+                attempt = self._attempt(action, action.nonce, limit, call, fees, to=to, cancels=cancels)
+        except (SignerRefused, SignerUnavailable) as error:  # what is signed already is no worse for that
+            ChainAction.objects.filter(pk=action.pk).update(error=f"It has no replacement: {error}")
+            log.warning("Chain action %s (%s) has no replacement: %s", action.pk, action.kind, error)
+            return self.send(action, last)
         crashpoints.reach("relay.replacing")
         return self.send(action, attempt)
 
@@ -289,7 +290,7 @@ def apart(action: ChainAction, step: Callable[[], bool]) -> bool:
     with trail.follow(action.request_id, action=action.pk):
         try:
             changed = step()
-        except ChainUnavailable:
+        except (ChainUnavailable, SoftTimeLimitExceeded):
             raise
         except Exception:
             log.exception("Chain action %s (%s) is left for a later sweep", action.pk, action.kind)

@@ -22,6 +22,8 @@ TRANSACTION_GAS_CAP: Final = 16_777_216
 """No chain transaction may ask for more (EIP-7825)."""
 BUMP_PERCENT: Final = 13
 """A replacement must pay 10 % more on both fees at most nodes, 12.5 % at some."""
+MAX_REPLACEMENTS: Final = 12
+"""1.13 to the twelfth is 4.3 times the first fee: more than that is a person's decision."""
 CAN_WAIT: Final = (Kind.SETTLE, Kind.WITHDRAW, Kind.WITHDRAW_FEES)
 """Nobody loses by these being late, as long as the pool has not ended; everything else has somebody waiting for it."""
 NEAR_THE_END: Final = timedelta(days=1)
@@ -73,9 +75,9 @@ def bumped(last: Attempt, market: Fees) -> Fees:
     )
 
 
-def past_cap(fees: Fees) -> bool:
-    """Return whether a replacement would offer more than anybody but a person may."""
-    return fees.max_fee > settings.GAS_PRICE_CAP_GWEI * GWEI
+def past_cap(fees: Fees, *, tried: int) -> bool:
+    """Return whether a replacement, after so many attempts, would offer more than anybody but a person may."""
+    return tried > MAX_REPLACEMENTS or fees.max_fee > settings.GAS_PRICE_CAP_GWEI * GWEI
 
 
 def _runs_out(action: ChainAction, now: datetime) -> bool:

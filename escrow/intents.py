@@ -85,14 +85,40 @@ def of_pool(pool: Pool) -> "QuerySet[ChainAction]":
 def retry(*, action: ChainAction, now: datetime) -> ChainAction:
     """Plan a parked action again, after a person has mended why it was refused. Raises StateConflict.
 
-    An opening or a dispute that was parked has been given up, and its owner told: that one is asked for anew.
+    One that reverted, or whose nonce was used up by something else, is over; another takes its place. An opening or a
+    dispute that was parked has been given up, and its owner told: that one is asked for anew.
     """
     action = ChainAction.objects.select_for_update(no_key=True).get(pk=action.pk)
     if action.kind in GIVEN_UP:
         raise StateConflict("chain action", action.status, f"A parked {action.kind} was given up; ask for it anew.")
+    if action.status == ChainAction.Status.REVERTED:
+        return _follow_up(action)
     lifecycle.move(action, ChainAction.Status.PLANNED, attempts=0, next_at=now)
     transaction.on_commit(nudge, robust=True)
     return action
+
+
+def is_followed(action: ChainAction) -> bool:
+    """Return whether another has taken the place of an action that reverted."""
+    return ChainAction.objects.filter(dedupe_key=_next_key(action)).exists()
+
+
+def _follow_up(action: ChainAction) -> ChainAction:
+    if is_followed(action):
+        raise StateConflict("chain action", action.status, "Another has taken its place already.")
+    return record(
+        ChainAction.Kind(action.kind),
+        dedupe_key=_next_key(action),
+        pool=action.pool,
+        subject_id=action.subject_id,
+        params={name: value for name, value in action.params.items() if name not in ("bump", "cancel")},
+        shard=action.shard,
+    )
+
+
+def _next_key(action: ChainAction) -> str:
+    key, _, turn = action.dedupe_key.partition("#")
+    return f"{key}#{int(turn or 0) + 1}"
 
 
 def nudge() -> None:

@@ -12,16 +12,18 @@ from datetime import datetime, timedelta
 from functools import cached_property, partial
 from typing import Final
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
 
 from escrow import crashpoints, dispatch, gas, intents, lifecycle, signing, surrender
 from escrow.chain.client import ChainClient, Fees
-from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable
-from escrow.chain.signer import Role, Signer, Signers
+from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable, SignerRefused
+from escrow.chain.signer import Role, SignedTransaction, Signer, Signers, TransactionFields
+from escrow.chain.typed import Message
 from escrow.flights import Flights, apart
-from escrow.models import ChainAction, SignerNonce
+from escrow.models import Attempt, ChainAction, SignerNonce
 from escrow.signing import Signatory
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,21 @@ class Means:
     funds: int
 
 
+@dataclass
+class Former:
+    """Whose key is none of ours any more: what it has in flight is followed, and sent again as it is."""
+
+    address: str
+
+    def sign_transaction(self, fields: TransactionFields) -> SignedTransaction:
+        """Refuse it."""
+        raise SignerRefused("key", f"{self.address} is no signer here any more; nonce {fields.nonce} needs its key")
+
+    def sign_typed(self, message: Message) -> bytes:
+        """Refuse it."""
+        raise SignerRefused("key", f"{self.address} is no signer here any more: it signs no {message.NAME}")
+
+
 @dataclass(frozen=True)
 class Relay:
     """A chain, the keys, and the moment. `run` does whatever can be done now."""
@@ -59,16 +76,29 @@ class Relay:
         """Take every due action of every signer further; return how many steps that took."""
         # Rulings are the arbiter's to send, all else is of the relayer of its pool.
         rulings = Q(kind=Kind.RESOLVE)
+        shards = [Q(shard=shard) for shard in range(settings.RELAYERS)]
+        shards[0] |= Q(shard__gte=settings.RELAYERS)  # planned for a relayer that there is no more
         signers = [(partial(self.keyring.signer, Role.ARBITER), rulings)]
-        signers += [
-            (partial(self.keyring.relayer, shard), Q(shard=shard) & ~rulings) for shard in range(settings.RELAYERS)
-        ]
-        done = 0
-        for signer, mine in signers:
+        signers += [(partial(self.keyring.relayer, shard), mine & ~rulings) for shard, mine in enumerate(shards)]
+        done, found = 0, list[Signer]()
+        for open_signer, mine in signers:
             try:
-                done += self._run_for(signer(), mine)
+                found.append(open_signer())
+                done += self._run_for(found[-1], mine)
             except ChainUnavailable as error:
                 log.warning("The chain or a signer cannot be reached; the relay tries again: %s", error)
+        return done + self._follow_former(found) if len(found) == len(signers) else done
+
+    def _follow_former(self, signers: list[Signer]) -> int:
+        """Follow what is in flight of who signs no more, as after a change of `RELAYERS`."""
+        flying = ChainAction.objects.filter(status__in=ChainAction.IN_FLIGHT)
+        left = flying.exclude(signer_address__in=[signer.address for signer in signers])
+        done = 0
+        for address in set(left.values_list("signer_address", flat=True)):
+            try:
+                done += self._run_for(Former(address), Q(pk__in=[]))
+            except ChainUnavailable as error:
+                log.warning("The chain cannot be reached; the relay tries again: %s", error)
         return done
 
     @cached_property
@@ -104,6 +134,14 @@ class Relay:
         except Waits as reason:
             self._put_off(action, str(reason), timedelta(seconds=settings.RELAY_RETRY_SECONDS))
             return False
+        except (ChainUnavailable, SoftTimeLimitExceeded):
+            raise
+        except Exception as error:
+            if action.status != Status.PLANNED:  # signed: what follows is not for here
+                raise
+            # Whatever it is, it is counted, and in the end parked: one that stayed due would keep its place before others.
+            log.exception("Chain action %s (%s) cannot be signed", action.pk, action.kind)
+            return self._refused(action, f"{type(error).__name__}: {error}")
 
     def _due(self, mine: Q) -> "QuerySet[ChainAction]":
         planned = ChainAction.objects.filter(mine, status=Status.PLANNED, next_at__lte=self.now)
@@ -124,29 +162,40 @@ class Relay:
         except (ChainReverted, ValueError) as error:
             return self._refused(action, str(error))
         self._require_affordable(action, signer, gas_limit, means)
+        try:
+            attempt = self._commit(action, flights, calldata, gas_limit, means.fees)
+        except SignerRefused as error:
+            if error.passes:
+                raise Waits(str(error)) from error
+            return self._refused(action, str(error))
+        crashpoints.reach("relay.signed")
+        flights.send(action, attempt)
+        return True
+
+    def _commit(self, action: ChainAction, flights: Flights, calldata: bytes, gas_limit: int, fees: Fees) -> Attempt:
+        """Sign with the next nonce, and write both down before anything is sent. Raises Waits when the signer is stopped."""
+        address = flights.signer.address
         with transaction.atomic():
-            nonces = SignerNonce.objects.select_for_update(no_key=True).get(
-                address=signer.address, chain_id=settings.CHAIN_ID
-            )
+            nonces = SignerNonce.objects.select_for_update(no_key=True).get(address=address, chain_id=settings.CHAIN_ID)
+            if nonces.stopped_reason:  # by what was sent a moment ago
+                raise Waits(nonces.stopped_reason)
             nonce = nonces.next_nonce
-            attempt = flights.attempt(action, nonce=nonce, gas_limit=gas_limit, calldata=calldata, fees=means.fees)
+            attempt = flights.attempt(action, nonce=nonce, gas_limit=gas_limit, calldata=calldata, fees=fees)
             SignerNonce.objects.filter(pk=nonces.pk).update(next_nonce=F("next_nonce") + 1)
             lifecycle.move(
                 action,
                 Status.SIGNED,
                 nonce=nonce,
-                signer_address=signer.address,
+                signer_address=address,
                 calldata=calldata,
                 gas_limit=gas_limit,
-                gas_price_wei=gas.price(means.fees),
+                gas_price_wei=gas.price(fees),
                 tx_hash=attempt.tx_hash,
                 attempts=0,
                 error="",
             )
             crashpoints.reach("relay.signing")
-        crashpoints.reach("relay.signed")
-        flights.send(action, attempt)
-        return True
+        return attempt
 
     def _gas_limit(self, action: ChainAction, signer: Signer, calldata: bytes) -> int:
         """Return the gas to allow. Raises ValueError above what one chain transaction may ask for."""

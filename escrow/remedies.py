@@ -52,13 +52,15 @@ def open_to(subject: Subject) -> list[Kind]:
         return [Kind.TRY_AGAIN]
     if subject.status == Status.PARKED and subject.kind not in intents.GIVEN_UP:
         return [Kind.RETRY]
+    if subject.status == Status.REVERTED and subject.kind not in intents.GIVEN_UP and not intents.is_followed(subject):
+        return [Kind.RETRY]
     if subject.status == Status.PLANNED:
         return [Kind.PARK]
     return [Kind.REBROADCAST, Kind.BUMP, Kind.RELEASE] if subject.status in SENT else []
 
 
 def retry(*, action: ChainAction, order: Order) -> Remedy:
-    """Plan a parked action again, its cause mended. Raises StateConflict."""
+    """Plan a parked action again, its cause mended, or another for one that has reverted. Raises StateConflict."""
 
     def plan(locked: ChainAction) -> str:
         intents.retry(action=locked, now=order.now)

@@ -13,19 +13,25 @@ from django.db import connection
 from django.db.models import CharField, Exists, Model, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Cast, Now
 
+from escrow.chain.errors import SignerRefused
 from escrow.models import Setback
 
 log = logging.getLogger(__name__)
 Row = TypeVar("Row", bound=Model)
 
 MAX_WAIT_SECONDS: Final = 3_600
+PASSING_SECONDS: Final = 60
+"""After a limit of the hour: that is not the row's fault, so it does not count, and never sets it aside."""
 _NOTE: Final = """
 INSERT INTO escrow_setback AS held (sweep, subject, failures, error, next_at, parked_at)
-VALUES (%(sweep)s, %(subject)s, 1, %(error)s, now() + interval '2 seconds', CASE WHEN %(most)s <= 1 THEN now() END)
-ON CONFLICT (sweep, subject) DO UPDATE SET
-    failures = held.failures + 1, error = excluded.error, last_at = now(),
-    next_at = now() + least(power(2, least(held.failures + 1, 20)), %(wait)s) * interval '1 second',
-    parked_at = CASE WHEN held.failures + 1 >= %(most)s THEN coalesce(held.parked_at, now()) END
+VALUES (
+    %(sweep)s, %(subject)s, %(counts)s, %(error)s, now() + %(first)s * interval '1 second',
+    CASE WHEN %(most)s <= %(counts)s THEN now() END
+) ON CONFLICT (sweep, subject) DO UPDATE SET
+    failures = held.failures + %(counts)s, error = excluded.error, last_at = now(),
+    next_at = now() + interval '1 second' *
+        CASE %(counts)s WHEN 0 THEN %(first)s ELSE least(power(2, least(held.failures + 1, 20)), %(wait)s) END,
+    parked_at = CASE WHEN held.failures + %(counts)s >= %(most)s THEN coalesce(held.parked_at, now()) END
 RETURNING failures, parked_at IS NOT NULL
 """
 
@@ -40,7 +46,10 @@ def willing(rows: "QuerySet[Row]", sweep: str) -> "QuerySet[Row]":
 
 def note(row: Model, sweep: str, error: BaseException) -> None:
     """Count one more failure of a row; set it aside once there are too many."""
+    passes = isinstance(error, SignerRefused) and error.passes
     facts: dict[str, str | int] = {
+        "counts": 0 if passes else 1,
+        "first": PASSING_SECONDS if passes else 2,
         "sweep": sweep,
         "subject": str(row.pk),
         "error": f"{type(error).__name__}: {error}"[:2_000],

@@ -7,10 +7,11 @@ Money in a batch stays in ``settling:<batch>`` until the chain has taken the bat
 a signed batch until its deadline, so nothing is ever signed twice while the first signature is alive.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
+from itertools import accumulate, groupby
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -229,7 +230,9 @@ def _lines(pool: Pool, parties: Sequence[UUID | None]) -> list[Line]:
         owed = list(of_party)
         lines += [Line(payment.party, [payment]) for payment in owed if payment.kind != Payment.Kind.CALL]
         lines += _netted([payment for payment in owed if payment.kind == Payment.Kind.CALL])
-    return lines[: settings.SETTLE_MAX_RECORDS]
+    # As much as the authorizer signs at once: whoever asks for more gets nothing.
+    sums = list(accumulate(line.micros for line in lines[: settings.SETTLE_MAX_RECORDS]))
+    return lines[: max(1, bisect_right(sums, settings.SIGNER_MAX_BATCH_MICROS))]
 
 
 def _netted(calls: Sequence[Payment]) -> list[Line]:
@@ -239,7 +242,7 @@ def _netted(calls: Sequence[Payment]) -> list[Line]:
     for payment in calls:
         if payment.due_micros > room or not lines:
             lines.append([])
-            room = wire.MAX_AMOUNT
+            room = min(wire.MAX_AMOUNT, settings.SIGNER_MAX_BATCH_MICROS)
         lines[-1].append(payment)
         room -= payment.due_micros
     return [Line(line[0].party, line) for line in lines]

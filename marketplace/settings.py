@@ -254,7 +254,6 @@ SIGNERS = env("SIGNERS", "file")
 SIGNER_TIMEOUT_SECONDS = env_int(
     "SIGNER_TIMEOUT_SECONDS", 30
 )  # a look at 10,000 payments takes seconds on a busy machine
-RELAYERS = env_int("RELAYERS", 1)  # keys that send, relayer.key, relayer-1.key, ...: pools are spread over them
 FINALITY = finality("FINALITY", "1" if CHAIN_ID == 31337 else "finalized")  # a local chain never reorganises
 RELAYERS = env_int("RELAYERS", 1)  # keys that send; each pool has its own, so more of them send more at once
 RELAY_BATCH = env_int("RELAY_BATCH", 20)  # chain actions signed between two looks at what is mined

@@ -59,7 +59,7 @@ def state(of: ChainAction) -> tuple[object, ...]:
         ("mined", []),
         ("safe", []),
         ("final", []),
-        ("reverted", []),
+        ("reverted", ["retry"]),
         ("parked", ["retry"]),
     ],
 )

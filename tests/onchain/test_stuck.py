@@ -1,0 +1,235 @@
+"""Nothing stays where it is for ever: a refusal of one thing keeps nothing else waiting, and a person can always go on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from escrow import remedies, settlement
+from escrow.chain.errors import SignerRefused
+from escrow.chain.keyring import Keyring
+from escrow.chain.signer import LocalSigner, SignedTransaction, TransactionFields
+from escrow.chain.typed import Message
+from escrow.models import Attempt, ChainAction, Party, Session, Setback
+from escrow.remedies import Order
+from tests.onchain.conftest import Chain, books, party
+from tests.onchain.test_dispatch import credited, moving, owe, settlements, still
+from tests.onchain.towns import open_pools
+
+Status = ChainAction.Status
+
+
+@pytest.fixture
+def lint(transactional_db: None) -> Party:
+    return party("lint")
+
+
+@pytest.fixture
+def owing(chain: Chain, lint: Party) -> Session:
+    """A session that owes a provider 0.30, in a batch whose chain action is planned."""
+    (session,) = open_pools(chain, 1, [lint])
+    owe(chain, [session], lint)
+    return session
+
+
+@dataclass
+class Strict:
+    """A signer with a rule of its own: what it refuses, by the first bytes of the call, or everything."""
+
+    signer: LocalSigner
+    rule: str = ""
+    only: set[bytes] = field(default_factory=set)
+
+    @property
+    def address(self) -> str:
+        return self.signer.address
+
+    def sign_transaction(self, fields: TransactionFields) -> SignedTransaction:
+        if self.rule and (not self.only or fields.data[:4] in self.only):
+            raise SignerRefused(self.rule, "it would be too much")
+        return self.signer.sign_transaction(fields)
+
+    def sign_typed(self, message: Message) -> bytes:
+        if self.rule:
+            raise SignerRefused(self.rule, "it would be too much")
+        return self.signer.sign_typed(message)
+
+
+@dataclass
+class Keys:
+    """A keyring whose first relayer is strict."""
+
+    keyring: Keyring
+    strict: Strict
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.keyring, name)
+
+    def relayer(self, shard: int) -> Any:
+        return self.strict if shard == 0 else self.keyring.relayer(shard)
+
+
+@pytest.fixture
+def strict(chain: Chain) -> Iterator[Strict]:
+    made = Strict(chain.keyring.relayer(0))
+    chain.keyring = Keys(chain.keyring, made)  # type: ignore[assignment]
+    return made
+
+
+def poison(session: Session, many: int) -> None:
+    """Chain actions that nothing can be made of: what they name is not there."""
+    for number in range(many):
+        ChainAction.objects.create(kind="withdraw", pool=session.pool, dedupe_key=f"poison:{number}")
+
+
+def test_actions_that_cannot_be_made_keep_no_other_waiting_and_are_parked(
+    chain: Chain, lint: Party, owing: Session, settings: Any
+) -> None:
+    settings.RELAY_BATCH, settings.RELAY_MAX_ATTEMPTS = 2, 3
+    poison(owing, 2)
+    chain.settle()
+    chain.until(lambda: Status.FINAL in settlements(), "the settlement behind them has landed")
+    chain.until(
+        lambda: ChainAction.objects.filter(kind="withdraw", status=Status.PARKED).count() == 2, "they are parked"
+    )
+    assert "names no subject" in ChainAction.objects.filter(kind="withdraw").latest("pk").error
+    assert credited([owing], lint) == [300_000]
+
+
+def test_what_the_signer_will_not_send_is_told_and_keeps_no_other_waiting(
+    chain: Chain, lint: Party, owing: Session, strict: Strict, settings: Any
+) -> None:
+    settings.RELAY_BATCH, settings.RELAY_MAX_ATTEMPTS = 1, 3
+    chain.settle()
+    strict.rule = "selector"
+    held = ChainAction.objects.get(kind="settle")
+    chain.relay()
+    held.refresh_from_db()
+    assert (held.status, held.attempts) == (Status.PLANNED, 1)
+    assert "the signer refuses (selector)" in held.error
+    strict.rule = "hourly gas"
+    ChainAction.objects.update(next_at=chain.now())
+    chain.relay()
+    held.refresh_from_db()
+    assert (held.status, held.attempts) == (Status.PLANNED, 1)  # that passes by itself: it does not count
+    assert "hourly gas" in held.error
+    strict.rule = ""
+    ChainAction.objects.update(next_at=chain.now())
+    chain.quiet()
+    assert credited([owing], lint) == [300_000]
+
+
+def test_bytes_are_sent_again_while_the_signer_refuses_a_replacement(
+    chain: Chain, lint: Party, owing: Session, strict: Strict, settings: Any
+) -> None:
+    settings.RELAY_REPLACE_SECONDS = 0
+    chain.settle()
+    still(chain)
+    chain.relay()
+    (first,) = Attempt.objects.filter(action__kind="settle")
+    chain.client.request("anvil_dropTransaction", [first.tx_hash])
+    strict.rule = "hourly gas"
+    chain.relay()
+    assert chain.client.transaction(first.tx_hash) is not None
+    assert "hourly gas" in ChainAction.objects.get(kind="settle").error
+    moving(chain)
+    chain.quiet()
+    assert credited([owing], lint) == [300_000]
+
+
+def test_fewer_relayers_than_before_leave_nothing_behind(
+    chain: Chain, lint: Party, settings: Any, tmp_path: Path
+) -> None:
+    second = tmp_path / "keys" / "relayer-1.key"
+    second.write_text("5e" * 32)
+    second.chmod(0o600)
+    one, two = chain.keyring, Keyring.load(tmp_path / "keys", relayers=2)
+    settings.RELAYERS, settings.SETTLE_MAX_GROUP = 2, 1
+    chain.keyring = two
+    chain.client.request("anvil_setBalance", [two.relayer(1).address, hex(10**20)])
+    sessions = open_pools(chain, 8, [lint])
+    flying, planned = [s for s in sessions if s.pool_id.int % 2][:1], [s for s in sessions if s.pool_id.int % 2][1:2]
+    assert (len(flying), len(planned)) == (1, 1)
+    owe(chain, flying, lint)
+    chain.settle()
+    still(chain)
+    chain.relay()  # in flight, of the relayer that goes
+    owe(chain, planned, lint)
+    chain.settle()
+    settings.RELAYERS = 1
+    chain.keyring = one
+    moving(chain)
+    chain.quiet()
+    assert settlements() == ["final", "final"]
+    assert credited([*flying, *planned], lint) == [300_000] * 2
+    assert chain.reconcile().exit_code == 0
+
+
+def test_more_relayers_than_before_leave_nothing_behind(
+    chain: Chain, lint: Party, settings: Any, tmp_path: Path
+) -> None:
+    second = tmp_path / "keys" / "relayer-1.key"
+    second.write_text("5e" * 32)
+    second.chmod(0o600)
+    settings.SETTLE_MAX_GROUP = 1
+    sessions = open_pools(chain, 6, [lint])
+    owe(chain, sessions[:3], lint)
+    chain.settle()
+    still(chain)
+    chain.relay()
+    owe(chain, sessions[3:], lint)
+    chain.settle()
+    settings.RELAYERS = 2
+    chain.keyring = Keyring.load(tmp_path / "keys", relayers=2)
+    chain.client.request("anvil_setBalance", [chain.keyring.relayer(1).address, hex(10**20)])
+    moving(chain)
+    owe(chain, sessions, lint)
+    chain.settle()
+    chain.quiet()
+    chain.settle()
+    chain.quiet()
+    assert credited(sessions, lint) == [600_000] * 6
+    assert chain.reconcile().exit_code == 0
+
+
+def test_a_limit_of_the_hour_sets_no_pool_aside(chain: Chain, lint: Party, owing: Session, settings: Any) -> None:
+    strict = Strict(chain.keyring.signer("authorizer"), rule="hourly value")  # type: ignore[arg-type]
+    before = books()
+    for _ in range(settings.SWEEP_MAX_FAILURES + 1):
+        assert settlement.settle_due(authorizer=strict, now=chain.now()) == 0
+        Setback.objects.update(next_at=chain.now() - timedelta(seconds=1))
+    told = Setback.objects.get()
+    assert (told.parked_at, "hourly value" in told.error) == (None, True)
+    assert (told.next_at - told.last_at).total_seconds() <= 300
+    assert books() == before
+    strict.rule = ""
+    assert settlement.settle_due(authorizer=strict, now=chain.now()) == 1
+    assert not Setback.objects.exists()
+    chain.settle()
+    chain.quiet()
+    assert credited([owing], lint) == [300_000]
+
+
+def test_a_payout_that_was_cancelled_as_often_as_it_may_is_planned_again_by_a_person(
+    chain: Chain, lint: Party, owing: Session, settings: Any
+) -> None:
+    chain.settle()
+    chain.quiet()
+    for _ in range(3):
+        chain.pay_out()
+        ChainAction.objects.filter(kind="withdraw", status=Status.PLANNED).update(status=Status.REVERTED)
+    assert ChainAction.objects.filter(kind="withdraw").count() == 3
+    chain.pay_out()
+    last = ChainAction.objects.filter(kind="withdraw").latest("pk")
+    assert (ChainAction.objects.filter(kind="withdraw").count(), last.status) == (3, Status.REVERTED)
+    assert remedies.open_to(last) == ["retry"]
+    order = Order(by="ana", reason="the provider is off the blacklist", seen=0, now=chain.now())
+    remedies.retry(action=last, order=order)
+    chain.pay_out()
+    chain.quiet()
+    assert ChainAction.objects.filter(kind="withdraw").count() == 4
+    assert chain.token.balance_of(lint.address) == 297_000
+    assert chain.reconcile().exit_code == 0
