@@ -157,6 +157,7 @@ def pools_of(*, shard: int, many: int) -> list[Pool]:
 def test_gas_is_reckoned_by_batch_and_provider_and_record() -> None:
     assert dispatch.gas_of(Batch(packed=packed(1))) == 90_000 + 26_000 + 1_000
     assert dispatch.gas_of(Batch(packed=packed(3, 8))) == 90_000 + 78_000 + 8_000
+    assert isinstance(dispatch.gas_of(Batch(packed=packed(1))), int)
 
 
 def test_batches_of_one_relayer_travel_together_the_dearest_last() -> None:
@@ -166,8 +167,10 @@ def test_batches_of_one_relayer_travel_together_the_dearest_last() -> None:
 
 def test_batches_of_different_relayers_never_travel_together(settings: Any) -> None:
     settings.RELAYERS = 2
-    ours = {shard: [batch(of).pk for of in pools_of(shard=shard, many=2)] for shard in (0, 1)}
-    assert [sorted(group) for group in plan()] == [sorted(ours[0]), sorted(ours[1])]
+    first, second = pools_of(shard=0, many=2), pools_of(shard=1, many=2)
+    in_turn = [first[0], second[0], first[1], second[1]]
+    made = [batch(of, created_at=NOW + n * SECOND).pk for n, of in enumerate(in_turn)]
+    assert [sorted(group) for group in plan()] == [sorted([made[0], made[2]]), sorted([made[1], made[3]])]
 
 
 def test_a_refused_batch_travels_with_its_like_and_with_half_as_many_each_time(settings: Any) -> None:
