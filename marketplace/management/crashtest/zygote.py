@@ -60,6 +60,7 @@ def die_with_parent(number: signal.Signals) -> None:
 
 def _become_a_child(log: Path) -> None:
     die_with_parent(signal.SIGKILL)
+    os.setsid()  # Ctrl-C reaches only the command, which ends the crew in good order
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
