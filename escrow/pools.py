@@ -247,7 +247,10 @@ def _step_out(pool: Pool, now: datetime) -> int:
     if pool.close_requested_at is None and pool.expires_at > now:
         intents.record(ChainAction.Kind.REQUEST_CLOSE, dedupe_key=f"request_close:{pool.pk}", pool=pool)
         return 1
-    if not ended or Batch.objects.filter(pool=pool, status=Batch.Status.SIGNED).exists():
+    waits = (
+        pool.status == Pool.Status.CLOSING
+    )  # a batch that a reclaim has overtaken lands no more, and is nobody's to void
+    if not ended or (waits and Batch.objects.filter(pool=pool, status=Batch.Status.SIGNED).exists()):
         return 0
     # Past its end the contract gives all that is free to the payer, whatever was still set aside or owed.
     if any(held.get(kind) for kind in Account.IN_FREE):

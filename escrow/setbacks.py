@@ -21,7 +21,7 @@ Row = TypeVar("Row", bound=Model)
 
 MAX_WAIT_SECONDS: Final = 3_600
 PASSING_SECONDS: Final = 60
-"""After a limit of the hour: that is not the row's fault, so it does not count, and never sets it aside."""
+"""After what time alone lifts, like a limit of the hour: it is not the row's fault, does not count and sets nothing aside."""
 _NOTE: Final = """
 INSERT INTO escrow_setback AS held (sweep, subject, failures, error, next_at, parked_at)
 VALUES (

@@ -18,8 +18,9 @@ from django.db.models.functions import Coalesce
 from escrow import money, policy, receipts
 from escrow.chain import typed, wire
 from escrow.chain.errors import SignerRefused
+from escrow.chain.events import BatchSettled
 from escrow.errors import EscrowError, PolicyDenied
-from escrow.models import DUE, Payment, Pool, SessionPolicy
+from escrow.models import DUE, ChainLog, Payment, Pool, SessionPolicy
 from escrow.notary import rules
 from escrow.policy import Policy
 
@@ -90,6 +91,14 @@ def check(message: typed.Batch, batch: wire.Batch, lines: Sequence[Line], *, aut
         if wire.merkle_root(leaves) != message.root:
             raise SignerRefused("root", "the payments give another root: the batch would prove something else")
         _check_policies(list(owed.values()))
+
+
+def landings(pool_id: bytes, first_seq: int, records: int) -> list[str]:
+    """Return the chain transactions that landed something at these sequence numbers, as the database has it: a hint."""
+    told = ChainLog.objects.filter(pool__pool_key=f"0x{pool_id.hex()}", event=BatchSettled.__name__)
+    last = first_seq + records
+    near = told.filter(args__first_seq__lt=last).order_by("-args__first_seq").values_list("args", "tx_hash")
+    return [tx for args, tx in near[:records] if args["first_seq"] + args["count"] > first_seq]
 
 
 def _pool(message: typed.Batch, *, authorizer: str, arbiter: str) -> Pool:

@@ -18,6 +18,7 @@ from escrow import money
 from escrow.chain import typed, wire
 from escrow.chain.client import Block
 from escrow.chain.errors import ChainError, SignerRefused
+from escrow.chain.events import BatchSettled
 from escrow.chain.keyring import Keyring
 from escrow.chain.signer import KeyringError, LocalSigner, Role, TransactionFields
 from escrow.notary import batches, rules
@@ -37,10 +38,12 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True)
 class Chain:
-    """What the notary asks a node: how far the chain is final, and whether a sequence number was settled by a block."""
+    """What the notary asks a node: how far the chain is final, and what was settled by a block."""
 
     final: Callable[[], Block]
     settled: Callable[[bytes, int, int], bool]
+    landed: Callable[[str, int], list[BatchSettled]]
+    """The batches that a chain transaction has landed, by its hash, if it was mined by a block."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Desk:
         rules.check_deadline(message.deadline, now=now, limits=self.limits)
         batch = batches.opened(message, lines, max_micros=self.limits.max_batch_micros)
         batches.check(message, batch, lines, authorizer=authorizer, arbiter=arbiter)
-        made = Signed(message.pool_id, batch.first_seq, len(batch.records), message.deadline)
+        made = Signed(message.pool_id, batch.first_seq, len(batch.records), message.deadline, message.root)
         payments = [line.payment_id.bytes for line in lines]
         if self.journal.knows(message.digest):
             return  # the same again, as after an answer that was lost: the same signature, and it counts once
@@ -148,8 +151,20 @@ class Desk:
         for other in others:
             if other.deadline >= final.timestamp:
                 raise SignerRefused("signed", "a payment of it is in another batch that can still land")
-            if self.chain.settled(other.pool_id, other.first_seq, final.number):
+            if self.chain.settled(other.pool_id, other.first_seq, final.number) and not self._gave_way(other, final):
                 raise SignerRefused("settled", "a payment of it is in another batch that has landed")
+
+    def _gave_way(self, batch: Signed, final: Block) -> bool:
+        """Return whether another batch is on the chain in the place of one, which then can never be there.
+
+        As after a settlement that was rolled back once it was signed. The database says where to look, the chain what is there.
+        """
+        for transaction_hash in batches.landings(batch.pool_id, batch.first_seq, batch.records):
+            for event in self.chain.landed(transaction_hash, final.number):
+                there = Signed(event.pool_id, event.first_seq, event.count, 0)
+                if batch.root and event.root != batch.root and there.excludes(batch):
+                    return True
+        return False
 
 
 def _fields(question: Mapping[str, Any]) -> TransactionFields:

@@ -18,7 +18,8 @@ _CHUNK: Final = 500
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS batch (
     id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, pool_id BLOB NOT NULL, first_seq INTEGER NOT NULL,
-    records INTEGER NOT NULL, deadline INTEGER NOT NULL, micros INTEGER NOT NULL, signed_at REAL NOT NULL
+    records INTEGER NOT NULL, deadline INTEGER NOT NULL, micros INTEGER NOT NULL, signed_at REAL NOT NULL,
+    root BLOB NOT NULL DEFAULT x''
 );
 CREATE INDEX IF NOT EXISTS batch_when ON batch (signed_at);
 CREATE TABLE IF NOT EXISTS payment (payment_id BLOB NOT NULL, batch INTEGER NOT NULL, PRIMARY KEY (payment_id, batch))
@@ -42,6 +43,8 @@ class Signed:
     first_seq: int
     records: int
     deadline: int
+    root: bytes = b""
+    """Of the payments in it; none of one that was written before roots were."""
 
     def excludes(self, other: Signed) -> bool:
         """Return whether at most one of the two can ever land: the contract refuses a sequence number that is taken."""
@@ -61,6 +64,8 @@ class Journal:
         self._database.execute("PRAGMA synchronous = FULL")  # on the disk before the signature is given away
         guards = (_GUARD.format(table=t, verb=v) for t in ("batch", "payment", "gas") for v in ("UPDATE", "DELETE"))
         self._database.executescript(_SCHEMA + "".join(guards))
+        if "root" not in {column for _, column, *_ in self._database.execute("PRAGMA table_info(batch)")}:
+            self._database.execute("ALTER TABLE batch ADD COLUMN root BLOB NOT NULL DEFAULT x''")
 
     def close(self) -> None:
         self._database.close()
@@ -75,7 +80,7 @@ class Journal:
         for at in range(0, len(payments), _CHUNK):
             chunk = payments[at : at + _CHUNK]
             rows = self._database.execute(
-                "SELECT DISTINCT b.pool_id, b.first_seq, b.records, b.deadline FROM payment p JOIN batch b"  # noqa: S608
+                "SELECT DISTINCT b.pool_id, b.first_seq, b.records, b.deadline, b.root FROM payment p JOIN batch b"  # noqa: S608
                 f" ON b.id = p.batch WHERE p.payment_id IN ({','.join('?' * len(chunk))})",
                 chunk,
             )
@@ -102,10 +107,10 @@ class Journal:
         """Write a batch that is about to be signed; it is on the disk when this returns."""
         with self._database:
             self._database.execute("BEGIN IMMEDIATE")
-            row = (digest, batch.pool_id, batch.first_seq, batch.records, batch.deadline, micros, now)
+            row = (digest, batch.pool_id, batch.first_seq, batch.records, batch.deadline, micros, now, batch.root)
             made = self._database.execute(
-                "INSERT INTO batch (digest, pool_id, first_seq, records, deadline, micros, signed_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO batch (digest, pool_id, first_seq, records, deadline, micros, signed_at, root)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
             pairs = [(payment, made.lastrowid) for payment in payments]

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from escrow import remedies, settlement
+from escrow import ledger, pools, remedies, settlement
+from escrow.chain import contract, deploy
 from escrow.chain.errors import SignerRefused
 from escrow.chain.keyring import Keyring
 from escrow.chain.signer import LocalSigner, SignedTransaction, TransactionFields
 from escrow.chain.typed import Message
-from escrow.models import Attempt, ChainAction, Party, Session, Setback
+from escrow.ledger import Move
+from escrow.models import Attempt, ChainAction, Party, Reason, Session, Setback
 from escrow.remedies import Order
 from tests.onchain.conftest import Chain, books, party
 from tests.onchain.test_dispatch import credited, moving, owe, settlements, still
@@ -233,3 +235,25 @@ def test_a_payout_that_was_cancelled_as_often_as_it_may_is_planned_again_by_a_pe
     assert ChainAction.objects.filter(kind="withdraw").count() == 4
     assert chain.token.balance_of(lint.address) == 297_000
     assert chain.reconcile().exit_code == 0
+
+
+def test_what_a_dispute_gives_back_after_the_end_goes_home_beside_a_batch_that_never_landed(
+    chain: Chain, lint: Party
+) -> None:
+    pool = chain.open_pool(1_000_000, providers=(lint,), window=7_200, expires_in=timedelta(hours=2))
+    session = chain.session(pool, 1_000_000)
+    chain.pay(session, lint, 300_000)
+    chain.settle()
+    chain.quiet()
+    chain.pay(session, lint, 100_000)
+    chain.settle()  # signed, and never sent
+    ChainAction.objects.filter(kind="settle", status=Status.PLANNED).update(next_at=chain.now() + timedelta(days=9))
+    chain.client.request("evm_increaseTime", [7_300])
+    chain.client.request("evm_mine", [])
+    key = bytes.fromhex(str(pool.pool_key)[2:])
+    deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.reclaim(key))
+    chain.until(lambda: chain.fresh(pool).status == "closed", "the reclaim was seen")
+    # Later something comes back into what the contract has free, as half of a ruling does.
+    ledger.post([Move(ledger.credited(pool, lint), ledger.free(pool), 50_000, Reason.RULING, "later:0")])
+    pools.close_due(now=chain.now() + timedelta(hours=3), limit=10)
+    assert ChainAction.objects.filter(kind="reclaim").count() == 1

@@ -18,12 +18,12 @@ from django.conf import settings
 from eth_account import Account as Ethereum
 from web3 import Web3
 
-from escrow import sessions, settlement
+from escrow import ledger, sessions, settlement
 from escrow.chain import contract, frames, typed, wire
 from escrow.chain.errors import ChainReverted, SignerRefused, SignerUnavailable
 from escrow.chain.merkle import Leaf, merkle_root
 from escrow.chain.signer import LocalSigner, Role, SignedTransaction, Signer, TransactionFields
-from escrow.models import Batch, ChainAction, Party, Payment, Pool, Session
+from escrow.models import Batch, ChainAction, Party, Payment, Pool, Session, Setback
 from escrow.policy import Policy
 from tests.onchain.conftest import Chain, books, chain, party
 from tests.safety.notary import AS_ROOT, OTHER_USER, Notary, environment
@@ -414,6 +414,36 @@ def test_a_batch_that_can_never_land_gives_its_payments_back(chain: Chain, notar
     chain.client.request("evm_increaseTime", [2 * HOUR])
     chain.client.request("anvil_mine", ["0x1"])
     authorizer.sign_typed(again)
+
+
+def test_a_payment_of_a_batch_whose_place_another_took_is_settled_once_the_first_is_too_late(
+    chain: Chain, notary: Notary
+) -> None:
+    """A settlement was rolled back after its signature, and the next one at its place pays less: its landing is not the
+    landing of the first."""
+    pool, _, seller = owing(chain, 400_000, 100_000)
+    lost = wanted(chain, pool)
+    authorizer = notary.signer("authorizer")
+    authorizer.sign_typed(lost)  # and nothing of it is kept
+    settings.SETTLE_MAX_PAYMENTS = 1
+    assert chain.settle() == 1
+    chain.quiet()
+    before = books()
+    assert chain.settle() == 0  # for all that anybody knows the first can still land
+    told = Setback.objects.get()
+    assert ("(signed)" in told.error, told.failures) == (True, 0)  # that passes by itself
+    assert books() == before
+    chain.client.request("evm_increaseTime", [2 * HOUR])
+    chain.client.request("anvil_mine", ["0x1"])
+    Setback.objects.update(next_at=chain.now())
+    assert chain.settle() == 1
+    batch = Batch.objects.get(pool=pool, status=Batch.Status.SIGNED)
+    assert (batch.first_seq, ledger.balance(batch.account)) == (1, 100_000)
+    assert ledger.balance(ledger.credited(pool, seller)) == 400_000
+    Payment.objects.filter(record__batch__status="settled").update(status="payable", record=None)  # that is not so
+    paid = next(leaf for leaf in lost.leaves if leaf.amount == 400_000)
+    with refused("settled"):
+        authorizer.sign_typed(made_of(lost, [paid], first_seq=7, deadline=lost.deadline + 60))
 
 
 def test_money_is_signed_away_up_to_a_limit_in_an_hour(chain: Chain, notary: Notary) -> None:

@@ -14,8 +14,10 @@ from django.core.management.base import BaseCommand, CommandError
 
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool
+from escrow.chain.events import BatchSettled
 from escrow.chain.keyring import Keyring
 from escrow.chain.signer import KeyringError
+from escrow.chain.words import address_bytes
 from escrow.notary import server
 from escrow.notary.desk import Chain, Desk
 from escrow.notary.journal import Journal
@@ -90,9 +92,17 @@ def _chain() -> Chain:
         settings.RPC_URL, settings.RPC_TIMEOUT_SECONDS, finality=settings.FINALITY, chain_id=settings.CHAIN_ID
     )
     contract = BudgetPool(client, settings.ESCROW_ADDRESS)
+
+    def landed(transaction_hash: str, block: int) -> list[BatchSettled]:
+        receipt = client.agreed_receipt(transaction_hash)
+        events = receipt.events if receipt and receipt.block_number <= block else ()
+        ours = address_bytes(settings.ESCROW_ADDRESS)
+        return [one for one in events if isinstance(one, BatchSettled) and address_bytes(one.place.address) == ours]
+
     return Chain(
         final=lambda: client.tiers().final,
         settled=lambda pool_id, seq, block: contract.is_settled(pool_id, seq, block=block),
+        landed=landed,
     )
 
 
