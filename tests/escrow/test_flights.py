@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from eth_account import Account as Accounts
@@ -16,7 +17,7 @@ from hexbytes import HexBytes
 from escrow import crashpoints, flights, intents, ledger, trail
 from escrow.chain import wire
 from escrow.chain.client import Fees
-from escrow.chain.errors import ChainUnavailable, ChainUnconfirmed
+from escrow.chain.errors import ChainUnavailable, ChainUnconfirmed, SignerRefused, SignerUnavailable
 from escrow.chain.outcomes import SendOutcome
 from escrow.chain.signer import LocalSigner
 from escrow.flights import Flights
@@ -436,6 +437,25 @@ def test_one_that_no_node_ever_takes_frees_its_nonce(node: Node, caplog: pytest.
     assert [attempt.cancels for attempt in attempts(most)] == [False, True, True]
 
 
+@pytest.mark.parametrize("error", [SignerRefused("value", "too much"), SignerUnavailable("away")])
+def test_a_signer_that_makes_no_replacement_keeps_nothing_from_being_sent_again(
+    node: Node, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    class Minded(LocalSigner):
+        def sign_transaction(self, fields: Any) -> Any:
+            raise error
+
+    action, other = signed(node), signed(node, 8, next_at=NOW + SECOND)
+    Attempt.objects.filter(action=action).update(outcome="underpriced")
+    with caplog.at_level(logging.WARNING):
+        of(node, signer=Minded(b"\7" * 32)).follow()
+    assert node.sent == [bytes(attempts(action)[0].raw)]
+    assert len(attempts(action)) == 1
+    assert (again(action).error, again(other).error) == (f"It has no replacement: {error}", "")
+    assert again(action).next_at == NOW + 5 * SECOND
+    assert loudest(caplog) == [("WARNING", f"Chain action {action.pk} (reclaim) has no replacement: {error}")]
+
+
 @pytest.mark.parametrize("lost", ["nonce", "gas_limit", "calldata"])
 def test_one_without_signed_bytes_is_not_guessed_at(node: Node, caplog: pytest.LogCaptureFixture, lost: str) -> None:
     action = signed(node)
@@ -622,11 +642,12 @@ def test_a_step_that_fails_in_a_way_nobody_thought_of_keeps_nobody_waiting(
     assert caplog.records[0].exc_info is not None
 
 
-def test_a_chain_that_is_away_stops_all(node: Node) -> None:
+@pytest.mark.parametrize("error", [ChainUnavailable("away"), SoftTimeLimitExceeded()])
+def test_a_chain_that_is_away_and_the_end_of_a_tasks_time_stop_all(node: Node, error: Exception) -> None:
     def away() -> bool:
-        raise ChainUnavailable("away")
+        raise error
 
-    with pytest.raises(ChainUnavailable):
+    with pytest.raises(type(error)):
         flights.apart(signed(node), away)
 
 

@@ -144,5 +144,6 @@ def test_a_replacement_offers_an_eighth_more_on_both_or_the_markets_price() -> N
 
 def test_no_replacement_offers_more_than_the_cap_by_itself(settings: Any) -> None:
     settings.GAS_PRICE_CAP_GWEI = 200
-    assert not gas.past_cap(Fees(base_fee=10**12, tip=10**12, max_fee=200 * gas.GWEI))
-    assert gas.past_cap(Fees(base_fee=0, tip=0, max_fee=200 * gas.GWEI + 1))
+    assert not gas.past_cap(Fees(base_fee=10**12, tip=10**12, max_fee=200 * gas.GWEI), tried=12)
+    assert gas.past_cap(Fees(base_fee=0, tip=0, max_fee=200 * gas.GWEI + 1), tried=1)
+    assert gas.past_cap(Fees(base_fee=0, tip=0, max_fee=0), tried=13)

@@ -8,18 +8,19 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from hexbytes import HexBytes
 
 from escrow import crashpoints, gas, intents, ledger, receipts
-from escrow.chain import contract, wire
+from escrow.chain import contract, typed, wire
 from escrow.chain.client import Fees
-from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable
+from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable, SignerRefused
 from escrow.chain.outcomes import SendOutcome
 from escrow.chain.signer import LocalSigner
 from escrow.models import Account, Attempt, Batch, ChainAction, Pool, SignerNonce
-from escrow.relay import Relay
+from escrow.relay import Former, Relay
 from tests.escrow import books
 from tests.escrow.books import NOW, unmoved
 from tests.escrow.nodes import GWEI, Keys, Node
@@ -99,7 +100,7 @@ def test_rulings_are_the_arbiters_and_all_else_its_relayers(node: Node, settings
     run(node)
     signers = [again(made[shard]).signer_address for shard in range(3)]
     assert signers == [KEYS.relayer(shard).address for shard in range(3)]
-    assert again(made[3]).status == "planned"
+    assert again(made[3]).signer_address == KEYS.relayer(0).address  # there is no relayer of its own any more
     assert (again(ruling).status, again(ruling).signer_address) == ("parked", "")  # its dispute is missing
     assert set(SignerNonce.objects.values_list("address", flat=True)) == {ARBITER.address, *signers}
 
@@ -116,6 +117,74 @@ def test_a_run_tells_how_many_steps_it_took_for_all_signers(node: Node, settings
     assert statuses(first, second, third) == ["mined", "mined", "broadcast"]
     node.latest, node.safe = 110, 99
     assert run(node) == 2
+
+
+def test_what_somebody_has_in_flight_who_signs_no_more_is_followed(
+    node: Node, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.RELAYERS, settings.RELAY_REPLACE_SECONDS = 3, 30
+    mined, waits, third = planned(shard=1), planned(shard=1), planned(shard=2)
+    assert run(node) == 3
+    bytes_of_it = node.sent[1]
+    node.mine(again(mined).tx_hash, 99)
+    node.mine(again(third).tx_hash, 99)
+    settings.RELAYERS = 1
+    node.sent.clear()
+    assert run(node, NOW + 31 * SECOND) == 2
+    assert statuses(mined, waits, third) == ["mined", "broadcast", "mined"]
+    assert node.sent == [bytes_of_it]  # nobody can sign it anew: it is sent again as it is
+    former = KEYS.relayer(1).address
+    told = f"the signer refuses (key): {former} is no signer here any more; nonce 8 needs its key"
+    assert again(waits).error == f"It has no replacement: {told}"
+    node.mine(again(waits).tx_hash, 80)
+    assert run(node) == 1
+    assert again(waits).status == "final"
+
+
+def test_who_signs_no_more_is_only_known_when_all_signers_are(node: Any, settings: Any) -> None:
+    class Remote(Keys):
+        away = True
+
+        def relayer(self, shard: int) -> LocalSigner:
+            if shard == 1 and self.away:
+                raise ChainUnavailable("the signer is away")
+            return super().relayer(shard)
+
+    settings.RELAYERS, keys = 2, Remote()
+    keys.away = False
+    action = planned(shard=1)
+    Relay(node, keys, NOW).run()
+    keys.away = True
+    node.mine(again(action).tx_hash, 99)
+    assert Relay(node, keys, NOW).run() == 0  # it is not followed as if it were nobody's
+    assert again(action).status == "broadcast"
+
+
+def test_a_chain_that_is_away_is_told_for_who_signs_no_more_too(
+    node: Node, settings: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.RELAYERS = 2
+    action = planned(shard=1)
+    run(node)
+    settings.RELAYERS = 1
+    tiers, asked = node.tiers, count(1)
+
+    def away_for_the_third() -> Any:
+        if next(asked) == 3:
+            raise ChainUnavailable("no route")
+        return tiers()
+
+    node.tiers = away_for_the_third  # type: ignore[method-assign]
+    with caplog.at_level(logging.WARNING):
+        assert run(node) == 0
+    assert loudest(caplog) == [("WARNING", "The chain cannot be reached; the relay tries again: no route")]
+    assert again(action).status == "broadcast"
+
+
+def test_who_signs_no_more_signs_no_message_either() -> None:
+    domain = wire.pool_domain(1, "0x" + "11" * 20)
+    with pytest.raises(SignerRefused, match="0xabc is no signer here any more: it signs no RequestClose"):
+        Former("0xabc").sign_typed(typed.RequestClose(domain, b"\1" * 32, 1))
 
 
 def test_one_relay_works_for_a_signer_at_a_time(node: Node, settings: Any) -> None:
@@ -206,11 +275,51 @@ def test_a_signer_that_cannot_be_reached_keeps_no_other_waiting(node: Any, setti
     assert statuses(waits, good) == ["planned", "broadcast"]
 
 
-def test_what_fails_unexpectedly_keeps_nobody_waiting(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    odd, good = planned(Kind.RECLAIM, shard=0), planned()
+def test_what_fails_unexpectedly_is_counted_and_keeps_nobody_waiting(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd, good = planned(Kind.RECLAIM, attempts=2), planned()
     monkeypatch.setattr("escrow.signing.moot", lambda action: action.pk == odd.pk and 1 / 0)
-    assert run(node) == 1
+    with caplog.at_level(logging.ERROR):
+        assert run(node) == 1
     assert statuses(odd, good) == ["planned", "broadcast"]
+    row = again(odd)
+    assert (row.attempts, row.error) == (3, "ZeroDivisionError: division by zero")
+    assert row.next_at == NOW + 2 * SECOND
+    assert loudest(caplog) == [("ERROR", f"Chain action {odd.pk} (reclaim) cannot be signed")]
+    assert caplog.records[0].exc_info is not None
+    ChainAction.objects.filter(pk=odd.pk).update(attempts=19)
+    assert run(node, NOW + 2 * SECOND) == 1
+    assert again(odd).status == "parked"
+
+
+@pytest.mark.parametrize("error", [ChainUnavailable("away"), SoftTimeLimitExceeded()])
+def test_what_is_nobodys_failure_is_not_counted(node: Node, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def raises(*_: object) -> bool:
+        raise error
+
+    action = planned()
+    monkeypatch.setattr("escrow.signing.moot", raises)
+    if isinstance(error, SoftTimeLimitExceeded):
+        with pytest.raises(SoftTimeLimitExceeded):
+            run(node)
+    else:
+        assert run(node) == 0
+    assert (again(action).status, again(action).attempts, again(action).error) == ("planned", 0, "")
+
+
+def test_what_fails_once_it_is_signed_is_not_planned_again(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def raises(_: bytes) -> Any:
+        raise KeyError("x")
+
+    action = planned()
+    node.send_raw = raises  # type: ignore[method-assign]
+    with caplog.at_level(logging.ERROR):
+        assert run(node) == 0
+    assert (again(action).status, again(action).attempts, again(action).error) == ("signed", 0, "")
+    assert loudest(caplog) == []
 
 
 def test_due_actions_come_with_their_pools(node: Node) -> None:
@@ -390,6 +499,54 @@ def test_a_signer_without_funds_waits(node: Node, caplog: pytest.LogCaptureFixtu
         assert loudest(caplog) == [("ERROR", f"Chain action {action.pk} (withdraw_fees) waits: {reason}")]
     else:
         assert again(action).status == "broadcast"
+
+
+# --- the signer's own mind ----------------------------------------------------------------------------------------
+
+
+class Minded(Keys):
+    """Keys of which the relayer's refuses to sign."""
+
+    def __init__(self, rule: str) -> None:
+        self.rule = rule
+
+    def relayer(self, shard: int) -> LocalSigner:
+        rule = self.rule
+
+        class Refusing(LocalSigner):
+            def sign_transaction(self, fields: Any) -> Any:
+                raise SignerRefused(rule, "too much")
+
+        return Refusing(bytes([shard + 1]) * 32)
+
+
+def test_what_the_signer_refuses_is_counted_and_uses_no_nonce_up(node: Any) -> None:
+    action = planned()
+    assert Relay(node, Minded("value"), NOW).run() == 0
+    row = again(action)
+    assert (row.status, row.attempts, row.error) == ("planned", 1, "the signer refuses (value): too much")
+    assert SignerNonce.objects.get(address=RELAYER.address).next_nonce == 7
+    assert (Attempt.objects.count(), node.sent) == (0, [])
+
+
+def test_what_passes_a_limit_of_the_signers_hour_waits(node: Any) -> None:
+    action = planned()
+    assert Relay(node, Minded("hourly value"), NOW).run() == 0
+    check_waits(action, "the signer refuses (hourly value): too much")
+
+
+def test_a_signer_that_was_stopped_a_moment_ago_signs_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    action = planned()
+    estimate = node.estimate_gas
+
+    def stop(*asked: Any) -> int:
+        SignerNonce.objects.update(stopped_reason="none of ours")
+        return estimate(*asked)
+
+    node.estimate_gas = stop  # type: ignore[method-assign]
+    assert run(node) == 0
+    check_waits(action, "none of ours")
+    assert (Attempt.objects.count(), node.sent) == (0, [])
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------

@@ -422,6 +422,28 @@ def test_calls_whose_sum_no_record_can_hold_are_several_records(monkeypatch: pyt
     assert list(batch.records.order_by("seq").values_list("amount_micros", flat=True)) == [10, 10, 10, 3]
 
 
+def test_a_batch_is_never_larger_than_the_authorizer_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "SIGNER_MAX_BATCH_MICROS", 10)
+    spending = books.session()
+    parties = sorted((books.party() for _ in range(4)), key=lambda party: party.pk)
+    for to, micros in zip(parties, (4, 6, 1, 11), strict=True):
+        books.pay(spending, to, micros)
+    amounts = []
+    for _ in range(3):
+        batch = sign(spending.pool)
+        amounts.append(list(batch.records.order_by("seq").values_list("amount_micros", flat=True)))
+    assert amounts == [[4, 6], [1], [11]]  # one debt that is more than that is asked for by itself
+
+
+def test_the_calls_of_a_record_are_never_more_than_the_authorizer_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "SIGNER_MAX_BATCH_MICROS", 10)
+    spending, to = books.session(), books.party()
+    for micros in (4, 6, 1):
+        books.pay(spending, to, micros)
+    assert list(sign(spending.pool).records.values_list("amount_micros", flat=True)) == [10]
+    assert list(sign(spending.pool).records.values_list("amount_micros", flat=True)) == [1]
+
+
 def test_only_accounts_that_hold_something_are_locked_and_only_their_debts_settled() -> None:
     spending, lint, other = books.session(), books.party(), books.party()
     ledger.payable(spending.pool, other)
