@@ -19,7 +19,7 @@ from django.db.models import F, Q, QuerySet
 
 from escrow import crashpoints, dispatch, gas, intents, lifecycle, signing, surrender
 from escrow.chain.client import ChainClient, Fees
-from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable, SignerRefused
+from escrow.chain.errors import ChainError, ChainRefused, ChainReverted, ChainUnavailable, SignerRefused
 from escrow.chain.signer import Role, SignedTransaction, Signer, Signers, TransactionFields
 from escrow.chain.typed import Message
 from escrow.flights import Flights, apart
@@ -85,7 +85,7 @@ class Relay:
             try:
                 found.append(open_signer())
                 done += self._run_for(found[-1], mine)
-            except ChainUnavailable as error:
+            except ChainError as error:
                 log.warning("The chain or a signer cannot be reached; the relay tries again: %s", error)
         return done + self._follow_former(found) if len(found) == len(signers) else done
 
@@ -97,7 +97,7 @@ class Relay:
         for address in set(left.values_list("signer_address", flat=True)):
             try:
                 done += self._run_for(Former(address), Q(pk__in=[]))
-            except ChainUnavailable as error:
+            except ChainError as error:
                 log.warning("The chain cannot be reached; the relay tries again: %s", error)
         return done
 
@@ -131,7 +131,7 @@ class Relay:
     def _sign_unless_it_waits(self, action: ChainAction, flights: Flights, means: Means) -> bool:
         try:
             return self._sign(action, flights, means)
-        except Waits as reason:
+        except (Waits, ChainRefused) as reason:  # a node's own trouble says nothing about the action
             self._put_off(action, str(reason), timedelta(seconds=settings.RELAY_RETRY_SECONDS))
             return False
         except (ChainUnavailable, SoftTimeLimitExceeded):

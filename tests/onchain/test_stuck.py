@@ -4,18 +4,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from escrow import ledger, pools, remedies, settlement
 from escrow.chain import contract, deploy
-from escrow.chain.errors import SignerRefused
+from escrow.chain.client import ChainClient, Fees
+from escrow.chain.errors import ChainRefused, SignerRefused
 from escrow.chain.keyring import Keyring
 from escrow.chain.signer import LocalSigner, SignedTransaction, TransactionFields
 from escrow.chain.typed import Message
 from escrow.ledger import Move
-from escrow.models import Attempt, ChainAction, Party, Reason, Session, Setback
+from escrow.models import Attempt, Batch, ChainAction, Party, Reason, Session, Setback
 from escrow.remedies import Order
 from tests.onchain.conftest import Chain, books, party
 from tests.onchain.test_dispatch import credited, moving, owe, settlements, still
@@ -120,6 +121,39 @@ def test_what_the_signer_will_not_send_is_told_and_keeps_no_other_waiting(
     assert "hourly gas" in held.error
     strict.rule = ""
     ChainAction.objects.update(next_at=chain.now())
+    chain.quiet()
+    assert credited([owing], lint) == [300_000]
+
+
+class Moody(ChainClient):
+    """A node that answers some questions with an error of its own."""
+
+    refuses: ClassVar[set[str]] = set()
+
+    def call(self, to: str, data: bytes, block: int | str = "latest", from_: str | None = None) -> bytes:
+        if "call" in self.refuses and from_:
+            raise ChainRefused("eth_call", -32603, "out of sorts")
+        return super().call(to, data, block, from_)
+
+    def fees(self) -> Fees:
+        if "fees" in self.refuses:
+            raise ChainRefused("eth_maxPriorityFeePerGas", -32601, "no such method")
+        return super().fees()
+
+
+def test_a_nodes_own_trouble_turns_no_batch_down(
+    chain: Chain, lint: Party, owing: Session, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain.settle()
+    moody = Moody(settings.RPC_URL)
+    for what, told in (("call", "out of sorts"), ("fees", "")):
+        monkeypatch.setattr(Moody, "refuses", {what})
+        for _ in range(7):
+            assert chain.relay(moody) == 0
+        action, batch = ChainAction.objects.get(kind="settle"), Batch.objects.get()
+        assert (action.status, action.attempts, batch.turns, batch.action) == (Status.PLANNED, 0, 0, action)
+        assert told in action.error
+    monkeypatch.setattr(Moody, "refuses", set())
     chain.quiet()
     assert credited([owing], lint) == [300_000]
 
