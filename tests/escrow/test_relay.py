@@ -42,6 +42,7 @@ def node() -> Node:
 def _rules(settings: Any) -> None:
     settings.RELAYERS, settings.RELAY_RETRY_SECONDS, settings.RELAY_MAX_ATTEMPTS = 1, 5, 20
     settings.RELAY_BATCH, settings.RELAY_MAX_IN_FLIGHT, settings.RELAY_RUN_SECONDS = 20, 64, 10
+    settings.USDC_ADDRESS = "0x" + "22" * 20
     settings.GAS_PRICE_CEILING_GWEI, settings.GAS_BUDGET_USD_PER_HOUR = 20, 0
 
 
@@ -365,6 +366,22 @@ def test_bytes_nonce_and_hash_are_noted_before_anything_is_sent(
     assert again(other).nonce is None
 
 
+def test_an_action_is_signed_for_its_payer_and_for_an_hour(node: Any, settings: Any) -> None:
+    pool = opened()
+    closes = planned(Kind.REQUEST_CLOSE, pool)
+    grants = planned(Kind.MINT, subject_id=uuid4(), params={"amount_micros": "5"})
+    run(node)
+    key, until = bytes.fromhex(str(pool.pool_key)[2:]), int((NOW + timedelta(hours=1)).timestamp())
+    message = typed.RequestClose(wire.pool_domain(settings.CHAIN_ID, settings.ESCROW_ADDRESS), key, until)
+    signature = KEYS.payer(str(pool.payer_id)).sign_typed(message)
+    assert bytes(again(closes).calldata or b"") == contract.request_close_with_sig(key, until, signature)
+    payer = KEYS.payer(str(grants.subject_id)).address
+    assert bytes(again(grants).calldata or b"") == contract.mint_test_usdc(payer, 5)
+    asked = [(to, calldata) for _, to, calldata in node.what("estimate_gas")]
+    assert asked[0] == (settings.ESCROW_ADDRESS, bytes(again(closes).calldata or b""))
+    assert asked[1] == (settings.USDC_ADDRESS, bytes(again(grants).calldata or b""))
+
+
 def test_a_nonce_is_ours_to_count(node: Node, settings: Any) -> None:
     first = planned()
     run(node)
@@ -499,6 +516,17 @@ def test_a_signer_without_funds_waits(node: Node, caplog: pytest.LogCaptureFixtu
         assert loudest(caplog) == [("ERROR", f"Chain action {action.pk} (withdraw_fees) waits: {reason}")]
     else:
         assert again(action).status == "broadcast"
+
+
+@pytest.mark.parametrize(
+    ("short", "becomes"), [(0, ["broadcast"] * 2 + ["planned"]), (1, ["broadcast", "planned", "planned"])]
+)
+def test_what_is_signed_together_shares_what_the_signer_has(node: Node, short: int, becomes: list[str]) -> None:
+    made = [planned() for _ in range(3)]
+    node.wei = 2 * 250_000 * 18 * GWEI - short
+    run(node)
+    assert statuses(*made) == becomes
+    assert node.what("balance") == [(RELAYER.address,)]  # asked once for all that is signed together
 
 
 # --- the signer's own mind ----------------------------------------------------------------------------------------
