@@ -457,6 +457,35 @@ def test_only_accounts_that_hold_something_are_locked_and_only_their_debts_settl
     assert [sql.rpartition(" OF ")[2] for sql in locking if " OF " in sql] == ['"escrow_account"', '"escrow_payment"']
     assert sum('FROM "escrow_pool"' in sql for sql in locking) == 1
     assert list(batch.records.values_list("party_id", "amount_micros")) == [(lint.pk, 5)]
+    assert [query["sql"] for query in queries if 'FROM "escrow_party" WHERE' in query["sql"]] == []  # they come along
+
+
+def test_what_other_pools_owe_a_party_is_theirs_to_settle() -> None:
+    ours, theirs, to = books.session(), books.session(), books.party()
+    books.pay(ours, to, 5)
+    other = books.pay(theirs, to, 7)
+    batch = sign(ours.pool)
+    assert list(batch.records.values_list("amount_micros", flat=True)) == [5]
+    other.refresh_from_db()
+    assert (other.status, other.record) == ("payable", None)
+    assert balance(ledger.payable(theirs.pool, to)) == 7
+
+
+def test_a_debt_whose_account_is_not_locked_is_left_for_the_next_batch() -> None:
+    spending, here, arriving = books.session(), books.party(), books.party()
+    mine = books.pay(spending, here, 5)
+    books.pay(spending, arriving, 7)
+    (line,) = settlement._lines(spending.pool, [here.pk])
+    assert (line.party, line.payments) == (here, [mine])
+
+
+def test_the_oldest_debts_are_those_that_were_made_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "SETTLE_MAX_PAYMENTS", 1)
+    spending, to = books.session(), books.party()
+    for age, micros in enumerate((5, 6, 7)):
+        made = books.pay(spending, to, micros)
+        Payment.objects.filter(pk=made.pk).update(created_at=NOW - timedelta(minutes=age))
+    assert list(sign(spending.pool).records.values_list("amount_micros", flat=True)) == [7]
 
 
 def test_nothing_is_signed_for_a_pool_that_the_chain_does_not_know() -> None:
