@@ -184,7 +184,9 @@ def test_a_chain_that_is_away_is_told_for_who_signs_no_more_too(
 
 def test_who_signs_no_more_signs_no_message_either() -> None:
     domain = wire.pool_domain(1, "0x" + "11" * 20)
-    with pytest.raises(SignerRefused, match="0xabc is no signer here any more: it signs no RequestClose"):
+    with pytest.raises(
+        SignerRefused, match=r"the signer refuses \(key\): 0xabc is no signer here any more: it signs no RequestClose"
+    ):
         Former("0xabc").sign_typed(typed.RequestClose(domain, b"\1" * 32, 1))
 
 
@@ -585,6 +587,35 @@ def test_a_node_that_refuses_to_estimate_says_nothing_about_the_call(node: Node)
     node.gas = ChainRefused("eth_estimateGas", -32000, "busy")
     assert run(node) == 0
     check_waits(action, "The node refused to estimate it: eth_estimateGas: busy (-32000)")
+
+
+def test_a_node_that_refuses_to_call_says_nothing_about_a_batch(node: Node) -> None:
+    action = settles(opened())
+
+    def refuses(*_: object, **__: object) -> bytes:
+        raise ChainRefused("eth_call", -32000, "busy")
+
+    node.call = refuses  # type: ignore[method-assign]
+    assert run(node) == 0
+    check_waits(action, "eth_call: busy (-32000)")
+    batch = Batch.objects.get()
+    assert (batch.action, batch.turns) == (action, 0)
+
+
+def test_a_node_that_cannot_tell_what_gas_costs_ends_the_pass_of_one_signer(node: Node, settings: Any) -> None:
+    settings.RELAYERS = 2
+    waits, good = planned(shard=0), planned(shard=1)
+    fees, asked = node.fees, count(1)
+
+    def not_at_first() -> Fees:
+        if next(asked) == 1:
+            raise ChainRefused("eth_feeHistory", -32000, "busy")
+        return fees()
+
+    node.fees = not_at_first  # type: ignore[method-assign]
+    assert run(node) == 1
+    assert statuses(waits, good) == ["planned", "broadcast"]
+    assert again(waits).next_at == NOW
 
 
 @pytest.mark.parametrize(("attempts", "wait"), [(0, 0.5), (1, 1), (2, 2), (3, 4), (7, 60), (6, 32), (18, 60)])
