@@ -67,7 +67,7 @@ def tell(scores: Sequence[Score], *, write: bool) -> int:
         say(score.line())
     say(f"{len(unexplained)} survive without a reason in .ci/mutants/survivors.toml")
     if write:
-        _write([score for score in scores if score.measured])
+        _write([score for score in scores if score.measured], [score for score in scores if not score.measured])
     return 1 if unexplained or any(score.percent < BAR_PERCENT or score.untried for score in scores) else 0
 
 
@@ -81,12 +81,14 @@ def _reasons() -> dict[tuple[str, str, str], str]:
     return {(row["in"], row["before"], row["after"]): row["why"] for row in table.get("survivor", [])}
 
 
-def _write(scores: Sequence[Score]) -> None:
+def _write(scores: Sequence[Score], others: Sequence[Score]) -> None:
     page = PAGE.read_text(encoding="utf-8")
     begin, end = "<!-- scores -->\n", "<!-- end of scores -->\n"
     head, _, rest = page.partition(begin)
     tail = rest.partition(end)[2]
-    PAGE.write_text("".join([head, begin, *_table(scores), *_lists(scores), end, tail]), encoding="utf-8")
+    PAGE.write_text(
+        "".join([head, begin, *_table(scores), *_missing(others), *_lists(scores), end, tail]), encoding="utf-8"
+    )
 
 
 def _table(scores: Sequence[Score]) -> list[str]:
@@ -103,6 +105,11 @@ def _table(scores: Sequence[Score]) -> list[str]:
             f"| {len(score.survivors)} | {score.percent:.1f} % |\n"
         )
     return rows
+
+
+def _missing(others: Sequence[Score]) -> list[str]:
+    files = [f"`{file}`" for score in others for file in score.files]
+    return [f"\nNot measured yet: {', '.join(files)}.\n"] if files else []
 
 
 def _lists(scores: Sequence[Score]) -> list[str]:

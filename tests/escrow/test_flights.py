@@ -355,6 +355,14 @@ def test_a_replacement_is_the_markets_price_when_that_is_higher(node: Node) -> N
     assert (attempts(action)[1].tip_wei, attempts(action)[1].max_fee_wei) == (50 * GWEI, 150 * GWEI)
 
 
+def test_a_replacement_goes_where_the_first_went(node: Node, settings: Any) -> None:
+    granting, other = signed(node, 7, kind=Kind.MINT), signed(node, 8)
+    Attempt.objects.update(outcome="underpriced")
+    of(node).follow()
+    for action, to in ((granting, settings.USDC_ADDRESS), (other, settings.ESCROW_ADDRESS)):
+        assert [HexBytes(decoded(bytes(attempt.raw))["to"]) for attempt in attempts(action)] == [HexBytes(to)] * 2
+
+
 def replaced(action: ChainAction, times: int) -> None:
     """Let an action have been replaced so often."""
     first = attempts(action)[0]
