@@ -402,6 +402,13 @@ def test_no_replacement_passes_the_cap_unless_a_person_asks(node: Node, settings
     assert len(node.sent) == 2
 
 
+def test_a_wish_is_fulfilled_for_the_one_that_it_is_about(node: Node) -> None:
+    action, other = signed(node, params={"bump": True}), signed(node, signer=THEIRS, params={"bump": True})
+    of(node).follow()
+    assert (again(action).params, again(other).params) == ({}, {"bump": True})
+    assert [len(attempts(one)) for one in (action, other)] == [2, 1]
+
+
 def test_what_a_person_asks_for_meanwhile_is_kept(node: Node) -> None:
     action = signed(node, params={"bump": True})
     ChainAction.objects.update(params={"bump": True, "cancel": True})
