@@ -143,6 +143,9 @@ BATCH: Final = {
     "deadline": ENDED,
     "created_at": ENDED,
     "settled_at": ENDED,
+    "turns": "0",
+    "next_at": ENDED,
+    "reason": "''",
 }
 RECORD: Final = {
     "id": "record_id",

@@ -11,6 +11,7 @@ from django.conf import settings
 
 from escrow import (
     approvals,
+    attesting,
     clock,
     dispatch,
     events,
@@ -21,7 +22,6 @@ from escrow import (
     pools,
     pulse,
     refunds,
-    reserves,
     sessions,
     settlement,
     silence,
@@ -112,4 +112,4 @@ def pulse_sweep(self: "Task[[], None]") -> None:
 @shared_task(name="escrow.reconcile")
 def reconcile_sweep() -> None:
     """Compare the books with the chain, keep what came of it, and raise an alarm for what nothing explains."""
-    reserves.prove_due(client=chain_client())
+    attesting.prove_due(client=chain_client())

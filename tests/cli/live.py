@@ -17,7 +17,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from escrow.models import ChainCursor
+from escrow.models import ChainCursor, Pulse
 from marketplace import keys
 from marketplace.models import Scope
 from tests.lane.servers import Server, serving
@@ -129,9 +129,9 @@ def market(redis_url: str) -> Iterator[Live]:
     """Two buyers, two sellers, and a server that is ready."""
     world = make_world()
     now = timezone.now()
-    ChainCursor.objects.create(
-        chain_id=31337, contract_address="0x" + "11" * 20, block_number=1, block_time=now, read_at=now
-    )
+    escrow = "0x" + "11" * 20
+    ChainCursor.objects.create(chain_id=31337, contract_address=escrow, block_number=1, block_time=now, read_at=now)
+    Pulse.objects.create(worker="worker@live", at=now, chain_id=31337, code_present=True, gas_price_wei=1)
     with serving(REDIS_URL=redis_url) as server:
         yield Live(
             url=f"http://127.0.0.1:{server.port}",

@@ -10,7 +10,7 @@ from django.utils import timezone
 from agentmarket.answers import ReservesProof
 from agentmarket.decode import decode
 from agentmarket.errors import InvalidReply
-from escrow import reserves, sumtree
+from escrow import attesting, reserves, sumtree
 from escrow.models import ReserveLeaf, ReserveReport, Session
 from escrow.sumtree import Leaf, Sibling
 from marketplace import agents, keys
@@ -44,7 +44,7 @@ def test_what_is_held_and_owed_is_public_and_provable(chain: Chain, owed: tuple[
     by_payer, by_provider, session = owed
     nobody = Caller(None)
     assert nobody.get("/v1/reserves").status == 404
-    report = reserves.prove_due(client=chain.client)
+    report = attesting.prove_due(client=chain.client)
     assert report is not None
     told = nobody.get("/v1/reserves").json
     assert (told["held"], told["liabilities_total"], told["difference"]) == ("10.00", "10.00", "0.00")
@@ -75,7 +75,7 @@ def test_what_is_held_and_owed_is_public_and_provable(chain: Chain, owed: tuple[
 
 
 def test_others_prove_nothing_of_it(chain: Chain, owed: tuple[Caller, Caller, Session]) -> None:
-    reserves.prove_due(client=chain.client)
+    attesting.prove_due(client=chain.client)
     stranger = agents.register_payer(name="B")
     seller = agents.register_provider(name="check", payout_address=chain.somebody().address)
     made = {"now": timezone.now()}
@@ -91,10 +91,10 @@ def test_others_prove_nothing_of_it(chain: Chain, owed: tuple[Caller, Caller, Se
 def test_a_message_that_comes_twice_makes_one_report_and_old_ones_go(chain: Chain, settings: Any) -> None:
     settings.RESERVES_KEPT, settings.RESERVES_PROVABLE = 3, 1
     History(chain, 1)
-    made = [reserves.prove_due(client=chain.client) for _ in range(2)]
+    made = [attesting.prove_due(client=chain.client) for _ in range(2)]
     assert [one is not None for one in made] == [True, False]
     for _ in range(4):
-        reserves.prove(client=chain.client, now=timezone.now())
+        attesting.prove(client=chain.client, now=timezone.now())
     assert ReserveReport.objects.count() == 3
     newest = reserves.newest()
     assert set(ReserveLeaf.objects.values_list("report", flat=True)) == {newest.pk if newest else None}
@@ -107,7 +107,7 @@ def test_a_message_that_comes_twice_makes_one_report_and_old_ones_go(chain: Chai
 def test_a_difference_is_published_as_unexplained(chain: Chain, owed: tuple[Caller, Caller, Session]) -> None:
     with tampering() as execute:
         execute("DELETE FROM escrow_transfer WHERE reason = 'payment' AND amount_micros = 200000")
-    report = reserves.prove(client=chain.client, now=timezone.now())
+    report = attesting.prove(client=chain.client, now=timezone.now())
     assert report is not None
     told = Caller(None).get("/v1/reserves").json
     assert told["verdict"] == "unexplained"
@@ -118,7 +118,7 @@ def test_the_page_for_people_shows_both_sides(
     chain: Chain, owed: tuple[Caller, Caller, Session], client: Client
 ) -> None:
     assert "Nothing has been compared" in client.get("/reserves").content.decode()
-    report = reserves.prove_due(client=chain.client)
+    report = attesting.prove_due(client=chain.client)
     assert report is not None
     page = client.get("/reserves").content.decode()
     for text in (
