@@ -385,11 +385,11 @@ def test_an_action_is_signed_for_its_payer_and_for_an_hour(node: Any, settings: 
 
 
 def test_a_nonce_is_ours_to_count(node: Node, settings: Any) -> None:
+    SignerNonce.objects.create(address=RELAYER.address, chain_id=1, next_nonce=50)
     first = planned()
     run(node)
     assert node.what("nonce") == [(RELAYER.address, "latest")]
     node.first_nonce = 99
-    SignerNonce.objects.create(address=RELAYER.address, chain_id=1, next_nonce=50)
     SignerNonce.objects.create(address=ARBITER.address, chain_id=settings.CHAIN_ID, next_nonce=60)
     second = planned()
     run(node)
