@@ -37,6 +37,7 @@ class Score:
     tests: Sequence[str]
     measured: Mapping[str, Any]
     mutants: int
+    stopped: int
     untried: int
     survivors: Sequence[Survivor]
 
@@ -50,6 +51,7 @@ class Score:
 
     def line(self) -> str:
         told = f"{self.piece}: {self.killed} of {self.mutants} noticed, {self.percent:.1f} %, {len(self.survivors)} survive"
+        told += f", {self.stopped} hang" if self.stopped else ""
         return told + (f", {self.untried} not tried" if self.untried else "")
 
 
@@ -99,9 +101,10 @@ def _table(scores: Sequence[Score]) -> list[str]:
     for score in scores:
         files = ", ".join(f"`{file}`" for file in score.files)
         of = ", ".join(score.measured["of"].values())
-        untried = f" ({score.untried} not tried)" if score.untried else ""
+        aside = f" ({score.stopped} because they hang)" if score.stopped else ""
+        aside += f" ({score.untried} not tried)" if score.untried else ""
         rows.append(
-            f"| {files} | {of} | {score.measured['on']} | {score.mutants} | {score.killed}{untried} "
+            f"| {files} | {of} | {score.measured['on']} | {score.mutants} | {score.killed}{aside} "
             f"| {len(score.survivors)} | {score.percent:.1f} % |\n"
         )
     return rows

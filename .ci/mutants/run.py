@@ -42,10 +42,10 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "out", "cache", "node_
 BIN = ROOT / ".venv/bin"
 PLUGINS = ("pytest_django.plugin", "pytest_timeout", "own_database", "no:cacheprovider", "no:unraisableexception")
 """No others: each mutant is a run of pytest of its own, and what is not loaded need not be waited for."""
-TIMEOUT_MULTIPLIER, TIMEOUT_SECONDS = 4, 15
-"""A mutant that runs four times as long as the tests did, and a minute more, is noticed: it hangs."""
-NOTICED = {1, 3, 24, -24, 36, 152, 255}
-"""Exit codes with which a mutant's tests end when one of them failed, or when they were stopped for lasting too long."""
+TIMEOUT_MULTIPLIER, TIMEOUT_SECONDS = 4, 45
+"""A mutant that runs four times as long as the tests did, and three minutes more, hangs; it is tried again in the next run."""
+FAILED, STOPPED = {1, 3}, {24, -24, 36, 152, 255}
+"""Exit codes of a mutant whose tests failed, and of one whose tests were stopped for lasting too long. Both were noticed."""
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Piece:
     # --- the run -----------------------------------------------------------------------------------------------------
     def run(self, server: str, children: int) -> None:
         self.lay_out()
-        unnoticed = [name for name, code in self.codes().items() if code is not None and code not in NOTICED]
+        again = [name for name, code in self.codes().items() if code is not None and code not in FAILED]
         shutil.rmtree(self.folder / "mutants/tests", ignore_errors=True)  # a test that was removed must not linger
         Path(self.folder, "mutants/mutmut-stats.json").unlink(missing_ok=True)
         environment = os.environ | {
@@ -100,7 +100,7 @@ class Piece:
         }
         command = [BIN / "mutmut", "run", "--max-children", str(children)]
         versions = {file: _version(ROOT / file) for file in self.files}
-        for names in ([], unnoticed) if unnoticed else ([],):
+        for names in ([], again) if again else ([],):
             self._mutmut([*command, *names], environment)
         _write(self.measured, json.dumps({"on": f"{datetime.now(UTC):%Y-%m-%d}", "of": versions}))
 
@@ -130,13 +130,14 @@ class Piece:
 
     def score(self) -> report.Score:
         codes = self.codes()
-        unnoticed = [name for name, code in codes.items() if code not in NOTICED and code is not None]
+        unnoticed = [name for name, code in codes.items() if code not in FAILED | STOPPED and code is not None]
         return report.Score(
             piece=self.name,
             files=self.files,
             tests=self.tests,
             measured=json.loads(self.measured.read_text(encoding="utf-8")) if self.measured.exists() else {},
             mutants=len(codes),
+            stopped=sum(code in STOPPED for code in codes.values()),
             untried=sum(code is None for code in codes.values()),
             survivors=[self._survivor(name) for name in unnoticed],
         )

@@ -568,6 +568,12 @@ def test_only_so_much_of_what_stands_is_watched_the_newest_first(node: Node, set
     assert ChainAction.objects.get(signer_address=THEIRS.address).status == "mined"
 
 
+def test_what_stands_is_watched_for_one_signer(node: Node) -> None:
+    ours, theirs = standing(node, 90), standing(node, 90, 8, signer=THEIRS)
+    assert of(node).follow() == 1
+    assert (again(ours).status, again(theirs).status) == ("safe", "mined")
+
+
 def test_what_stands_comes_with_its_pool(node: Node) -> None:
     standing(node, 97)
     with CaptureQueriesContext(connection) as queries:
