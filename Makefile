@@ -84,7 +84,7 @@ lock: .venv/.ready ## Pin the requirements again, after a change in pyproject.to
 	@.venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra dev pyproject.toml -o requirements-dev.txt
 
 clean: ## Remove what was installed and made here
-	rm -rf .venv .venv-proofs .venv-peers node_modules staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis contracts/out contracts/cache
+	rm -rf .venv .venv-proofs .venv-peers node_modules staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis contracts/out contracts/cache run/mutants
 	find escrow marketplace sdk examples tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/.ready: requirements-dev.txt .ci/uv.txt .ci/install-python

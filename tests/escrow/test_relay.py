@@ -11,6 +11,7 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
 from escrow import crashpoints, gas, intents, ledger, receipts
@@ -188,6 +189,19 @@ def test_who_signs_no_more_signs_no_message_either() -> None:
         SignerRefused, match=r"the signer refuses \(key\): 0xabc is no signer here any more: it signs no RequestClose"
     ):
         Former("0xabc").sign_typed(typed.RequestClose(domain, b"\1" * 32, 1))
+
+
+def test_what_is_mined_while_the_relay_works_counts_as_a_step_more(node: Node) -> None:
+    take = node.send_raw
+
+    def mines_at_once(raw: bytes) -> Any:
+        node.mine("0x" + keccak(raw).hex(), 99)
+        return take(raw)
+
+    node.send_raw = mines_at_once  # type: ignore[method-assign]
+    action = planned()
+    assert run(node) == 2
+    assert again(action).status == "mined"
 
 
 def test_one_relay_works_for_a_signer_at_a_time(node: Node, settings: Any) -> None:

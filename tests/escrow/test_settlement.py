@@ -456,6 +456,7 @@ def test_only_accounts_that_hold_something_are_locked_and_only_their_debts_settl
     assert ['OF "' in sql or sql.endswith("FOR NO KEY UPDATE") for sql in locking] == [True] * len(locking)
     assert [sql.rpartition(" OF ")[2] for sql in locking if " OF " in sql] == ['"escrow_account"', '"escrow_payment"']
     assert sum('FROM "escrow_pool"' in sql for sql in locking) == 1
+    assert f'"escrow_account"."id" IN ({ledger.payable(spending.pool, lint).pk})' in locking[0]
     assert list(batch.records.values_list("party_id", "amount_micros")) == [(lint.pk, 5)]
     assert [query["sql"] for query in queries if 'FROM "escrow_party" WHERE' in query["sql"]] == []  # they come along
 
