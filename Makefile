@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/sh
 
 ARGS ?=
+# Files of tests that run at once, each on servers of its own: most wait for blocks and servers more than they compute.
+AT_ONCE ?= 3
 PYTHON ?=
 export UV_COMPILE_BYTECODE := 1
 export UV_PYTHON_DOWNLOADS := never
@@ -35,7 +37,7 @@ dev: .venv/.ready node_modules/.ready ## Keep the whole market running, and prin
 	@$(PY) manage.py dev $(ARGS)
 
 test: .venv/.ready node_modules/.ready ## Run the tests on the real servers (ARGS: anything pytest takes)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(AT_ONCE) --dist loadfile $(ARGS)
 
 crashtest: .venv/.ready node_modules/.ready ## Kill workers and servers at named points, and check every payment (ARGS: --full --recovery --seed N --json)
 	@$(PY) manage.py crashtest $(ARGS)
