@@ -81,7 +81,8 @@ class Actor:
 
     def pay(self, n: Numbers) -> bool:
         tenant, seller, micros, key = self._order(n)
-        self.ground.pay(self.ground.tenants[tenant], seller, micros, key)
+        with suppress(EscrowError):  # refused while a deposit that was taken early has left the chain: then nothing is owed
+            self.ground.pay(self.ground.tenants[tenant], seller, micros, key)
         return True
 
     def pay_over_http(self, n: Numbers) -> bool:
