@@ -87,7 +87,8 @@ def test_two_at_once_share_nothing() -> None:
 
 def test_a_path_with_spaces(tmp_path: Path) -> None:
     project, temporary = tmp_path / "a market", Path("/tmp") / f"am spaces {os.getpid()}"
-    shutil.copytree(ROOT / "marketplace", project / "marketplace", ignore=shutil.ignore_patterns("__pycache__"))
+    for room in ("marketplace", "escrow"):
+        shutil.copytree(ROOT / room, project / room, ignore=shutil.ignore_patterns("__pycache__"))
     (project / "node_modules").symlink_to(ROOT / "node_modules")
     temporary.mkdir()
     try:

@@ -81,7 +81,7 @@ class Actor:
 
     def pay(self, n: Numbers) -> bool:
         tenant, seller, micros, key = self._order(n)
-        with suppress(EscrowError):  # refused while a deposit that was taken early has left the chain: then nothing is owed
+        with suppress(EscrowError):  # while a deposit that was taken early has left the chain, it is refused
             self.ground.pay(self.ground.tenants[tenant], seller, micros, key)
         return True
 
