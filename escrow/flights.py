@@ -103,7 +103,7 @@ class Flights:
         ChainAction.objects.filter(pk=action.pk).update(**changes)
         log.warning("Chain action %s (%s) was not taken: %s", action.pk, action.kind, changes["error"])
         if result.outcome is SendOutcome.NONCE_TOO_LOW:
-            return self._mined(action) or self._is_foreign(action)
+            return self._mined(action) is not None or self._is_foreign(action)
         return False
 
     # --- signed, broadcast -> mined ----------------------------------------------------------------------------------
@@ -116,20 +116,21 @@ class Flights:
         return changed
 
     def _step(self, action: ChainAction, tiers: Tiers, *, look_up: bool) -> bool:
-        if not look_up or not self._mined(action):
+        receipt = self._mined(action) if look_up else None
+        if receipt is None:
             return self._push(action)
-        self._finish_if_final(action, tiers)
+        self._finish_if_final(action, tiers, seen=receipt)
         return True
 
-    def _mined(self, action: ChainAction) -> bool:
+    def _mined(self, action: ChainAction) -> Receipt | None:
         found = self._receipt(action)
         if found is None:
-            return False
+            return None
         receipt, attempt = found
         block = self.client.block(receipt.block_number)
         if block is None or block.hash != receipt.block_hash:
             log.warning("A node tells of %s in a block that the chain does not have", receipt.transaction_hash)
-            return False
+            return None
         crashpoints.reach("relay.mined")
         lifecycle.move(
             action,
@@ -143,7 +144,7 @@ class Flights:
             next_at=self.now,
             error="",
         )
-        return True
+        return receipt
 
     def _push(self, action: ChainAction) -> bool:
         """Send again what is due, with other fees when it has waited for long; return whether the action moved."""
@@ -222,14 +223,14 @@ class Flights:
         standing = ChainAction.objects.filter(
             signer_address=self.signer.address, status__in=[Status.MINED, Status.SAFE]
         ).select_related("pool")
-        changed, below, at = 0, -1, ""
+        changed, below, asked, at = 0, -1, -1, ""
         for action in standing.order_by("-block_number")[: settings.RELAY_WATCHED]:
             number = action.block_number or 0
-            if below < 0 or number == below:  # a block that is still there has all blocks before it
+            if below < 0 and number != asked:
                 block = self.client.block(number)
-                at = block.hash if block else ""
-                below = number if at == action.block_hash else below
+                asked, at = number, block.hash if block else ""
             there = number < below or at == action.block_hash
+            below = max(below, number) if there else below  # a block that is still there has all blocks before it
             step = self._finish_if_final if there else self._gone
             changed += apart(action, partial(step, action, tiers))
         return changed
@@ -242,7 +243,7 @@ class Flights:
         )
         return True
 
-    def _finish_if_final(self, action: ChainAction, tiers: Tiers) -> bool:
+    def _finish_if_final(self, action: ChainAction, tiers: Tiers, seen: Receipt | None = None) -> bool:
         number = action.block_number or 0
         if number > tiers.final.number:
             if action.status == Status.MINED and number <= tiers.safe.number:
@@ -250,7 +251,7 @@ class Flights:
                 return True
             return False
         try:
-            receipt = self.client.agreed_receipt(action.tx_hash)
+            receipt = self.client.agreed_receipt(action.tx_hash, seen=seen)
         except ChainUnconfirmed as error:  # what is not final can wait for a second node, and all else goes on
             log.warning("Chain action %s (%s) stays %s: %s", action.pk, action.kind, action.status, error)
             return False
@@ -279,8 +280,7 @@ class Flights:
 
     def _receipt(self, action: ChainAction) -> tuple[Receipt, Attempt] | None:
         for attempt in action.signed_attempts.order_by("-pk"):
-            receipt = self.client.receipt(attempt.tx_hash)
-            if receipt is not None:
+            if (receipt := self.client.receipt(attempt.tx_hash)) is not None:
                 return receipt, attempt
         return None
 

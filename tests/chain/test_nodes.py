@@ -423,6 +423,16 @@ def test_two_that_say_the_same(two: Several, world: World, opened: PoolOpened) -
     assert [sum(proxy.calls.values()) for proxy in two.proxies] == [6, 6]
 
 
+@pytest.mark.parametrize(("nodes", "asked"), [(1, [0]), (2, [1, 1])])
+def test_a_receipt_that_was_just_seen_is_asked_for_again_only_where_somebody_else_can_say_so(
+    anvil_url: str, world: World, opened: PoolOpened, nodes: int, asked: list[int]
+) -> None:
+    with several([anvil_url] * nodes, world.client) as some:
+        seen = world.client.receipt(opened.place.transaction_hash)
+        assert some.client.agreed_receipt(opened.place.transaction_hash, seen=seen) == seen
+        assert some.calls("eth_getTransactionReceipt") == asked
+
+
 LIES: list[tuple[str, dict[str, Any], str]] = [
     ("receipt", {"says": "null"}, "receipt"),
     ("receipt", {"says": "success"}, "receipt"),

@@ -55,7 +55,7 @@ class Node:
         self.asked.append(("receipt", tx_hash))
         return self.receipts.get(tx_hash)
 
-    def agreed_receipt(self, tx_hash: str) -> Receipt | None:
+    def agreed_receipt(self, tx_hash: str, *, seen: Receipt | None = None) -> Receipt | None:
         self.asked.append(("agreed_receipt", tx_hash))
         told = self.agreed.get(tx_hash, self.receipts.get(tx_hash))
         if isinstance(told, ChainError):
