@@ -75,7 +75,7 @@ class Books:
     """The newest that the ledger has taken, those that have lost their block, and a sample of the older."""
     recent_from: int
     signers: Mapping[str, tuple[int, int]]
-    """The first nonce that we used of each signer, and the next one."""
+    """The first nonce that we used of each signer, and the next one; none of one pool, as the flights."""
     flights: Sequence[Flight]
     steps: Sequence[str]
     alarms: list[str]
@@ -105,26 +105,25 @@ def _read(at: ChainCursor, pool_id: UUID | None) -> Books:
     pools = {pk: str(key) for pk, key in chosen.values_list("pk", "pool_key")}
     accounts = _accounts(pool_id)
     recent_from = max(at.block_number - settings.RECONCILE_BLOCKS + 1, settings.ESCROW_START_BLOCK, 0)
-    own, made = checks.run([*money_checks.CHECKS, *order_checks.CHECKS], pool_id)
-    if pool_id is None:
-        more, made_too = checks.run(order_checks.OF_SIGNERS, None)
-        own, made = own + more, made + made_too
+    made = [*money_checks.CHECKS, *order_checks.CHECKS, *(order_checks.OF_SIGNERS if pool_id is None else ())]
+    balances = {one.id: one.micros for one in accounts if one.pool_id is not None}
+    own = checks.run(made, pool_id, balances)
     return Books(
         cursor=at,
         pools=pools,
         by_transfers=_by_pool(accounts),
-        by_logs=_by_logs(),
+        by_logs=_by_logs(pool_id),
         inside=sum(one.micros for one in accounts if one.kind != Kind.WORLD),
         fees=sum(one.micros for one in accounts if one.kind == Kind.FEES),
-        owed=_owed(accounts),
+        owed=_owed(accounts, pool_id),
         logs=_logs(recent_from, pool_id),
         recent_from=recent_from,
-        signers=_signers(),
-        flights=_flights(),
+        signers=_signers() if pool_id is None else {},
+        flights=_flights() if pool_id is None else [],
         steps=_steps(pool_id),
         alarms=[reason for reason in (at.stopped_reason, *_stopped()) if reason],
         differences=own + _columns(accounts) + proving.again(pool_id),
-        compared=made + len(accounts),
+        compared=len(made) + len(accounts),
     )
 
 
@@ -135,6 +134,7 @@ def _read(at: ChainCursor, pool_id: UUID | None) -> Books:
 class _Sums:
     """An account, its columns, and what its transfers say."""
 
+    id: int
     code: str
     kind: str
     pool_id: UUID | None
@@ -160,7 +160,7 @@ WITH account AS (
     SELECT receiver_id, 0, sum(amount_micros), 0
     FROM escrow_transfer WHERE %(pool)s::uuid IS NULL OR sender_id IN (SELECT id FROM account) GROUP BY 1
 )
-SELECT account.code, account.kind, account.pool_id, account.party_id, party.address, account.sent_micros,
+SELECT account.id, account.code, account.kind, account.pool_id, account.party_id, party.address, account.sent_micros,
     account.received_micros, account.sent_count, coalesce(sum(moved.sent), 0)::bigint,
     coalesce(sum(moved.received), 0)::bigint, coalesce(sum(moved.times), 0)::bigint
 FROM account LEFT JOIN moved ON moved.id = account.id LEFT JOIN escrow_party AS party ON party.id = account.party_id
@@ -173,7 +173,7 @@ def _accounts(pool_id: UUID | None) -> list[_Sums]:
     """Return every account, or a pool's, with its transfers added up. What a pool's accounts receive, one of them has sent."""
     with connection.cursor() as sql:
         sql.execute(_ACCOUNTS, {"pool": pool_id, "contract": settings.ESCROW_ADDRESS})
-        return [_Sums(*row[:5], columns=row[5:8], sums=row[8:11]) for row in sql.fetchall()]  # type: ignore[misc]
+        return [_Sums(*row[:6], columns=row[6:9], sums=row[9:12]) for row in sql.fetchall()]  # type: ignore[misc]
 
 
 def _columns(accounts: Sequence[_Sums]) -> list[Difference]:
@@ -203,7 +203,7 @@ def _by_pool(accounts: Sequence[_Sums]) -> dict[UUID, Counter[str]]:
     return pools
 
 
-def _owed(accounts: Sequence[_Sums]) -> dict[tuple[str, str, str], int]:
+def _owed(accounts: Sequence[_Sums], pool_id: UUID | None) -> dict[tuple[str, str, str], int]:
     """Return what is owed, by class, pool and party. A batch's money is its records' parties', by their amounts."""
     owed: Counter[tuple[str, str, str]] = Counter()
     settling = {one.code for one in accounts if one.kind == Kind.SETTLING and one.micros}
@@ -212,6 +212,8 @@ def _owed(accounts: Sequence[_Sums]) -> dict[tuple[str, str, str], int]:
             party = "" if one.kind == Kind.HOLD else str(one.party_id or "")  # until it is captured it is the payer's
             owed[CLASSES[Kind(one.kind)], str(one.pool_id or ""), party] += one.micros
     rows = Batch.objects.filter(status=Batch.Status.SIGNED, pool__contract_address=settings.ESCROW_ADDRESS)
+    if pool_id is not None:
+        rows = rows.filter(pool=pool_id)
     lines = rows.values_list("account__code", "pool", "records__party", "records__amount_micros")
     for code, pool, payee, micros in lines:
         if code in settling and micros:
@@ -230,15 +232,16 @@ SELECT pool_id, event, coalesce(args->>'provider', ''),
     coalesce(sum((args->>'fee')::bigint), 0)::bigint,
     coalesce(sum((args->>'to_provider')::bigint), 0)::bigint,
     coalesce(sum((args->>'to_payer')::bigint), 0)::bigint
-FROM escrow_chainlog WHERE contract_address = %(contract)s AND applied_at IS NOT NULL GROUP BY 1, 2, 3
+FROM escrow_chainlog WHERE contract_address = %(contract)s AND applied_at IS NOT NULL
+    AND (%(pool)s::uuid IS NULL OR pool_id = %(pool)s::uuid) GROUP BY 1, 2, 3
 """
 
 
-def _by_logs() -> dict[UUID | None, Counter[str]]:
-    """Rebuild every pool from the logs that were read. What an event does is linear, so the sums of equal events do it too."""
+def _by_logs(chosen: UUID | None) -> dict[UUID | None, Counter[str]]:
+    """Rebuild every pool, or one, from the logs that were read. Events are linear: the sums of equal ones do the same."""
     pools: dict[UUID | None, Counter[str]] = {}
     with connection.cursor() as sql:
-        sql.execute(_BY_LOGS, {"contract": settings.ESCROW_ADDRESS})
+        sql.execute(_BY_LOGS, {"contract": settings.ESCROW_ADDRESS, "pool": chosen})
         for pool_id, event, provider, *sums in sql.fetchall():
             change = effects.effects(event, {"provider": provider, **dict(zip(_FIELDS, sums, strict=True))})
             pools.setdefault(pool_id, Counter()).update(change)
@@ -255,15 +258,8 @@ def _logs(recent_from: int, pool_id: UUID | None) -> list[Log]:
 
 
 def _log(row: ChainLog) -> Log:
-    return Log(
-        (row.tx_hash, row.log_index),
-        row.pool_id,
-        row.event,
-        row.args,
-        row.block_number,
-        row.block_hash,
-        row.orphaned_at is not None,
-    )
+    place = (row.tx_hash, row.log_index)
+    return Log(place, row.pool_id, row.event, row.args, row.block_number, row.block_hash, row.orphaned_at is not None)
 
 
 # ---------------------------------------------------------------------- signers

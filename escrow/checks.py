@@ -4,7 +4,7 @@ A check is one statement over whole tables, never a walk row by row; each of its
 in `money_checks` and `order_checks`. Nothing here reads the chain, and nothing mends.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -27,16 +27,9 @@ WITH scope AS (
 """
 """Pools of the contract in use, all or one, and their accounts. Those of an earlier one have nothing to be held against."""
 BALANCES: Final = """
-, balance AS (
-    SELECT account.id, coalesce(received.micros, 0) - coalesce(sent.micros, 0) AS micros FROM account
-    LEFT JOIN (SELECT receiver_id AS id, sum(amount_micros)::bigint AS micros FROM escrow_transfer GROUP BY 1) AS received
-        ON received.id = account.id
-    LEFT JOIN (SELECT sender_id AS id, sum(amount_micros)::bigint AS micros FROM escrow_transfer GROUP BY 1) AS sent
-        ON sent.id = account.id
-    WHERE account.kind IN ('hold', 'payable', 'settling', 'dispute', 'contested', 'session')
-)
+, balance AS (SELECT * FROM unnest(%(accounts)s::bigint[], %(micros)s::bigint[]) AS balance (id, micros))
 """
-"""What accounts hold by their transfers alone."""
+"""What accounts hold by their transfers alone, added up once for all checks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +41,22 @@ class Check:
     sql: str
     cause: Cause = Cause.BUG
     is_by_balance: bool = False
-    """Whether it reads `balance`, which adds up every transfer."""
+    """Whether it reads `balance`."""
 
 
-def run(checks: Iterable[Check], pool_id: UUID | None) -> tuple[list[Difference], int]:
-    """Return every contradiction that checks find, in all pools or one, and how many checks were made."""
+def run(checks: Iterable[Check], pool_id: UUID | None, balances: Mapping[int, int]) -> list[Difference]:
+    """Return every contradiction that checks find, in all pools or one; `balances` are those of its accounts, by their id."""
     found: list[Difference] = []
-    made = 0
     facts = {"contract": settings.ESCROW_ADDRESS, "pool": pool_id, "late": settings.RECONCILE_LATE_SECONDS}
+    summed = {"accounts": list(balances), "micros": list(balances.values())}
     with connection.cursor() as cursor:
         for check in checks:
-            made += 1
-            begun = SCOPE + (BALANCES if check.is_by_balance else "")
-            cursor.execute(f"{begun} {check.sql} LIMIT {SHOWN_A_CHECK:d}", facts)
+            begun, more = (SCOPE + BALANCES, summed) if check.is_by_balance else (SCOPE, {})
+            cursor.execute(f"{begun} {check.sql} LIMIT {SHOWN_A_CHECK:d}", {**facts, **more})
             found += [
                 Difference(
                     check.rule, str(pool), what, int(ours or 0), int(other or 0), check.cause, check.sources, detail
                 )
                 for pool, what, ours, other, detail in cursor.fetchall()
             ]
-    return found, made
+    return found
