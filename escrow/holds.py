@@ -128,31 +128,34 @@ def release(*, hold: Hold, now: datetime) -> Hold:
     A released hold stays as it is. Raises StateConflict once it is captured, and for one that belongs to a task or an
     invoice.
     """
-    _, hold = _lock(hold)
+    locked, hold = _lock(hold)
     _require_own(hold)
-    return give_back(hold=hold, now=now)
+    return _give_back(locked, hold)
 
 
 def release_expired(*, now: datetime, limit: int) -> int:
     """Release holds whose time is over; return how many."""
     over = Hold.objects.filter(status=Hold.Status.HELD, expires_at__lte=now).select_related(*RELATED)
     due = over.order_by("expires_at")
-    return lifecycle.sweep(due, lambda hold: _release_if_held(hold, now), name="expired-holds", limit=limit)
+    return lifecycle.sweep(due, _release_if_held, name="expired-holds", limit=limit)
 
 
 @transaction.atomic
-def _release_if_held(hold: Hold, now: datetime) -> bool:
-    _, hold = _lock(hold)
+def _release_if_held(hold: Hold) -> bool:
+    locked, hold = _lock(hold)
     if hold.status != Hold.Status.HELD:
         return False  # somebody captured it in time, or released it, while the sweep came to it
-    give_back(hold=hold, now=now)
+    _give_back(locked, hold)
     return True
 
 
 @transaction.atomic
 def give_back(*, hold: Hold, now: datetime) -> Hold:
     """Give a hold back to its session, or to the pool when the session is closed. A released hold stays as it is."""
-    locked, hold = _lock(hold)
+    return _give_back(*_lock(hold))
+
+
+def _give_back(locked: Mapping[int, Account], hold: Hold) -> Hold:
     if hold.status == Hold.Status.RELEASED:
         return hold
     held = locked[hold.account_id]
@@ -212,7 +215,7 @@ def _require_held(hold: Hold, now: datetime) -> None:
 
     A session that was closed stops nothing: what it has set aside is a promise, which ends when the hold does.
     """
-    session, pool = hold.session, hold.session.pool
+    session = hold.session
     if hold.status == Hold.Status.CAPTURED:
         detail = f"The hold was captured before, as payment {hold.payment_id}; a hold is captured once."
         raise StateConflict("hold", hold.status, detail)
@@ -220,12 +223,7 @@ def _require_held(hold: Hold, now: datetime) -> None:
         raise StateConflict("hold", hold.status, "The hold was released; its money went back. Place another one.")
     if hold.expires_at is not None and now >= hold.expires_at:
         raise StateConflict("hold", "expired", "The hold has expired; its money goes back. Place another one.")
-    if pool.status not in (Pool.Status.OPEN, Pool.Status.CLOSING):
-        raise verdicts.not_open("pool", pool.status)
-    if now >= pool.expires_at:
-        raise verdicts.not_open("pool", "expired")
-    if pool.frozen_at is not None:
-        raise verdicts.not_open("pool", "frozen")
+    sessions.require_open(session.pool, now, Pool.Status.CLOSING)
     if session.status not in (Session.Status.OPEN, Session.Status.CLOSED):
         raise verdicts.not_open("session", session.status)
 

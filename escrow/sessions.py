@@ -18,9 +18,9 @@ Status = Session.Status
 _NOTHING_LEFT: Final = "Its parent's policy allows nothing of its own any more."
 
 
-def require_open(pool: Pool, now: datetime) -> None:
-    """Return when a pool takes new spending. Raises StateConflict when it does not."""
-    if pool.status != Pool.Status.OPEN:
+def require_open(pool: Pool, now: datetime, *more: Pool.Status) -> None:
+    """Return when a pool takes new spending; with `more`, what is left to do in those statuses also. Raises StateConflict."""
+    if pool.status not in (Pool.Status.OPEN, *more):
         raise verdicts.not_open("pool", pool.status)
     if now >= pool.expires_at:
         raise verdicts.not_open("pool", "expired")
