@@ -13,10 +13,9 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.html import format_html
 
-from escrow import disputes, money
+from escrow import clock, disputes, money
 from escrow.errors import EscrowError
 from escrow.models import Dispute, Reason, Transfer
 
@@ -87,7 +86,7 @@ class DisputeDesk(Page):
                 to_provider_bps=form.basis_points(),
                 reason=form.cleaned_data["reason"],
                 ruled_by=request.user.get_username(),
-                now=timezone.now(),
+                now=clock.now(),
             )
         except EscrowError as error:
             form.add_error(None, error.detail)

@@ -13,11 +13,10 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from escrow import remedies
+from escrow import clock, remedies
 from escrow.errors import EscrowError
 from escrow.models import Remedy
 from escrow.remedies import Order
@@ -112,7 +111,7 @@ class RemedyDesk(Page):
 
     def _done(self, request: HttpRequest, obj: Any, kind: str, form: RemedyForm) -> bool:
         given = form.cleaned_data
-        order = Order(by=request.user.get_username(), reason=given["reason"], seen=given["seen"], now=timezone.now())
+        order = Order(by=request.user.get_username(), reason=given["reason"], seen=given["seen"], now=clock.now())
         try:
             done = _VERBS[kind](obj, order, given)
         except EscrowError as error:
