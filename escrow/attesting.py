@@ -5,6 +5,7 @@ Comparing is `reconcile`'s; what is read of the reports, and proven by them, is 
 
 import logging
 import secrets
+import time
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -45,10 +46,11 @@ def prove_due(*, client: ChainClient) -> ReserveReport | None:
 
 def prove(*, client: ChainClient, now: datetime) -> ReserveReport | None:
     """Reconcile all books at the final block and keep the outcome with its tree; None before the indexer has begun."""
+    begun = time.monotonic()
     found = books.read()
     if found is None:
         return None
-    report = reconcile.compare(found, client=client, now=now, at="final")
+    report = reconcile.compare(found, client=client, now=now, at="final", begun=begun)
     for fault in (*report.unexplained, *report.alarms):
         log.critical("Books and chain differ: %s", fault)
     return _keep(report, found)

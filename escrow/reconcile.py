@@ -51,10 +51,12 @@ def reconcile(*, client: ChainClient, now: datetime, pool_id: UUID | None = None
 
 
 def compare(
-    found: Books, *, client: ChainClient, now: datetime, at: At, pool_id: UUID | None = None, begun: float | None = None
+    found: Books, *, client: ChainClient, now: datetime, at: At, begun: float, pool_id: UUID | None = None
 ) -> Report:
-    """Hold books that were read against the contract. Nothing is written, and no database transaction is open meanwhile."""
-    begun = time.monotonic() if begun is None else begun
+    """Hold books that were read against the contract. Nothing is written, and no database transaction is open meanwhile.
+
+    `begun` is when reading them began, by the monotonic clock: the report says how long all of it took.
+    """
     custody = Custody(client, settings.ESCROW_ADDRESS)
     for _ in range(TURNS):
         block = custody.tier(at, found.cursor.block_number)
