@@ -107,9 +107,8 @@ def landed(action: ChainAction, receipt: "Receipt", *, now: datetime) -> None:
     there = {(event.pool_id, event.first_seq) for event in receipt.events if isinstance(event, BatchSettled)}
     why = {event.pool_id: event.reason for event in receipt.events if isinstance(event, ItemRejected)}
     for batch in carried(action):
-        key = bytes.fromhex(str(batch.pool.pool_key)[2:])
-        if (key, batch.first_seq) not in there:
-            turn_down(batch, _told(why.get(key, b"")), now=now)
+        if (batch.pool.key, batch.first_seq) not in there:
+            turn_down(batch, _told(why.get(batch.pool.key, b"")), now=now)
 
 
 def release(action: ChainAction, reason: str, *, now: datetime) -> None:

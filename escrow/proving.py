@@ -64,7 +64,7 @@ def _bytes(batch: Batch, records: Sequence[tuple[int, str, int]]) -> list[Fault]
 
 
 def _root(batch: Batch, debts: Sequence[Any]) -> list[Fault]:
-    key = bytes.fromhex(str(batch.pool.pool_key)[2:])
+    key = batch.pool.key
     leaves: list[Leaf] = [
         receipts.leaf(pool_key=key, seq=seq, payment_id=pk, address=address, amount_micros=due, metadata=metadata)
         for seq, pk, address, due, metadata in debts

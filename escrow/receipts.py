@@ -60,7 +60,7 @@ def prove(*, payment: Payment, now: datetime) -> Receipt:
     if batch.status == Batch.Status.VOID:
         raise _in_no_batch(_reread(payment), now)
     own = leaf(
-        pool_key=_key_of(batch.pool),
+        pool_key=batch.pool.key,
         seq=payment.record.seq,
         payment_id=payment.pk,
         address=payment.party.address,
@@ -98,7 +98,7 @@ def arguments(batch: Batch) -> tuple[bytes, bytes, bytes, int, bytes]:
     """Return what `settle` takes: pool, packed records, root, deadline in seconds, the authorizer's signature."""
     deadline = int(batch.deadline.timestamp())
     root = bytes.fromhex(batch.root[2:])
-    return _key_of(batch.pool), bytes(batch.packed), root, deadline, bytes(batch.signature)
+    return batch.pool.key, bytes(batch.packed), root, deadline, bytes(batch.signature)
 
 
 def landings(batches: Collection[Batch]) -> dict[UUID, Landing]:
@@ -189,9 +189,3 @@ def _in_no_batch(payment: Payment, now: datetime) -> EscrowError:
 
 def _reread(payment: Payment) -> Payment:
     return Payment.objects.select_related("pool").get(pk=payment.pk)
-
-
-def _key_of(pool: Pool) -> bytes:
-    if pool.pool_key is None:
-        raise ValueError(f"{pool} has no terms yet")
-    return bytes.fromhex(pool.pool_key[2:])

@@ -161,15 +161,13 @@ def landed_on(client: ChainClient) -> Callable[[Batch, int], bool]:
         newest = client.tiers().latest.number
         if newest < block:
             raise ChainUnavailable(f"the node is at block {newest}, before block {block}")
-        return contract.is_settled(bytes.fromhex(str(batch.pool.pool_key)[2:]), batch.first_seq, block=newest)
+        return contract.is_settled(batch.pool.key, batch.first_seq, block=newest)
 
     return landed
 
 
 def _sign(pool: Pool, lines: Sequence[Line], authorizer: Signer, deadline: datetime, now: datetime) -> Batch:
-    if pool.pool_key is None:
-        raise ValueError(f"{pool} is not bound")
-    pool_key, first_seq = bytes.fromhex(pool.pool_key[2:]), pool.next_seq
+    pool_key, first_seq = pool.key, pool.next_seq
     packed = wire.encode_batch(first_seq, [Record(line.party.address, line.micros) for line in lines])
     leaves = [
         receipts.leaf(

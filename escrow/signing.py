@@ -83,13 +83,6 @@ def terms_of(pool: Pool, by: Signatory) -> Terms:
     return Terms(**bound)
 
 
-def key_of(pool: Pool) -> bytes:
-    """Return the contract's id of a pool that has its terms."""
-    if pool.pool_key is None:
-        raise ValueError(f"{pool} has no terms yet")
-    return bytes.fromhex(pool.pool_key[2:])
-
-
 def _first_terms(pool: Pool, by: Signatory) -> Terms:
     return Terms(
         payer=by.keyring.payer(str(pool.payer_id)).address,
@@ -119,7 +112,7 @@ def _top_up(action: ChainAction, by: Signatory, now: datetime) -> bytes:
     pool, value, salt = _pool(action), int(action.params["amount_micros"]), bytes.fromhex(action.params["salt"][2:])
     until = _seconds(now + SIGNATURE_LIFE)
     signature = _authorize(pool, by, value, until, salt=salt)
-    return contract.top_up(key_of(pool), value, _payer(pool, by).address, 0, until, salt, signature)
+    return contract.top_up(pool.key, value, _payer(pool, by).address, 0, until, salt, signature)
 
 
 def _allow_providers(action: ChainAction, by: Signatory, now: datetime) -> bytes:
@@ -127,10 +120,8 @@ def _allow_providers(action: ChainAction, by: Signatory, now: datetime) -> bytes
     parties = Party.objects.filter(pk__in=action.params["parties"]).order_by("pk")
     addresses = [party.address for party in parties]
     nonce = UUID(action.params["nonce"]).bytes.ljust(32, b"\0")
-    message = typed.AllowProviders(by.domain(), key_of(pool), tuple(addresses), nonce, until)
-    return contract.allow_providers_with_sig(
-        key_of(pool), addresses, nonce, until, _payer(pool, by).sign_typed(message)
-    )
+    message = typed.AllowProviders(by.domain(), pool.key, tuple(addresses), nonce, until)
+    return contract.allow_providers_with_sig(pool.key, addresses, nonce, until, _payer(pool, by).sign_typed(message))
 
 
 def _settle(action: ChainAction, by: Signatory, now: datetime) -> bytes:
@@ -141,7 +132,7 @@ def _settle(action: ChainAction, by: Signatory, now: datetime) -> bytes:
 
 
 def _withdraw(action: ChainAction, by: Signatory, now: datetime) -> bytes:
-    return contract.withdraw(key_of(_pool(action)), Party.objects.get(pk=_subject(action)).address)
+    return contract.withdraw(_pool(action).key, Party.objects.get(pk=_subject(action)).address)
 
 
 def _withdraw_fees(action: ChainAction, by: Signatory, now: datetime) -> bytes:
@@ -151,9 +142,9 @@ def _withdraw_fees(action: ChainAction, by: Signatory, now: datetime) -> bytes:
 def _dispute(action: ChainAction, by: Signatory, now: datetime) -> bytes:
     pool, (dispute, address, ref) = _pool(action), _disputed(action)
     until = _seconds(now + SIGNATURE_LIFE)
-    message = typed.Dispute(by.domain(), key_of(pool), address, dispute.amount_micros, ref, until)
+    message = typed.Dispute(by.domain(), pool.key, address, dispute.amount_micros, ref, until)
     signature = _payer(pool, by).sign_typed(message)
-    return contract.dispute_with_sig(key_of(pool), address, dispute.amount_micros, ref, until, signature)
+    return contract.dispute_with_sig(pool.key, address, dispute.amount_micros, ref, until, signature)
 
 
 def _resolve(action: ChainAction, by: Signatory, now: datetime) -> bytes:
@@ -165,17 +156,17 @@ def _resolve(action: ChainAction, by: Signatory, now: datetime) -> bytes:
 
 def _resolve_by_timeout(action: ChainAction, by: Signatory, now: datetime) -> bytes:
     _, address, ref = _disputed(action)
-    return contract.resolve_by_timeout(key_of(_pool(action)), address, ref)
+    return contract.resolve_by_timeout(_pool(action).key, address, ref)
 
 
 def _request_close(action: ChainAction, by: Signatory, now: datetime) -> bytes:
     pool, until = _pool(action), _seconds(now + SIGNATURE_LIFE)
-    message = typed.RequestClose(by.domain(), key_of(pool), until)
-    return contract.request_close_with_sig(key_of(pool), until, _payer(pool, by).sign_typed(message))
+    message = typed.RequestClose(by.domain(), pool.key, until)
+    return contract.request_close_with_sig(pool.key, until, _payer(pool, by).sign_typed(message))
 
 
 def _reclaim(action: ChainAction, by: Signatory, now: datetime) -> bytes:
-    return contract.reclaim(key_of(_pool(action)))
+    return contract.reclaim(_pool(action).key)
 
 
 def _mint(action: ChainAction, by: Signatory, now: datetime) -> bytes:
@@ -209,7 +200,7 @@ def _authorize(pool: Pool, by: Signatory, value: int, until: int, *, salt: bytes
         value=value,
         valid_after=0,
         valid_before=until,
-        nonce=key_of(pool) if salt is None else typed.TopUp(by.domain(), key_of(pool), salt).digest,
+        nonce=pool.key if salt is None else typed.TopUp(by.domain(), pool.key, salt).digest,
         deposit=typed.Deposit(terms_of(pool, by), salt),
     )
     return payer.sign_typed(message)

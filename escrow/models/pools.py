@@ -88,6 +88,13 @@ class Pool(models.Model):
         return f"pool {self.id}"
 
     @property
+    def key(self) -> bytes:
+        """The contract's id of it. Raises ValueError before its terms are bound."""
+        if self.pool_key is None:
+            raise ValueError(f"{self} has no terms yet")
+        return bytes.fromhex(self.pool_key[2:])
+
+    @property
     def frozen_by_payer(self) -> bool:
         """Whether the payer has frozen it, whatever else has."""
         return self.frozen_at is not None and self.frozen_at != self.unbacked_at

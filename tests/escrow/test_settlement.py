@@ -491,7 +491,7 @@ def test_the_oldest_debts_are_those_that_were_made_first(monkeypatch: pytest.Mon
 
 def test_nothing_is_signed_for_a_pool_that_the_chain_does_not_know() -> None:
     of = pools.open(payer_id=uuid4(), deposit_micros=USDC, now=NOW)
-    with unmoved(), pytest.raises(ValueError, match=f"{of} is not bound"):
+    with unmoved(), pytest.raises(ValueError, match=f"{of} has no terms yet"):
         settlement._sign(of, [], AUTHORIZER, NOW, NOW)
     assert not Batch.objects.exists()
 
