@@ -2,7 +2,8 @@
 
 ChainError
 |-- ChainUnavailable   nobody knows: timeout, reset, 5xx, garbage, too many requests; ask again
-|   |-- ChainDisagreement   two nodes were asked, and each says something else
+|   |-- ChainUnconfirmed    two nodes must say the same, and so far one has said anything
+|   |   `-- ChainDisagreement   two nodes were asked, and each says something else
 |   `-- SignerUnavailable   a signer that is asked over a wire did not answer
 |-- ChainReverted      the contract refuses: name and arguments of its error
 |-- ChainRefused       the node answered, and it was a JSON-RPC error that is no revert

@@ -1,8 +1,12 @@
-"""What came of reconciling, and what was owed then. Fields only; `escrow.reserves` writes, prunes and proves them."""
+"""What came of reconciling, and what was owed then. Fields only.
+
+`escrow.attesting` writes and prunes them; `escrow.reserves` reads and proves them.
+"""
 
 from django.db import models
 from django.db.models.functions import Now
 
+from escrow.findings import EXPLAINED
 from escrow.models.types import UuidV7
 
 
@@ -40,8 +44,7 @@ class ReserveReport(models.Model):
     @property
     def unexplained(self) -> int:
         """How many comparisons did not hold and have no explanation, alarms included."""
-        explained = ("in_flight", "donated")
-        return len(self.alarms) + sum(one["cause"] not in explained for one in self.differences)
+        return len(self.alarms) + sum(one["cause"] not in EXPLAINED for one in self.differences)
 
 
 class ReserveLeaf(models.Model):
