@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.db.models import Count, DecimalField, F, Min, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Cast
 
-from escrow import vitals
+from escrow import events, reserves, vitals
+from escrow.chain.outcomes import SendOutcome
+from escrow.findings import Verdict
 from escrow.models import (
     Attempt,
     Batch,
@@ -22,17 +24,14 @@ from escrow.models import (
     ChainCursor,
     ChainLog,
     Event,
-    EventMark,
     Pool,
     Pulse,
-    ReserveReport,
     Setback,
     SignerNonce,
 )
 
 Status = ChainAction.Status
-VERDICTS = ("equal", "explained", "unexplained")
-UNKNOWN = "unknown"
+UNKNOWN: Final = SendOutcome.UNKNOWN.value
 """The outcome of an attempt of which nobody knows whether the node has it."""
 
 
@@ -66,7 +65,7 @@ def read(now: datetime) -> list[Gauge]:
 
 def unknown() -> "QuerySet[Any]":
     """Return the actions in flight of which nobody knows whether a node has what was sent last."""
-    flying = ChainAction.objects.filter(status__in=(Status.SIGNED, Status.BROADCAST))
+    flying = ChainAction.objects.filter(status__in=ChainAction.UNMINED)
     return with_last_outcome(flying).filter(last_outcome=UNKNOWN)
 
 
@@ -186,18 +185,17 @@ def _sweeps(now: datetime) -> Iterator[Gauge]:
         for state in ("put_off", "set_aside")
     ]
     yield Gauge("market_setbacks", "Rows that a sweep could not take a step with.", by)
-    shown = EventMark.objects.values_list("published_id", flat=True).first() or 0
-    waiting = Event.objects.filter(pk__gt=shown).aggregate(n=Count("pk"), oldest=Min("created_at"))
+    waiting = Event.objects.filter(pk__gt=events.published()).aggregate(n=Count("pk"), oldest=Min("created_at"))
     yield _one("market_events_hidden", "Events that are recorded and not shown yet.", waiting["n"])
     age = _age(now, waiting["oldest"]) or 0.0
     yield _one("market_events_hidden_seconds", "Since the oldest of those was recorded.", age)
 
 
 def _reconciled(now: datetime) -> Iterator[Gauge]:
-    newest = ReserveReport.objects.filter(chain_id=settings.CHAIN_ID).order_by("-created_at").first()
+    newest = reserves.newest()
     if newest is None:
         return
-    said = [({"verdict": verdict}, float(newest.verdict == verdict)) for verdict in VERDICTS]
+    said = [({"verdict": verdict.value}, float(newest.verdict == verdict)) for verdict in Verdict]
     yield Gauge("market_reconcile_verdict", "What came of comparing books and chain last: one of them is 1.", said)
     yield _one("market_reconcile_age_seconds", "Since they were compared.", _age(now, newest.created_at))
     yield _one("market_reconcile_unexplained", "Comparisons that did not hold, without a reason.", newest.unexplained)

@@ -204,6 +204,11 @@ def test_each_gauge_says_what_the_database_has(busy: World, client: Client) -> N
     assert not [name for name in found if "status=final" in name]
 
 
+def test_a_verdict_on_a_former_contract_is_not_shown(busy: World, client: Client, settings: Any) -> None:
+    settings.ESCROW_ADDRESS = "0xE5d"
+    assert not [name for name in scrape(client) if name.startswith("market_reconcile_")]
+
+
 def test_nothing_is_there_yet_and_it_is_still_readable(client: Client) -> None:
     found = scrape(client)
     assert found["market_check_ok{check=worker}"] == 0
