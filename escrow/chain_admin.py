@@ -5,7 +5,7 @@ Looked at, never changed; what a person may do about a row is on its page (`escr
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib import admin
@@ -38,7 +38,6 @@ else:
     Filter = SimpleListFilter
 
 Status = ChainAction.Status
-IN_FLIGHT: Final = list(ChainAction.IN_FLIGHT)
 
 
 class RemedyInline(ReadOnly, Inline):
@@ -80,16 +79,16 @@ class Show(Filter):
         """Leave out what has ended, unless it is asked or searched for."""
         chosen = self.value()
         if chosen == "unknown":
-            return queryset.filter(status__in=vitals.WAITING, last_outcome=gauges.UNKNOWN)
+            return queryset.filter(status__in=ChainAction.WAITING, last_outcome=gauges.UNKNOWN)
         if chosen == "stuck":
             since = timezone.now() - timedelta(seconds=settings.ACTION_STALE_SECONDS)
-            return queryset.filter(status__in=vitals.WAITING, created_at__lt=since)
+            return queryset.filter(status__in=ChainAction.WAITING, created_at__lt=since)
         if chosen == "flying":
-            return queryset.filter(status__in=IN_FLIGHT)
+            return queryset.filter(status__in=ChainAction.IN_FLIGHT)
         if chosen == "all" or request.GET.get("q") or request.GET.get("status__exact"):
             return queryset
         lately = Q(status=Status.REVERTED, mined_at__gte=timezone.now() - timedelta(days=1))
-        return queryset.filter(Q(status__in=[Status.PLANNED, *IN_FLIGHT, Status.PARKED]) | lately)
+        return queryset.filter(Q(status__in=[Status.PLANNED, *ChainAction.IN_FLIGHT, Status.PARKED]) | lately)
 
     def choices(self, changelist: Any) -> Iterator[Any]:
         """Call the choice of nothing what it is."""
@@ -137,12 +136,12 @@ class ChainActionAdmin(RemedyDesk, Money):
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Any]":
         """Rank rows by how much they need a person."""
-        unknown = Q(status__in=vitals.WAITING, last_outcome=gauges.UNKNOWN)
+        unknown = Q(status__in=ChainAction.WAITING, last_outcome=gauges.UNKNOWN)
         trouble = Case(
             When(unknown, then=Value(0)),
             When(status=Status.PARKED, then=Value(1)),
             When(status=Status.REVERTED, then=Value(2)),
-            When(status__in=[Status.PLANNED, *IN_FLIGHT], then=Value(3)),
+            When(status__in=[Status.PLANNED, *ChainAction.IN_FLIGHT], then=Value(3)),
             default=Value(4),
             output_field=IntegerField(),
         )
@@ -178,7 +177,7 @@ class SignerNonceAdmin(RemedyDesk, Money):
     @admin.display(description="in flight")
     def in_flight(self, obj: SignerNonce) -> int:
         """How much of it is signed and not final."""
-        return ChainAction.objects.filter(signer_address=obj.address, status__in=IN_FLIGHT).count()
+        return ChainAction.objects.filter(signer_address=obj.address, status__in=ChainAction.IN_FLIGHT).count()
 
 
 def _seen(signer: SignerNonce) -> dict[str, Any]:

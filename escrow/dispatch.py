@@ -147,5 +147,5 @@ def _told(reason: bytes) -> str:
 
 
 def _way_is_being_made(batch: Batch) -> bool:
-    live = [ChainAction.Status.PLANNED, ChainAction.Status.SIGNED, ChainAction.Status.BROADCAST]
-    return ChainAction.objects.filter(pool=batch.pool_id, kind__in=MAKES_WAY, status__in=live).exists()
+    live = ChainAction.objects.filter(status__in=ChainAction.WAITING)
+    return live.filter(pool=batch.pool_id, kind__in=MAKES_WAY).exists()

@@ -21,8 +21,6 @@ Status = ChainAction.Status
 Subject = ChainAction | SignerNonce | ChainCursor | Setback
 Row = TypeVar("Row", ChainAction, SignerNonce, ChainCursor, Setback)
 
-SENT: Final = (Status.SIGNED, Status.BROADCAST)
-"""What has signed bytes that no block has: one of these may be sent again, paid better or cancelled."""
 FRESH: Final = timedelta(seconds=60)
 """How old a look at the chain may be that a nonce is taken from."""
 
@@ -56,7 +54,7 @@ def open_to(subject: Subject) -> list[Kind]:
         return [Kind.RETRY]
     if subject.status == Status.PLANNED:
         return [Kind.PARK]
-    return [Kind.REBROADCAST, Kind.BUMP, Kind.RELEASE] if subject.status in SENT else []
+    return [Kind.REBROADCAST, Kind.BUMP, Kind.RELEASE] if subject.status in ChainAction.UNMINED else []
 
 
 def retry(*, action: ChainAction, order: Order) -> Remedy:
@@ -187,7 +185,7 @@ def _about(subject: Subject) -> dict[str, Any]:
 
 
 def _require_sent(action: ChainAction) -> None:
-    if action.status not in SENT:
+    if action.status not in ChainAction.UNMINED:
         said = f"The chain action is {action.status}: nothing of it waits for a block."
         raise StateConflict("chain action", action.status, said)
 

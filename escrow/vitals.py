@@ -15,8 +15,6 @@ from escrow.models import ChainAction, ChainCursor, Pulse, SignerNonce
 
 SETTLEMENT_GAS: Final = 250_000
 """A batch with twenty records: docs/GAS.md."""
-WAITING: Final = (ChainAction.Status.PLANNED, ChainAction.Status.SIGNED, ChainAction.Status.BROADCAST)
-"""The statuses of an action that the chain has not taken yet."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ def age_of_oldest_action(now: datetime) -> float | None:
 
     What the relay has put off on purpose counts too: whoever waits for it waits.
     """
-    oldest = ChainAction.objects.filter(status__in=WAITING).aggregate(at=Min("created_at"))["at"]
+    oldest = ChainAction.objects.filter(status__in=ChainAction.WAITING).aggregate(at=Min("created_at"))["at"]
     return None if oldest is None else max((now - oldest).total_seconds(), 0.0)
 
 

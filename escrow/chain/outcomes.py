@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class SendOutcome(StrEnum):
+    """What a node's answer stands for, the most knowing first."""
+
     OK = "ok"  # the node took it
     ALREADY_KNOWN = "already_known"  # the node has these very bytes
     NONCE_TOO_LOW = "nonce_too_low"  # the nonce is mined: look up all our hashes
@@ -20,6 +23,11 @@ class SendOutcome(StrEnum):
     UNFUNDED = "unfunded"  # the signer cannot pay for it now: the same bytes again when it can
     REFUSED = "refused"  # these bytes can never be taken as things stand
     UNKNOWN = "unknown"  # nobody knows: same bytes again
+
+
+_KNOWING: Final = tuple(SendOutcome)
+TAKEN: Final = (SendOutcome.OK, SendOutcome.ALREADY_KNOWN)
+"""The node has the bytes."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +73,6 @@ def classify(message: str) -> SendOutcome:
     """The outcome a node's error message stands for."""
     lowered = message.lower()
     return next((outcome for text, outcome in _TEXTS if text in lowered), SendOutcome.UNKNOWN)
-
-
-_KNOWING = (
-    SendOutcome.OK,
-    SendOutcome.ALREADY_KNOWN,
-    SendOutcome.NONCE_TOO_LOW,
-    SendOutcome.UNDERPRICED,
-    SendOutcome.UNFUNDED,
-    SendOutcome.REFUSED,
-    SendOutcome.UNKNOWN,
-)
 
 
 def most_knowing(results: Sequence[SendResult]) -> SendResult:

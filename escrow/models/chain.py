@@ -109,6 +109,9 @@ class ChainAction(models.Model):
     }
     ENDED: ClassVar = (Status.FINAL, Status.REVERTED, Status.PARKED, Status.DROPPED)
     UNMINED: ClassVar = (Status.SIGNED, Status.BROADCAST)
+    """What has signed bytes that no block has: one of these may be sent again, paid better or cancelled."""
+    WAITING: ClassVar = (Status.PLANNED, *UNMINED)
+    """What the chain has not taken yet."""
     IN_FLIGHT: ClassVar = (Status.SIGNED, Status.BROADCAST, Status.MINED, Status.SAFE)
 
     id = models.BigAutoField(primary_key=True)
