@@ -4,8 +4,6 @@ Every money model is read-only: what happens to money happens through a verb. A 
 chain, and what a person may do about what is stuck there, are in `escrow.chain_admin`.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from django.contrib import admin
 
 from escrow import chain_admin, decided_admin, money
@@ -26,14 +24,9 @@ from escrow.models import (
     Session,
     Transfer,
 )
-from escrow.readonly import Money, ReadOnly
+from escrow.readonly import Inline, Money, ReadOnly
 
 __all__ = ["chain_admin", "decided_admin"]  # they register their pages by being imported
-
-if TYPE_CHECKING:
-    Inline = admin.TabularInline[Any, Any]
-else:
-    Inline = admin.TabularInline
 
 
 @admin.register(Account)

@@ -5,7 +5,7 @@ Looked at, never changed; what a person may do about a row is on its page (`escr
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.contrib import admin
@@ -27,15 +27,8 @@ from escrow.models import (
     Setback,
     SignerNonce,
 )
-from escrow.readonly import Money, ReadOnly
+from escrow.readonly import Inline, Money, ReadOnly
 from escrow.remedy_desk import RemedyDesk
-
-if TYPE_CHECKING:
-    Inline = admin.TabularInline[Any, Any]
-    Filter = SimpleListFilter
-else:
-    Inline = admin.TabularInline
-    Filter = SimpleListFilter
 
 Status = ChainAction.Status
 
@@ -60,7 +53,7 @@ class AttemptInline(ReadOnly, Inline):
     extra = 0
 
 
-class Show(Filter):
+class Show(SimpleListFilter):
     """What needs somebody, unless something else is asked for."""
 
     title = "what to show"
@@ -97,7 +90,7 @@ class Show(Filter):
         yield from found
 
 
-class Age(Filter):
+class Age(SimpleListFilter):
     """For how long it has been asked for."""
 
     title = "age"
@@ -220,7 +213,7 @@ class PulseAdmin(Money):
     ordering = ("-at",)
 
 
-class TurnedDown(Filter):
+class TurnedDown(SimpleListFilter):
     """Whether the contract has refused it."""
 
     title = "turned down"

@@ -4,10 +4,10 @@ A ruling goes through `escrow.disputes.rule`, with a reason, under the name of w
 """
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -18,11 +18,7 @@ from django.utils.html import format_html
 from escrow import clock, disputes, money
 from escrow.errors import EscrowError
 from escrow.models import Dispute, Reason, Transfer
-
-if TYPE_CHECKING:
-    Page = admin.ModelAdmin[Any]
-else:
-    Page = admin.ModelAdmin
+from escrow.readonly import Page
 
 
 class RulingForm(forms.Form):

@@ -1,4 +1,4 @@
-"""What pages of the admin have in common. Lives here: rows that are looked at and never changed."""
+"""What pages of the admin have in common. Lives here: rows that are looked at and never changed, and what pages are made of."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +9,10 @@ from django.http import HttpRequest
 from escrow import money
 
 if TYPE_CHECKING:
-    Desk = admin.ModelAdmin[Any]
-else:
-    Desk = admin.ModelAdmin
+    Page = admin.ModelAdmin[Any]
+    Inline = admin.TabularInline[Any, Any]
+else:  # they take no types when they run
+    Page, Inline = admin.ModelAdmin, admin.TabularInline
 
 
 class ReadOnly:
@@ -30,7 +31,7 @@ class ReadOnly:
         return False
 
 
-class Money(ReadOnly, Desk):
+class Money(ReadOnly, Page):
     """A list of money rows, newest first, with amounts in USDC."""
 
     list_per_page = 50

@@ -5,7 +5,7 @@ about the row before it was opened: if anybody has been there since, it says so 
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from django import forms
 from django.contrib import admin, messages
@@ -19,12 +19,8 @@ from django.utils.safestring import SafeString
 from escrow import clock, remedies
 from escrow.errors import EscrowError
 from escrow.models import Remedy
+from escrow.readonly import Page
 from escrow.remedies import Order
-
-if TYPE_CHECKING:
-    Page = admin.ModelAdmin[Any]
-else:
-    Page = admin.ModelAdmin
 
 Kind = Remedy.Kind
 DOES: Final = {
