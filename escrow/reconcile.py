@@ -53,10 +53,7 @@ def reconcile(*, client: ChainClient, now: datetime, pool_id: UUID | None = None
 def compare(
     found: Books, *, client: ChainClient, now: datetime, at: At, begun: float, pool_id: UUID | None = None
 ) -> Report:
-    """Hold books that were read against the contract. Nothing is written, and no database transaction is open meanwhile.
-
-    `begun` is when reading them began, by the monotonic clock: the report says how long all of it took.
-    """
+    """Hold books, read since `begun` (monotonic), against the contract. Nothing is written, in no database transaction."""
     custody = Custody(client, settings.ESCROW_ADDRESS)
     for _ in range(TURNS):
         block = custody.tier(at, found.cursor.block_number)
@@ -99,6 +96,7 @@ class Comparison:
         self.custody = custody
         self.block = block
         self.whole = whole
+        self.ids = {key: pool_id for pool_id, key in found.pools.items()}
         self.held = self.flown = self.others = self.surplus = 0
         self.compared = 0
         self.differences: list[Difference] = []
@@ -134,12 +132,10 @@ class Comparison:
     def _between(self) -> None:
         """Find the logs between the ledger's block and this one, and count them as in flight."""
         applied = {row.place for row in self.books.logs if not row.is_orphan}
-        ids = {key: pool_id for pool_id, key in self.books.pools.items()}
         for event in self._unread():
             if (event.place.transaction_hash, event.place.log_index) in applied:
                 continue
-            key = f"0x{event.pool_id.hex()}" if hasattr(event, "pool_id") else ""
-            pool_id = ids.get(key)
+            pool_id = self._pool_of(event)
             if pool_id is None and not self.whole:
                 continue
             change = effects_of(event)
@@ -154,6 +150,10 @@ class Comparison:
             ):
                 change = {name: -micros for name, micros in effects(row.event, row.args).items()}
                 self._fly(row.pool_id, change, f"{row.event} in block {row.block_number}", "taken before it is final")
+
+    def _pool_of(self, event: PoolEvent) -> UUID | None:
+        """Return our id of an event's pool; None for one of no pool, or of a pool that is not compared."""
+        return self.ids.get(f"0x{event.pool_id.hex()}") if hasattr(event, "pool_id") else None
 
     def _unread(self) -> Iterable[PoolEvent]:
         first, last, step = self.books.cursor.block_number + 1, self.block.number, settings.INDEX_BLOCK_RANGE
@@ -196,9 +196,8 @@ class Comparison:
                 event is None or effects_of(event) != effects(row.event, row.args)
             ):
                 self._stray(row.pool_id, Cause.FOREIGN, row.event, effects(row.event, row.args), row.place[0])
-        ids = {key: pool_id for pool_id, key in self.books.pools.items()}
         for event in told.values():
-            pool_id = ids.get(f"0x{event.pool_id.hex()}") if hasattr(event, "pool_id") else None
+            pool_id = self._pool_of(event)
             if self.whole or pool_id is not None:
                 place = event.place.transaction_hash
                 self._stray(pool_id, Cause.MISSING_LOG, type(event).__name__, effects_of(event), place)
