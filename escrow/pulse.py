@@ -28,8 +28,7 @@ def take(*, client: ChainClient, worker: str, now: datetime) -> Pulse:
         _look(client, seen)
     except ChainError as error:
         seen["error"] = str(error)
-    nodes = len([url for url in settings.RPC_URL.split(",") if url.strip()])
-    found, _ = Pulse.objects.update_or_create(worker=worker, defaults={**seen, "at": now, "nodes": nodes})
+    found, _ = Pulse.objects.update_or_create(worker=worker, defaults={**seen, "at": now})
     Pulse.objects.filter(at__lt=now - KEPT).delete()
     return found
 

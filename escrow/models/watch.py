@@ -17,8 +17,6 @@ class Pulse(models.Model):
 
     worker = models.CharField(max_length=200, unique=True)
     at = models.DateTimeField()
-    nodes = models.PositiveSmallIntegerField(default=0)
-    """How many are configured."""
     chain_id = models.BigIntegerField(null=True)
     """As the node says; none when no node answered."""
     code_present = models.BooleanField(null=True)
