@@ -211,19 +211,17 @@ REFUNDED: Final = Check(
 )
 
 CHECKS: Final = (
-    *(
-        MOVES,
-        SESSIONS,
-        PAYMENTS,
-        PAYABLE,
-        SETTLING,
-        RECORDS,
-        STATUSES,
-        BATCHES,
-        HOLDS,
-        INVOICES,
-        DISPUTES,
-        REFUNDS,
-        REFUNDED,
-    ),
+    MOVES,
+    SESSIONS,
+    PAYMENTS,
+    PAYABLE,
+    SETTLING,
+    RECORDS,
+    STATUSES,
+    BATCHES,
+    HOLDS,
+    INVOICES,
+    DISPUTES,
+    REFUNDS,
+    REFUNDED,
 )
