@@ -16,8 +16,12 @@ from escrow.limits import AMOUNTS
 from escrow.models import Account, Hold, Payment, Reason, Session, Transfer
 from escrow.policy import Policy
 
-SHARED: Final = ("max_per_hour", "max_per_day", "max_tx_per_minute")
-"""Limits over time of which those inside a session have shares."""
+SHARED: Final = {
+    "max_per_hour": timedelta(hours=1),
+    "max_per_day": timedelta(days=1),
+    "max_tx_per_minute": timedelta(minutes=1),
+}
+"""Limits over time of which those inside a session have shares, and over what time; in the order of `escrow_counts`."""
 
 _COUNTS: Final = "SELECT total, hour, day, minute FROM escrow_counts(%s, %s)"
 
@@ -85,12 +89,7 @@ def require_top_up(parent: Session, amount_micros: int, now: datetime) -> None:
 
 def require_shares(parent: Session, asked: Policy, now: datetime) -> None:
     """Return when a policy leaves those inside a session the shares that they have. Raises InvalidPolicy."""
-    spans = {
-        "max_per_hour": timedelta(hours=1),
-        "max_per_day": timedelta(days=1),
-        "max_tx_per_minute": timedelta(minutes=1),
-    }
-    for rule, span in spans.items():
+    for rule, span in SHARED.items():
         limit = getattr(asked, rule)
         alive = parent.children.filter(Q(closed_at__isnull=True) | Q(closed_at__gt=now - span))
         lent = sum(limit_of(child, rule) or 0 for child in alive)
