@@ -4,8 +4,9 @@ A yes is to one request under its idempotency key, for as long as the approval l
 request comes again. Silence means no: what nobody answered expires, and the same request then asks anew.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db import transaction
 
 from escrow import events, lifecycle, money
@@ -13,6 +14,11 @@ from escrow.errors import StateConflict, require_text
 from escrow.models import Approval
 
 Status = Approval.Status
+
+
+def window() -> timedelta:
+    """Return how long a person has to answer, and how long an approval then lasts."""
+    return timedelta(seconds=settings.APPROVAL_WINDOW)
 
 
 @transaction.atomic

@@ -6,11 +6,9 @@ What goes through `escrow_send` is put on record there, in the statement that de
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
 from django.db import transaction
 
 from escrow import approvals, clock
@@ -66,7 +64,7 @@ class Refused:
             amount_micros=self.amount_micros,
             metadata=dict(self.metadata),
             created_at=now,
-            expires_at=now + timedelta(seconds=settings.APPROVAL_WINDOW),
+            expires_at=now + approvals.window(),
         )
         Approval.objects.bulk_create([asked], ignore_conflicts=True)
         waiting = Approval.objects.filter(session_id=self.session_id, fingerprint=self.fingerprint)

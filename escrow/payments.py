@@ -6,14 +6,13 @@ Nothing here waits for the chain, and nothing is queued: a payment is done when 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, cast
 from uuid import UUID
 
-from django.conf import settings
 from django.db import connection, transaction
 
-from escrow import authorisation, events, ledger, money, verdicts
+from escrow import approvals, authorisation, events, ledger, money, verdicts
 from escrow.errors import AlreadyRedeemed, InvalidInput, NotFound, StateConflict
 from escrow.ledger import Move
 from escrow.models import Account, Dispute, Party, Payment, Reason, Session
@@ -62,7 +61,7 @@ def send(
         with connection.cursor() as cursor:
             order: list[Any] = [
                 now,
-                approval_window(),
+                approvals.window(),
                 [session_id],
                 [party_id],
                 [to],
@@ -147,11 +146,6 @@ def redeem(*, payment: Payment, party_id: UUID, request_hash: str, now: datetime
     payment.redeemed_hash, payment.redeemed_at = request_hash, now
     payment.save(update_fields=["redeemed_hash", "redeemed_at"])
     return payment
-
-
-def approval_window() -> timedelta:
-    """Return how long a person has to approve a payment, and how long the approval then lasts."""
-    return timedelta(seconds=settings.APPROVAL_WINDOW)
 
 
 def require_payable_amount(amount_micros: int) -> None:

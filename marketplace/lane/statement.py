@@ -13,7 +13,7 @@ import asyncpg
 from django.conf import settings
 from django.db import connections
 
-from escrow import payments
+from escrow import approvals
 from escrow.verdicts import Opinion, Verdict
 
 Connection: TypeAlias = asyncpg.Connection
@@ -152,7 +152,7 @@ async def decide(
         since,
         until,
         denials,
-        payments.approval_window(),
+        approvals.window(),
     )
     decisions = [Decision(row[0], row[3], row[4], row[5], row[6], Verdict.read(row[7:])) for row in rows]
     return decisions, {row[1] for row in rows if row[0] and row[2]}
