@@ -29,7 +29,7 @@ class Keyring:
     @classmethod
     def load(cls, directory: Path | str, roles: Iterable[Role] = tuple(Role), *, relayers: int = 1) -> Keyring:
         """Read the files of these roles and no others; raises KeyringError naming the first that cannot be used."""
-        return cls.read(directory, _names(roles, relayers))
+        return cls.read(directory, names_of(roles, relayers))
 
     @classmethod
     def read(cls, directory: Path | str, names: Iterable[str]) -> Keyring:
@@ -42,7 +42,7 @@ class Keyring:
         """Make random keys for every role. Writes none if any of the files is already there."""
         folder = Path(directory)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        names = _names(Role, relayers)
+        names = names_of(Role, relayers)
         for name in names:
             if (folder / f"{name}.key").exists():
                 raise KeyringError(f"{folder / f'{name}.key'} is already there; keys are never overwritten")
@@ -100,7 +100,8 @@ def derive_key(master: bytes, payer_id: str) -> bytes:
         counter += 1
 
 
-def _names(roles: Iterable[Role], relayers: int) -> list[str]:
+def names_of(roles: Iterable[Role], relayers: int) -> list[str]:
+    """What the keys of roles are called, with so many relayers."""
     names: list[str] = []
     for role in roles:
         names += [relayer_name(shard) for shard in range(relayers)] if role is Role.RELAYER else [str(role)]

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NoReturn
 
-from escrow.chain.keyring import Keyring, relayer_name
+from escrow.chain.keyring import Keyring, names_of, relayer_name
 from escrow.chain.remote import RpcSigner
 from escrow.chain.signer import KeyringError, Role, Signer, Signers
 from escrow.chain.sockets import SocketSigner
@@ -67,8 +67,7 @@ class SourcedSigners:
     def __init__(self, sources: Mapping[str, Source], *, keys: Path | str, relayers: int, timeout: float) -> None:
         self._sources = sources
         self._timeout = timeout
-        names = {*map(str, Role), *(relayer_name(shard) for shard in range(relayers))}
-        local = sorted(name for name in names if self._source(name).kind == FILE)
+        local = sorted(name for name in names_of(Role, relayers) if self._source(name).kind == FILE)
         self._keyring = Keyring.read(keys, local)
         self._made: dict[str, Signer] = {}
         self._payer = lru_cache(PAYERS_KEPT)(self._open_payer)
