@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db.models import DecimalField, F, Q, Sum
 from django.db.models.functions import Cast, Coalesce
 
-from escrow.chain.client import Fees
+from escrow.chain.answers import Fees
 from escrow.models import Attempt, ChainAction
 
 Kind = ChainAction.Kind

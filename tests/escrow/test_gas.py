@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from escrow import gas, intents, ledger
-from escrow.chain.client import Fees
+from escrow.chain.answers import Fees
 from escrow.models import Account, Attempt, Batch, ChainAction, Pool
 from tests.escrow import books
 from tests.escrow.books import NOW
