@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8_000, help="port to listen on (default: 8000)")
     parser.add_argument("--share-port", action="store_true", help="take a port that the starting program holds for us")
-    parser.add_argument("--processes", type=int, default=int(os.environ.get("WEB_PROCESSES", "1")), help="(default: 1)")
+    parser.add_argument("--processes", type=int, default=int(os.environ.get("WEB_PROCESSES") or 1), help="(default: 1)")
     given = parser.parse_args()
     config = uvicorn.Config("marketplace.asgi:application", workers=given.processes, **OPTIONS)
     try:
