@@ -247,7 +247,7 @@ if SANDBOX and CHAIN_ID not in TEST_CHAINS:
         f"SANDBOX must be off on chain {CHAIN_ID}: it gives test money away, and needs a test chain."
     )
 SANDBOX_GRANT_MICROS = env_int("SANDBOX_GRANT_MICROS", 10_000_000)  # 10 test USDC, once for each account
-SIGNER_KEYS_DIR = env("SIGNER_KEYS_DIR")  # only the worker needs the keys
+SIGNER_KEYS_DIR = env("SIGNER_KEYS_DIR")  # the signing process reads them, or a worker of SIGNERS=file
 # Where each role's key is: file, socket:PATH of `manage.py signer`, rpc:URL#ADDRESS, aws-kms:KEY_ID or gcp-kms:RESOURCE;
 # one for all, or role=source,role=source (docs/operations/signer.md).
 SIGNERS = env("SIGNERS", "file")
