@@ -22,7 +22,6 @@ CALLS: Final[Mapping[Role, Mapping[str, int]]] = {
         "settle": 5,
         "settleMany": 1,
         "withdraw": 2,
-        "withdrawMany": 1,
         "openPool": 6,
         "topUp": 7,
         "allowProvidersWithSig": 5,

@@ -209,6 +209,7 @@ def test_it_signs_no_chain_transaction_but_ours(chain: Chain, notary: Notary) ->
         ("selector", relayer, replace(good, data=b"")),
         ("selector", relayer, replace(good, data=contract.multicall([contract.withdraw_fees()]))),
         ("selector", relayer, replace(good, data=contract.request_close(bytes(32)))),
+        ("selector", relayer, replace(good, data=contract.withdraw_many([]))),
         ("selector", relayer, ruling),
         ("selector", arbiter, good),
         ("value", relayer, replace(good, value=1)),
