@@ -6,7 +6,7 @@ from escrow import approvals
 from marketplace.api import auth, decided_shapes, scope, show_decided
 from marketplace.api.bodies import Reason
 from marketplace.api.endpoint import Call, Endpoint, serves
-from marketplace.api.pages import page
+from marketplace.api.pages import matching, page
 from marketplace.api.queries import ApprovalQuery
 
 
@@ -16,11 +16,7 @@ class Approvals(Endpoint):
     @serves(auth.BUYER, query=ApprovalQuery, answer=decided_shapes.ApprovalPage)
     def get(self, call: Call) -> decided_shapes.ApprovalPage:
         """List approvals: what waits for a person, and what was answered."""
-        rows = scope.approvals(call.actor)
-        if call.query.session_id is not None:
-            rows = rows.filter(session_id=call.query.session_id)
-        if call.query.status is not None:
-            rows = rows.filter(status=call.query.status)
+        rows = matching(scope.approvals(call.actor), call.query, "session_id", "status")
         members = page(rows, call.query, lambda found: [show_decided.approval(row, call.actor) for row in found])
         return decided_shapes.ApprovalPage(**members)
 

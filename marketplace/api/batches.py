@@ -4,7 +4,7 @@ from uuid import UUID
 
 from marketplace.api import auth, chain_shapes, scope, shapes, show_chain
 from marketplace.api.endpoint import Call, Endpoint, serves
-from marketplace.api.pages import page
+from marketplace.api.pages import matching, page
 from marketplace.api.queries import BatchQuery
 
 
@@ -18,11 +18,7 @@ class Batches(Endpoint):
         This is how a provider gets its money without us: whoever holds a signed batch can land it until its deadline.
         The event `batch.signed` tells a provider of each; keep what this answers, `calldata` above all.
         """
-        rows = scope.batches(call.actor)
-        if call.query.pool_id is not None:
-            rows = rows.filter(pool_id=call.query.pool_id)
-        if call.query.status is not None:
-            rows = rows.filter(status=call.query.status)
+        rows = matching(scope.batches(call.actor), call.query, "pool_id", "status")
         return shapes.BatchPage(**page(rows, call.query, show_chain.batches, by=("created_at", "id")))
 
 

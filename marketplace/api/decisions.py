@@ -2,7 +2,7 @@
 
 from marketplace.api import auth, decided_shapes, scope, show_decided
 from marketplace.api.endpoint import Call, Endpoint, serves
-from marketplace.api.pages import page
+from marketplace.api.pages import matching, page
 from marketplace.api.queries import DecisionQuery
 
 
@@ -12,9 +12,7 @@ class Decisions(Endpoint):
     @serves(auth.BUYER, query=DecisionQuery, answer=decided_shapes.DecisionPage)
     def get(self, call: Call) -> decided_shapes.DecisionPage:
         """List decisions, allowed and denied, each with its rule, its facts and the policy's version."""
-        rows = scope.decisions(call.actor)
-        if call.query.session_id is not None:
-            rows = rows.filter(session_id=call.query.session_id)
+        rows = matching(scope.decisions(call.actor), call.query, "session_id")
         if call.query.outcome is not None:
             rows = rows.filter(is_allowed=call.query.outcome == "allowed")
         members = page(rows, call.query, lambda found: [show_decided.decision(row) for row in found])

@@ -7,7 +7,7 @@ from escrow.models import Dispute
 from marketplace.api import auth, scope, shapes, show
 from marketplace.api.bodies import Answer, DisputeIn
 from marketplace.api.endpoint import Call, Endpoint, serves
-from marketplace.api.pages import page
+from marketplace.api.pages import matching, page
 from marketplace.api.queries import DisputeQuery
 
 
@@ -22,11 +22,7 @@ class Disputes(Endpoint):
     @serves(auth.ANYONE, query=DisputeQuery, answer=shapes.DisputePage)
     def get(self, call: Call) -> shapes.DisputePage:
         """List disputes: a buyer's own, or those with a provider."""
-        rows = scope.disputes(call.actor)
-        if call.query.session_id is not None:
-            rows = rows.filter(session_id=call.query.session_id)
-        if call.query.status is not None:
-            rows = rows.filter(status=call.query.status)
+        rows = matching(scope.disputes(call.actor), call.query, "session_id", "status")
         return shapes.DisputePage(
             **page(rows, call.query, lambda found: [show.dispute(row, call.actor) for row in found])
         )

@@ -7,7 +7,7 @@ from marketplace import agents
 from marketplace.api import auth, hold_shapes, idempotency, scope, shapes, show, show_holds
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.hold_shapes import Capture, HoldIn, HoldPage, HoldQuery
-from marketplace.api.pages import page
+from marketplace.api.pages import matching, page
 
 
 class Holds(Endpoint):
@@ -38,11 +38,7 @@ class Holds(Endpoint):
     @serves(auth.ANYONE, query=HoldQuery, answer=HoldPage)
     def get(self, call: Call) -> HoldPage:
         """List holds: those of a buyer's sessions, or those for a provider."""
-        rows = scope.holds(call.actor)
-        if call.query.session_id is not None:
-            rows = rows.filter(session_id=call.query.session_id)
-        if call.query.status is not None:
-            rows = rows.filter(status=call.query.status)
+        rows = matching(scope.holds(call.actor), call.query, "session_id", "status")
         shown = page(
             rows,
             call.query,

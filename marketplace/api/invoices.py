@@ -8,7 +8,7 @@ from marketplace import tasks
 from marketplace.api import auth, scope, shapes, show
 from marketplace.api.bodies import InvoiceIn, Reason
 from marketplace.api.endpoint import Call, Endpoint, serves
-from marketplace.api.pages import page
+from marketplace.api.pages import matching, page
 from marketplace.api.queries import InvoiceQuery
 
 
@@ -38,11 +38,7 @@ class Invoices(Endpoint):
     @serves(auth.ANYONE, query=InvoiceQuery, answer=shapes.InvoicePage)
     def get(self, call: Call) -> shapes.InvoicePage:
         """List invoices: those to a buyer, or those of a provider."""
-        rows = scope.invoices(call.actor)
-        if call.query.session_id is not None:
-            rows = rows.filter(session_id=call.query.session_id)
-        if call.query.status is not None:
-            rows = rows.filter(status=call.query.status)
+        rows = matching(scope.invoices(call.actor), call.query, "session_id", "status")
         return shapes.InvoicePage(
             **page(rows, call.query, lambda found: [show.invoice(row, call.actor) for row in found])
         )

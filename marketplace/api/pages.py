@@ -1,4 +1,5 @@
-"""Pages of a list. Lives here: reading one page by its cursor, at a cost that does not grow with the page's number.
+"""Pages of a list. Lives here: reading one page by its cursor, at a cost that does not grow with the page's number, and what
+a list is narrowed to.
 
 The cursor holds where the page before ended. It is no secret and gives nothing: it only narrows what the caller may
 see.
@@ -43,6 +44,12 @@ def page(
     more = len(found) > query.limit
     found = found[: query.limit]
     return {"items": show(found), "next": _write(found[-1], by) if more else None}
+
+
+def matching(rows: "QuerySet[Any]", query: PageQuery, *names: str) -> "QuerySet[Any]":
+    """Return the rows whose columns of these names are what the query's parameters of the same names say, if they say it."""
+    wanted = {name: value for name in names if (value := getattr(query, name)) is not None}
+    return rows.filter(**wanted)
 
 
 def _after(by: Sequence[str], values: Sequence[Any]) -> Q:

@@ -7,7 +7,7 @@ from marketplace import agents
 from marketplace.api import auth, chain_shapes, scope, shapes, show, show_chain, show_sent
 from marketplace.api.bodies import PaymentIn, Redemption
 from marketplace.api.endpoint import Call, Endpoint, Reply, serves
-from marketplace.api.pages import page
+from marketplace.api.pages import matching, page
 from marketplace.api.queries import PaymentQuery
 from marketplace.api.refund_shapes import RefundTerms
 
@@ -52,11 +52,7 @@ class Payments(Endpoint):
     @serves(auth.ANYONE, query=PaymentQuery, answer=shapes.PaymentPage)
     def get(self, call: Call) -> shapes.PaymentPage:
         """List payments: a buyer's own, or those to a provider."""
-        rows = scope.payments(call.actor)
-        if call.query.session_id is not None:
-            rows = rows.filter(session_id=call.query.session_id)
-        if call.query.status is not None:
-            rows = rows.filter(status=call.query.status)
+        rows = matching(scope.payments(call.actor), call.query, "session_id", "status")
         if call.query.idempotency_key is not None:
             rows = scope.keyed(rows, call.actor, call.query.idempotency_key)
         return shapes.PaymentPage(**page(rows, call.query, lambda found: show.payments(found, call.actor)))

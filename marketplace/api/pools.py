@@ -8,7 +8,7 @@ from marketplace import agents
 from marketplace.api import auth, scope, shapes, show
 from marketplace.api.bodies import AmountBody, PoolIn
 from marketplace.api.endpoint import Call, Endpoint, serves
-from marketplace.api.pages import page
+from marketplace.api.pages import matching, page
 from marketplace.api.queries import PoolQuery
 
 
@@ -32,9 +32,7 @@ class Pools(Endpoint):
     @serves(auth.PAYER, query=PoolQuery, answer=shapes.PoolPage)
     def get(self, call: Call) -> shapes.PoolPage:
         """List pools."""
-        rows = scope.pools(call.actor)
-        if call.query.status is not None:
-            rows = rows.filter(status=call.query.status)
+        rows = matching(scope.pools(call.actor), call.query, "status")
         return shapes.PoolPage(**page(rows, call.query, lambda found: [show.pool(row, call.actor) for row in found]))
 
 

@@ -6,7 +6,7 @@ from escrow import refunds
 from marketplace.api import auth, refund_shapes, scope, show_refunds
 from marketplace.api.bodies import Reason
 from marketplace.api.endpoint import Call, Endpoint, serves
-from marketplace.api.pages import page
+from marketplace.api.pages import matching, page
 from marketplace.api.refund_shapes import RefundIn, RefundPage, RefundQuery
 
 
@@ -26,10 +26,7 @@ class Refunds(Endpoint):
     @serves(auth.ANYONE, query=RefundQuery, answer=RefundPage)
     def get(self, call: Call) -> RefundPage:
         """List refunds: those of a buyer's payments, or of the payments to a provider."""
-        rows = scope.refunds(call.actor)
-        for name in ("session_id", "payment_id", "status"):
-            if (wanted := getattr(call.query, name)) is not None:
-                rows = rows.filter(**{name: wanted})
+        rows = matching(scope.refunds(call.actor), call.query, "session_id", "payment_id", "status")
         return RefundPage(
             **page(rows, call.query, lambda found: [show_refunds.refund(row, call.actor) for row in found])
         )

@@ -15,7 +15,7 @@ from marketplace.api.bodies import AmountBody, ChildIn, PauseIn, PolicyBody, Ses
 from marketplace.api.downloads import CSV, PAGE, CsvRenderer, Download
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.errors import invalid
-from marketplace.api.pages import page
+from marketplace.api.pages import matching, page
 from marketplace.api.queries import PageQuery, SessionQuery
 
 
@@ -47,13 +47,7 @@ class Sessions(Endpoint):
     @serves(auth.BUYER, query=SessionQuery, answer=shapes.SessionPage)
     def get(self, call: Call) -> shapes.SessionPage:
         """List sessions."""
-        rows = scope.family(call.actor)
-        if call.query.parent_id is not None:
-            rows = rows.filter(parent_id=call.query.parent_id)
-        if call.query.status is not None:
-            rows = rows.filter(status=call.query.status)
-        if call.query.pool_id is not None:
-            rows = rows.filter(pool_id=call.query.pool_id)
+        rows = matching(scope.family(call.actor), call.query, "parent_id", "status", "pool_id")
         members = page(
             rows, call.query, lambda found: [show.session(row, call.actor) for row in found], by=("created_at", "id")
         )

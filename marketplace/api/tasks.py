@@ -8,7 +8,7 @@ from marketplace import tasks
 from marketplace.api import auth, scope, shapes, show
 from marketplace.api.bodies import Assignment, Delivery, Reason, TaskIn
 from marketplace.api.endpoint import Call, Endpoint, serves
-from marketplace.api.pages import page
+from marketplace.api.pages import matching, page
 from marketplace.api.queries import TaskQuery
 from marketplace.models import Payer, Task
 
@@ -40,11 +40,9 @@ class Tasks(Endpoint):
         """List tasks: a buyer's own, or those assigned to a provider's agents."""
         query = call.query
         posted = query.open and not call.actor.is_buyer
-        rows = scope.open_tasks(call.actor) if posted else scope.tasks(call.actor)
+        rows = matching(scope.open_tasks(call.actor) if posted else scope.tasks(call.actor), query, "session_id")
         if query.role is not None and (query.role == "buyer") != call.actor.is_buyer:
             rows = rows.none()
-        if query.session_id is not None:
-            rows = rows.filter(session_id=query.session_id)
         if query.status is not None:
             rows = tasks.with_status(rows, query.status)
         return shapes.TaskPage(

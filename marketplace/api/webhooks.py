@@ -13,7 +13,7 @@ from marketplace.api import webhook_shapes as shapes
 from marketplace.api.auth import Actor
 from marketplace.api.endpoint import Call, Endpoint, serves
 from marketplace.api.errors import Problem
-from marketplace.api.pages import page
+from marketplace.api.pages import matching, page
 from marketplace.api.queries import PageQuery
 from marketplace.api.ways_on import Action, get, post
 from marketplace.models import Delivery, Scope, WebhookEndpoint
@@ -125,9 +125,7 @@ class Deliveries(Endpoint):
     def get(self, call: Call, webhook_id: UUID) -> shapes.WebhookDeliveryPage:
         """List deliveries of the last 30 days, and those that wait."""
         of = scope.one(mine(call.actor), webhook_id)
-        rows = Delivery.objects.filter(endpoint=of).select_related("event")
-        if call.query.status is not None:
-            rows = rows.filter(status=call.query.status)
+        rows = matching(Delivery.objects.filter(endpoint=of).select_related("event"), call.query, "status")
         return shapes.WebhookDeliveryPage(**page(rows, call.query, lambda found: [show_delivery(row) for row in found]))
 
 

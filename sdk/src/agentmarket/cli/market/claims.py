@@ -16,8 +16,6 @@ _APPROVAL = (
     "id", "status", "kind", "amount", "to", "capability", "session_id", "metadata", "reason", "created_at", "expires_at",
     "decided_at",
 )  # fmt: skip
-_id = click.argument("id")
-_status = click.option("--status", help="Only in this state.")
 
 dispute = group("Disputes over a payment or an invoice.")(lambda: None)
 refund = group("Money back, asked of the provider.")(lambda: None)
@@ -39,7 +37,7 @@ def open_(run: Run, payment: str | None, invoice: str | None, **given: Any) -> N
 
 
 @dispute.command("show")
-@_id
+@options.id
 @market
 def show_dispute(run: Run, id: str) -> None:
     """One dispute."""
@@ -47,7 +45,7 @@ def show_dispute(run: Run, id: str) -> None:
 
 
 @dispute.command("list")
-@_status
+@options.status
 @options.session
 @options.limit
 @market
@@ -69,7 +67,7 @@ def ask(run: Run, payment: str, amount: str | None, reason: str, key: str | None
 
 
 @refund.command("list")
-@_status
+@options.status
 @options.limit
 @market
 def list_refunds(run: Run, status: str | None, most: int) -> None:
@@ -79,7 +77,7 @@ def list_refunds(run: Run, status: str | None, most: int) -> None:
 
 
 @approval.command("list")
-@_status
+@options.status
 @options.session
 @options.limit
 @market
@@ -90,7 +88,7 @@ def list_approvals(run: Run, status: str | None, session: str | None, most: int)
 
 
 @approval.command()
-@_id
+@options.id
 @market
 def approve(run: Run, id: str) -> None:
     """Let it be: the same request then passes. The payer's full key only."""
@@ -98,7 +96,7 @@ def approve(run: Run, id: str) -> None:
 
 
 @approval.command()
-@_id
+@options.id
 @options.reason
 @market
 def refuse(run: Run, id: str, reason: str) -> None:

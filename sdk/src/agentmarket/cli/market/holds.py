@@ -11,7 +11,6 @@ _HOLD = (
     "id", "status", "amount", "captured", "to", "session_id", "capability", "metadata", "payment_id", "remaining",
     "expires_at",
 )  # fmt: skip
-_id = click.argument("id")
 
 hold = group("Money set aside for a payee, and then captured or released.")(lambda: None)
 
@@ -35,7 +34,7 @@ def place(run: Run, metadata: tuple[str, ...], metadata_json: str | None, **give
 
 
 @hold.command()
-@_id
+@options.id
 @market
 def show(run: Run, id: str) -> None:
     """One hold."""
@@ -54,7 +53,7 @@ def list_(run: Run, status: str | None, session: str | None, most: int) -> None:
 
 
 @hold.command()
-@_id
+@options.id
 @click.option("--amount", metavar="AMOUNT", help="Only so much of it; the rest comes back.")
 @market
 def capture(run: Run, id: str, amount: str | None) -> None:
@@ -63,7 +62,7 @@ def capture(run: Run, id: str, amount: str | None) -> None:
 
 
 @hold.command()
-@_id
+@options.id
 @market
 def release(run: Run, id: str) -> None:
     """Give the money back."""

@@ -38,7 +38,7 @@ def list_(run: Run, most: int) -> None:
 
 
 @keys.command()
-@click.argument("id")
+@options.id
 @click.option("--overlap", type=click.IntRange(0, 604_800), help="Seconds that the old one still works (3600).")
 @secrets.option
 @options.key
@@ -49,7 +49,7 @@ def rotate(run: Run, id: str, overlap: int | None, key: str | None, key_file: Pa
 
 
 @keys.command()
-@click.argument("id")
+@options.id
 @market
 def revoke(run: Run, id: str) -> None:
     """Revoke a key at once: by its `id`, not by its text."""

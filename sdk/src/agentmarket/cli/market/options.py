@@ -10,6 +10,8 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+id = click.argument("id")
+status = click.option("--status", help="Only in this state.")
 limit = click.option(
     "--limit", "most", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many."
 )

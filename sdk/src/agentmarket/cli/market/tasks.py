@@ -15,7 +15,6 @@ _INVOICE = (
     "id", "number", "status", "amount", "approved_amount", "agent", "task_id", "memo", "reason", "payment_id", "dispute_id",
     "review_by",
 )  # fmt: skip
-_id = click.argument("id")
 
 task = group("Work that is paid by its outcome.")(lambda: None)
 invoice = group("Invoices of providers.")(lambda: None)
@@ -37,7 +36,7 @@ def post(run: Run, brief: str | None, **given: Any) -> None:
 
 
 @task.command("show")
-@_id
+@options.id
 @market
 def show_task(run: Run, id: str) -> None:
     """One task, with what was delivered."""
@@ -45,7 +44,7 @@ def show_task(run: Run, id: str) -> None:
 
 
 @task.command("list")
-@click.option("--status", help="Only in this state.")
+@options.status
 @options.session
 @options.limit
 @market
@@ -56,7 +55,7 @@ def list_tasks(run: Run, status: str | None, session: str | None, most: int) -> 
 
 
 @task.command()
-@_id
+@options.id
 @click.argument("agent")
 @options.key
 @market
@@ -66,7 +65,7 @@ def assign(run: Run, id: str, agent: str, key: str | None) -> None:
 
 
 @task.command()
-@_id
+@options.id
 @options.key
 @market
 def accept(run: Run, id: str, key: str | None) -> None:
@@ -75,7 +74,7 @@ def accept(run: Run, id: str, key: str | None) -> None:
 
 
 @task.command("reject")
-@_id
+@options.id
 @options.reason
 @options.key
 @market
@@ -85,7 +84,7 @@ def reject_task(run: Run, id: str, reason: str, key: str | None) -> None:
 
 
 @task.command()
-@_id
+@options.id
 @options.key
 @market
 def cancel(run: Run, id: str, key: str | None) -> None:
@@ -94,7 +93,7 @@ def cancel(run: Run, id: str, key: str | None) -> None:
 
 
 @invoice.command("list")
-@click.option("--status", help="Only in this state.")
+@options.status
 @options.session
 @options.limit
 @market
@@ -105,7 +104,7 @@ def list_invoices(run: Run, status: str | None, session: str | None, most: int) 
 
 
 @invoice.command("show")
-@_id
+@options.id
 @market
 def show_invoice(run: Run, id: str) -> None:
     """One invoice."""
@@ -113,7 +112,7 @@ def show_invoice(run: Run, id: str) -> None:
 
 
 @invoice.command()
-@_id
+@options.id
 @options.key
 @market
 def approve(run: Run, id: str, key: str | None) -> None:
@@ -122,7 +121,7 @@ def approve(run: Run, id: str, key: str | None) -> None:
 
 
 @invoice.command("reject")
-@_id
+@options.id
 @options.reason
 @options.key
 @market

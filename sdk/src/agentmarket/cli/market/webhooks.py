@@ -23,7 +23,6 @@ _DELIVERY = (
     "last_status",
     "last_error",
 )
-_id = click.argument("id")
 
 webhook = group("Where events are posted to.")(lambda: None)
 
@@ -52,7 +51,7 @@ def list_(run: Run, most: int) -> None:
 
 
 @webhook.command()
-@_id
+@options.id
 @market
 def show(run: Run, id: str) -> None:
     """One webhook, and how far it is."""
@@ -60,7 +59,7 @@ def show(run: Run, id: str) -> None:
 
 
 @webhook.command()
-@_id
+@options.id
 @market
 def delete(run: Run, id: str) -> None:
     """Delete a webhook with its deliveries."""
@@ -68,7 +67,7 @@ def delete(run: Run, id: str) -> None:
 
 
 @webhook.command("rotate-secret")
-@_id
+@options.id
 @click.option("--overlap", type=click.IntRange(0, 604_800), help="Seconds that messages have the old signature too.")
 @secrets.option
 @options.key
@@ -85,7 +84,7 @@ def rotate_secret(run: Run, id: str, overlap: int | None, key: str | None, key_f
 
 
 @webhook.command()
-@_id
+@options.id
 @market
 def test(run: Run, id: str) -> None:
     """Have a `webhook.test` posted to it."""
@@ -93,8 +92,8 @@ def test(run: Run, id: str) -> None:
 
 
 @webhook.command()
-@_id
-@click.option("--status", help="Only in this state.")
+@options.id
+@options.status
 @options.limit
 @market
 def deliveries(run: Run, id: str, status: str | None, most: int) -> None:
@@ -104,7 +103,7 @@ def deliveries(run: Run, id: str, status: str | None, most: int) -> None:
 
 
 @webhook.command()
-@_id
+@options.id
 @click.option("--after", type=click.IntRange(min=0), metavar="POSITION", help="Every event after this one.")
 @market
 def replay(run: Run, id: str, after: int | None) -> None:
