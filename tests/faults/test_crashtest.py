@@ -38,6 +38,8 @@ def test_workers_and_web_servers_die_at_eight_points_and_nothing_is_lost_doubled
     assert said["by_fault"]["history"]["runs"] == crashtest.QUICK["histories"]
     assert said["runs"] == 8 * 5 + crashtest.QUICK["histories"]
     assert (said["lost"], said["doubled"], said["unexplained"]) == (0, 0, 0)
+    assert all(row["landed_micros"] > 0 for row in said["by_fault"].values()), "a judgement over nothing"
+    assert said["orders"] >= 8 * 5  # each of these runs asked for one at least
 
 
 @pytest.mark.timeout(300)

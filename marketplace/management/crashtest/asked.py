@@ -30,6 +30,10 @@ class Asked:
     """Since the last judgement."""
     seconds: list[str] = field(default_factory=list)
     """Keys that were answered with a second payment."""
+    wrong: list[str] = field(default_factory=list)
+    """Answers and refusals that nothing explains."""
+    refused: int = 0
+    """Refusals that were an answer, since the last judgement."""
 
     def paid(self, order: Order) -> None:
         """Note an answer. The same key again must be the same payment."""
@@ -41,6 +45,13 @@ class Asked:
         self.orders[order.key] = order
         self.recent.append(order)
         self.owed[order.pool_key, order.address] += order.micros
+
+    def judged(self) -> None:
+        """Begin anew with what counts from one judgement to the next."""
+        self.recent.clear()
+        self.seconds.clear()
+        self.wrong.clear()
+        self.refused = 0
 
     def of_pools(self, pools: set[UUID]) -> list[Order]:
         """Return the orders of these pools since the last judgement."""

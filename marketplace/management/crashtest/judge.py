@@ -8,6 +8,7 @@ missing or foreign. Judged once everything is healed and final; what was asked i
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -30,6 +31,17 @@ class Verdict:
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
+    orders: int = 0
+    """Answered payments that were judged."""
+    landed: int = 0
+    """Micro-USDC that the chain has credited since the judgement before."""
+    refused: int = 0
+    """Refusals that were taken for an answer."""
+
+    @property
+    def judged(self) -> dict[str, Any]:
+        """Return how much was judged."""
+        return {"orders": self.orders, "landed": self.landed, "refused": self.refused}
 
     @property
     def clean(self) -> bool:
@@ -60,7 +72,7 @@ class Judge:
         """Take the ground, and where its relayers' nonces begin."""
         self._ground = ground
         self._node = ground.node
-        self._told = Told(settings.ESCROW_START_BLOCK - 1)
+        self._told, self._landed = Told(settings.ESCROW_START_BLOCK - 1), 0
         self._first = {nonces.address: _first_of(nonces) for nonces in SignerNonce.objects.all()}
         self._relayer = keyring().signer(Role.RELAYER).address
 
@@ -71,15 +83,24 @@ class Judge:
         chosen = {tenant.pool.pk for tenant in self._ground.tenants} if pools is None else set(pools)
         recent = self._ground.asked.of_pools(chosen)
         self._rows(recent if pools is not None else list(self._ground.asked.orders.values()), verdict)
+        self._measure(len(recent), verdict, is_whole=pools is None)
         for pool in chosen:
             self._pool(pool, verdict)
         self._ends(verdict)
         self._nonces(verdict)
         self._reconcile(None if pools is None else chosen, verdict)
         verdict.doubled += self._ground.asked.seconds
-        self._ground.asked.seconds.clear()
-        self._ground.asked.recent.clear()
+        verdict.unexplained += self._ground.asked.wrong
+        self._ground.asked.judged()
         return verdict
+
+    def _measure(self, orders: int, verdict: Verdict, *, is_whole: bool) -> None:
+        """Say how much there was to judge; a whole over nothing would be clean whatever happens."""
+        landed = sum(self._told.credited.values())
+        verdict.orders, verdict.landed, self._landed = orders, landed - self._landed, landed
+        verdict.refused = self._ground.asked.refused
+        if is_whole and not landed:
+            verdict.unexplained.append("nothing has landed: there was nothing to judge")
 
     def _read_chain(self) -> None:
         head = self._node.block("latest")

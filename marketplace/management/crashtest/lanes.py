@@ -212,7 +212,7 @@ def _result(
 ) -> Result:
     lines = () if verdict.clean else (*verdict.lines(), *more)
     sums = len(verdict.lost), len(verdict.doubled), len(verdict.unexplained)
-    return Result(run.fault, run.seed, *sums, recovery, lines, tuple((inside or {}).items()))
+    return Result(run.fault, run.seed, *sums, recovery, lines, tuple((inside or {}).items()), **verdict.judged)
 
 
 def _last_words(ground: Ground) -> list[str]:

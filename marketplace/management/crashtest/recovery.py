@@ -106,7 +106,7 @@ def measure(fault: str, *, backlog: int = BACKLOG, out_seconds: float = OUT_SECO
         f"({healed - out:.0f} s), {payer.answered} in all, {payer.refused} repeated, longest wait {payer.longest:.2f} s"
     )
     sums = len(verdict.lost), len(verdict.doubled), len(verdict.unexplained)
-    return Result(f"recovery {fault}", 0, *sums, recovery, tuple(verdict.lines()), info=info)
+    return Result(f"recovery {fault}", 0, *sums, recovery, tuple(verdict.lines()), info=info, **verdict.judged)
 
 
 def _start_workers(ground: Ground) -> None:

@@ -6,7 +6,6 @@ they mean on a ground (which pool, which seller, which worker) is decided here.
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -17,6 +16,7 @@ from django.utils import timezone
 from escrow import pools, refunds
 from escrow.errors import EscrowError
 from escrow.models import Attempt, Payment
+from marketplace.management.crashtest.answers import is_halt, is_unrefundable
 from marketplace.management.crashtest.ground import SWEEPS, Ground
 from marketplace.management.crashtest.kills import MOST_MICROS, PLAYS
 from marketplace.management.crashtest.web import CREATED, Web
@@ -81,8 +81,10 @@ class Actor:
 
     def pay(self, n: Numbers) -> bool:
         tenant, seller, micros, key = self._order(n)
-        with suppress(EscrowError):  # while a deposit that was taken early has left the chain, it is refused
+        try:
             self.ground.pay(self.ground.tenants[tenant], seller, micros, key)
+        except EscrowError as refused:
+            self._refused(refused, f"pay {key}", is_answer=is_halt(self.ground.tenants[tenant].pool, refused.facts))
         return True
 
     def pay_over_http(self, n: Numbers) -> bool:
@@ -122,17 +124,30 @@ class Actor:
         order = self.ground.asked.recent[n[0] % len(self.ground.asked.recent)]
         payment = Payment.objects.get(pk=order.payment)
         micros = 1 + n[1] % order.micros
-        with suppress(EscrowError):
+        try:
             refunds.pay(payment=payment, reason="sorry", now=timezone.now(), amount_micros=micros)
+        except EscrowError as refused:
+            self._refused(refused, f"refund {micros} of {order.key}", is_answer=is_unrefundable(refused))
+        else:
             self.ground.asked.owed[order.pool_key, order.address] -= micros
         return True
 
     def top_up(self, n: Numbers) -> bool:
         tenant, micros = self.ground.tenants[n[0] % len(self.ground.tenants)], 1 + n[1]
-        with suppress(EscrowError):
+        try:
             pools.top_up(pool=tenant.pool, amount_micros=micros, now=timezone.now())
+        except EscrowError as refused:
+            self._refused(refused, f"top up {micros}", is_answer=is_halt(tenant.pool, refused.facts))
+        else:
             self.ground.asked.deposited[tenant.pool_key] += micros
         return True
+
+    def _refused(self, refused: EscrowError, asked: str, *, is_answer: bool) -> None:
+        """Count a refusal that is an answer; any other is nothing that a healthy market says here."""
+        if is_answer:
+            self.ground.asked.refused += 1
+        else:
+            self.ground.asked.wrong.append(f"{asked}: {type(refused).__name__}: {refused} {refused.facts}")
 
     def _order(self, n: Numbers) -> tuple[int, int, int, str]:
         ground = self.ground

@@ -22,6 +22,12 @@ class Result:
     inside: tuple[tuple[str, int], ...] = ()
     """Of a history: how often each fault happened in it."""
     info: str = ""
+    orders: int = 0
+    """Answered payments that were judged."""
+    landed: int = 0
+    """Micro-USDC that the chain credited."""
+    refused: int = 0
+    """Refusals that were taken for an answer."""
 
     @property
     def clean(self) -> bool:
@@ -48,6 +54,9 @@ class Row:
     doubled: int = 0
     unexplained: int = 0
     recoveries: list[float] = field(default_factory=list)
+    orders: int = 0
+    landed: int = 0
+    refused: int = 0
 
     def add(self, result: Result, runs: int = 1) -> None:
         """Add a run's, or of a fault inside a history its times and the history's outcome."""
@@ -56,6 +65,9 @@ class Row:
         self.doubled += result.doubled
         self.unexplained += result.unexplained
         self.recoveries.append(result.recovery)
+        self.orders += result.orders
+        self.landed += result.landed
+        self.refused += result.refused
 
     def document(self) -> dict[str, Any]:
         """Return the sums as JSON."""
@@ -65,6 +77,9 @@ class Row:
             "lost": self.lost,
             "doubled": self.doubled,
             "unexplained": self.unexplained,
+            "orders": self.orders,
+            "landed_micros": self.landed,
+            "refused": self.refused,
             "recovery_s": round(worst, 2),
             "recovery_median_s": round(usual, 2),
         }
@@ -99,6 +114,9 @@ class Table:
             total.doubled += row.doubled
             total.unexplained += row.unexplained
             total.recoveries += row.recoveries
+            total.orders += row.orders
+            total.landed += row.landed
+            total.refused += row.refused
         return total
 
     def document(self, seconds: float) -> dict[str, Any]:
@@ -122,6 +140,10 @@ class Table:
             said = row.document()
             sums = (said["runs"], said["lost"], said["doubled"], said["unexplained"])
             write(shape.format(name, *sums, said["recovery_median_s"], said["recovery_s"]))
+        said = self.total.document()
+        write(
+            f"judged: {said['orders']} payments, {said['landed_micros']} micro-USDC landed, {said['refused']} refused\n"
+        )
         for line in self.info:
             write(f"{line}\n")
         for result in self.failed:
