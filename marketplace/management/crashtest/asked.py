@@ -29,7 +29,7 @@ class Asked:
     recent: list[Order] = field(default_factory=list)
     """Since the last judgement."""
     seconds: list[str] = field(default_factory=list)
-    """Keys that were answered with a second payment."""
+    """Keys that were answered with a second payment, or as not charged though they have one."""
     wrong: list[str] = field(default_factory=list)
     """Answers and refusals that nothing explains."""
     refused: int = 0

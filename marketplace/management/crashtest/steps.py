@@ -17,7 +17,7 @@ from escrow import pools, refunds
 from escrow.errors import EscrowError
 from escrow.models import Attempt, Payment
 from marketplace.management.crashtest.answers import is_halt, is_unrefundable
-from marketplace.management.crashtest.ground import SWEEPS, Ground
+from marketplace.management.crashtest.ground import SWEEPS, Ground, Tenant
 from marketplace.management.crashtest.kills import MOST_MICROS, PLAYS
 from marketplace.management.crashtest.web import CREATED, Web
 
@@ -50,6 +50,8 @@ LIES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
 )
 COMMITS: Final = (b"COMMIT", b"__asyncpg_stmt_")
 """What commits: a worker's word, and the lane's one statement, which is a database transaction of its own."""
+FAILURE: Final = 500
+NOT_CHARGED: Final = "not_charged"
 NAMES: Final = ("settle", "relay", "index", "payout")
 
 
@@ -95,12 +97,30 @@ class Actor:
     def ask(self, key: str) -> bool:
         """Ask once more for a payment that has no answer; return whether it has one now."""
         tenant, seller, micros = self.open[key]
-        answer = self.web.ask(self.ground.tenants[tenant], seller, micros, key)
-        if answer is None or answer[0] != CREATED:
+        if not self._ask(self.ground.tenants[tenant], seller, micros, key):
             return False
-        self.ground.note(self.ground.tenants[tenant], seller, micros, key, answer[1]["id"])
         del self.open[key]
         return True
+
+    def _ask(self, tenant: Tenant, seller: int, micros: int, key: str) -> bool:
+        """Ask over HTTP; return whether the payment was the answer. What is neither that nor a failure is judged."""
+        asked, answer = self.ground.asked, self.web.ask(tenant, seller, micros, key)
+        if answer is None:
+            return False
+        status, said = answer
+        if status == CREATED:
+            self.ground.note(tenant, seller, micros, key, said["id"])
+            return True
+        told = f"key {key} was answered {status}: {said}"
+        if said.get("outcome") == NOT_CHARGED and Payment.objects.filter(idempotency_key=key).exists():
+            asked.seconds.append(f"{told}, and it has a payment")  # who believes that pays again under another key
+        elif status >= FAILURE:
+            return False
+        elif key not in asked.orders and is_halt(tenant.pool, said):
+            asked.refused += 1
+        else:
+            asked.wrong.append(told)
+        return False
 
     def pay_again(self, n: Numbers) -> bool:
         """Repeat a key that was answered: the same payment must come back."""
@@ -110,11 +130,12 @@ class Actor:
         tenant = self.ground.tenant_of(order.pool)
         seller = next(i for i, one in enumerate(self.ground.sellers) if one.party.address == order.address)
         if order.over_http:
-            answer = self.web.ask(tenant, seller, order.micros, order.key)
-            if answer is not None and answer[0] == CREATED:
-                self.ground.note(tenant, seller, order.micros, order.key, answer[1]["id"])
-        else:
+            self._ask(tenant, seller, order.micros, order.key)
+            return True
+        try:
             self.ground.pay(tenant, seller, order.micros, order.key)
+        except EscrowError as refused:  # it says that nothing was charged
+            self.ground.asked.seconds.append(f"key {order.key} has a payment and was refused: {refused}")
         return True
 
     def refund(self, n: Numbers) -> bool:
