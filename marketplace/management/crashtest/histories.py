@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from marketplace.management.crashtest.doors import Numbers
 from marketplace.management.crashtest.ground import SWEEPS, Ground
 from marketplace.management.crashtest.judge import Judge, Verdict
-from marketplace.management.crashtest.steps import Actor, Numbers, draw
+from marketplace.management.crashtest.steps import Actor, draw
 from marketplace.management.crashtest.web import Web
 
 REPETITIONS: Final = 20
@@ -40,7 +41,7 @@ class Histories:
         verdict = self._heal(actor)
         found = self.judge.judge()
         found.unexplained += verdict.unexplained
-        return found, actor.happened, told(drawn)
+        return found, actor.happened + actor.doors.met(), told(drawn)
 
     def _heal(self, actor: Actor) -> Verdict:
         """End every fault, repeat what was not answered, let the crew sweep once on its own, and come to rest."""

@@ -17,11 +17,10 @@ from escrow import pools, refunds
 from escrow.errors import EscrowError
 from escrow.models import Attempt, Payment
 from marketplace.management.crashtest.answers import is_halt, is_unrefundable
+from marketplace.management.crashtest.doors import Doors, Numbers
 from marketplace.management.crashtest.ground import SWEEPS, Ground, Tenant
 from marketplace.management.crashtest.kills import MOST_MICROS, PLAYS
 from marketplace.management.crashtest.web import CREATED, Web
-
-Numbers = tuple[int, ...]
 
 WEIGHTS: Final = {
     "pay": 9, "pay over http": 4, "pay again": 2, "refund": 2, "top up": 1,
@@ -37,19 +36,6 @@ FAULTS: Final = frozenset(WEIGHTS) - {
 SKEWS: Final = (-7_200, -61, 61, 7_200)
 DEEPEST: Final = 5
 SPIKE: Final = 60
-FAILS: Final = ("error", "status", "garbage", "reset", "hang")
-LOSES: Final = ("drop_response", "swallow", "dup")
-LIES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
-    ("nonce", {"by": 1}),
-    ("nonce", {"by": -1}),
-    ("nonce", {"by": 7}),
-    ("receipt", {"says": "null"}),
-    ("receipt", {"says": "success"}),
-    ("receipt", {"says": "flip"}),
-    ("logs", {"without": -1}),
-)
-COMMITS: Final = (b"COMMIT", b"__asyncpg_stmt_")
-"""What commits: a worker's word, and the lane's one statement, which is a database transaction of its own."""
 FAILURE: Final = 500
 NOT_CHARGED: Final = "not_charged"
 NAMES: Final = ("settle", "relay", "index", "payout")
@@ -70,11 +56,16 @@ class Actor:
     web: Web
     history: str
     happened: Counter[str] = field(default_factory=Counter)
+    """Faults that are there at once."""
     open: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     """Keys without an answer yet: tenant, seller and amount."""
 
+    def __post_init__(self) -> None:
+        """Begin to count what the proxies meet."""
+        self.doors = Doors(self.ground)
+
     def act(self, number: int, name: str, numbers: Numbers) -> None:
-        """Carry one step out."""
+        """Carry one step out. What is armed happens when it is met, which `doors` knows."""
         self._number = number
         if _STEPS[name](self, numbers) and name in FAULTS:
             self.happened[name] += 1
@@ -212,29 +203,6 @@ class Actor:
             self.ground.crew.deliver_odd(task, {"skew": seconds})
         return True
 
-    # ------------------------------------------------------------------ the node
-
-    def rpc_fails(self, n: Numbers) -> bool:
-        """One node, or both, answer no question properly for some calls."""
-        kind, times = FAILS[n[0] % len(FAILS)], 1 + n[1] % 6
-        for node in self.ground.nodes if n[2] % 3 == 0 else self.ground.nodes[:1]:
-            node.fault(kind, times=1 if kind == "hang" else times)
-        return True
-
-    def rpc_loses(self, n: Numbers) -> bool:
-        """A chain transaction is sent, and its answer, or it itself, is lost, or it is sent twice."""
-        self.ground.nodes[0].fault(LOSES[n[0] % len(LOSES)], method="eth_sendRawTransaction", times=1 + n[1] % 2)
-        return True
-
-    def rpc_lies(self, n: Numbers) -> bool:
-        kind, how = LIES[n[0] % len(LIES)]
-        self.ground.nodes[0].fault(kind, times=1 + n[1] % 3, **how)
-        return True
-
-    def rpc_is_stale(self, n: Numbers) -> bool:
-        self.ground.nodes[0].fault("stale", times=5 + n[0] % 10)
-        return True
-
     # ------------------------------------------------------------------ the chain
 
     def mine(self, n: Numbers) -> bool:
@@ -244,7 +212,7 @@ class Actor:
     def stall(self, n: Numbers) -> bool:
         """From here on nothing is mined by itself, or again everything is."""
         self.ground.node.request("evm_setAutomine", [bool(n[0] % 2)])
-        return True
+        return not n[0] % 2
 
     def drop(self, n: Numbers) -> bool:
         """The node forgets what waits."""
@@ -271,24 +239,8 @@ class Actor:
             client.flushall()
         return True
 
-    def cut(self, n: Numbers) -> bool:
-        if self.ground.database_door is None:
-            return False
-        if n[0] % 2:
-            self.ground.database_door.cut_all()
-        else:
-            self.ground.database_door.fault("rst", times=1)
-        return True
 
-    def answer_lost(self, n: Numbers) -> bool:
-        """The next database transaction that commits through the proxy is done, and nobody is told."""
-        if self.ground.database_door is None:
-            return False
-        self.ground.database_door.fault("cut_answer", times=1, after=COMMITS[n[0] % 2])
-        return True
-
-
-_STEPS: Final[dict[str, Callable[[Actor, Numbers], bool]]] = {
+_STEPS: Final[dict[str, Callable[[Actor, Numbers], bool | None]]] = {
     "pay": Actor.pay,
     "pay over http": Actor.pay_over_http,
     "pay again": Actor.pay_again,
@@ -304,15 +256,15 @@ _STEPS: Final[dict[str, Callable[[Actor, Numbers], bool]]] = {
     "replace": lambda actor, _: actor.odd("relay", RELAY_REPLACE_SECONDS=0),
     "short deadline": lambda actor, _: actor.odd("settle", SETTLE_DEADLINE=1),
     "clock skew": Actor.skew,
-    "rpc fails": Actor.rpc_fails,
-    "rpc loses": Actor.rpc_loses,
-    "rpc lies": Actor.rpc_lies,
-    "rpc is stale": Actor.rpc_is_stale,
+    "rpc fails": lambda actor, n: actor.doors.rpc_fails(n),
+    "rpc loses": lambda actor, n: actor.doors.rpc_loses(n),
+    "rpc lies": lambda actor, n: actor.doors.rpc_lies(n),
+    "rpc is stale": lambda actor, n: actor.doors.rpc_is_stale(n),
     "chain stalls": Actor.stall,
     "dropped": Actor.drop,
     "reorg": Actor.reorg,
     "gas spike": Actor.spike,
     "redis flush": Actor.flush,
-    "postgres cut": Actor.cut,
-    "postgres answer lost": Actor.answer_lost,
+    "postgres cut": lambda actor, n: actor.doors.cut(n),
+    "postgres answer lost": lambda actor, n: actor.doors.answer_lost(n),
 }

@@ -70,9 +70,9 @@ class Door:
         """Wait until a fault of this kind has happened so often in all."""
         self.plan.wait(kind, times, timeout)
 
-    def cut_all(self) -> None:
-        """Reset every connection there is."""
-        self._run(self._cut_all())
+    def cut_all(self) -> int:
+        """Reset every connection there is; return how many there were."""
+        return int(self._run(self._cut_all()))
 
     # ------------------------------------------------------------------ in the proxy's thread
 
@@ -115,9 +115,11 @@ class Door:
             self._guests.pop(writer, None)
             writer.close()
 
-    async def _cut_all(self) -> None:
-        for writer in list(self._guests):
+    async def _cut_all(self) -> int:
+        guests = list(self._guests)
+        for writer in guests:
             cut(writer)
+        return len(guests)
 
     async def _end(self) -> None:
         self.plan.clear()
