@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from celery import states
 from celery.signals import task_postrun, task_prerun
 from django.conf import settings
 
@@ -41,8 +42,11 @@ def _arm(task: Any, **_: Any) -> None:
 
 
 @task_postrun.connect(weak=False)
-def _tell(task_id: str, **_: Any) -> None:
-    (Path(os.environ["CRASH_ORDERS"]) / f"{task_id}.done").touch()
+def _tell(task_id: str, state: str = "", retval: object = None, **_: Any) -> None:
+    done = Path(os.environ["CRASH_ORDERS"]) / f"{task_id}.done"
+    draft = done.with_suffix(".draft")
+    draft.write_text(state if state == states.SUCCESS else f"{state}: {retval!r}", encoding="utf-8")
+    draft.rename(done)  # whoever looks for it finds all of it
 
 
 __all__ = ["app"]

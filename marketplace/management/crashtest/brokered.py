@@ -6,12 +6,15 @@ comes back when its visibility ends (`acks_late`). The duplicates are two more m
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from random import Random
 from typing import Final
 from uuid import uuid4
+
+from celery import states
 
 from marketplace.celery import app
 from marketplace.management.crashtest.ground import SWEEPS, Ground, Tenant
@@ -23,6 +26,8 @@ from marketplace.management.stack.supervisor import Child, Service
 
 PATIENCE_SECONDS: Final = 40.0
 DEATH: Final = "signal 9 (SIGKILL)"
+LOST: Final = "exited prematurely"
+"""What Celery says of a child that is gone."""
 WHOLE: Final = 5
 """Each so many-th run kills the whole worker."""
 
@@ -86,17 +91,34 @@ class Brokered(Kills):
         """Send a message, and wait until it is done, by whom it may be; return whether somebody died of it."""
         message = self._sent(task)
         self._until(lambda: self._is_done(message) or self._is_dead(), f"{task} is done")
+        died = self._died(message, task)
+        self._require_success(message, task)
+        return died
+
+    def _died(self, message: str, task: str) -> bool:
         if self._is_whole and self._is_dead():
             self.ground.supervisor.kill("celery")
             self._child = self._start()
             self._until(lambda: self._is_done(message), f"Valkey gives {task} out again")
             return True
-        return DEATH in self._output()[self._read :]
+        if LOST in self._said() and DEATH not in self._said():
+            self.ground.asked.wrong.append(f"a child died of something else at {task}: {self._said()[-500:]}")
+        return DEATH in self._said()
 
     def _again(self, play: Play) -> None:
         for task in SWEEPS[play.sweep]:
             twice = [self._sent(task), self._sent(task)]
             self._until(lambda sent=twice: all(map(self._is_done, sent)), f"{task} is done again")  # type: ignore[misc]
+            for message in twice:
+                self._require_success(message, task)
+            if LOST in self._said():
+                self.ground.asked.wrong.append(f"a child died when {task} came again: {self._said()[-500:]}")
+
+    def _require_success(self, message: str, task: str) -> None:
+        """Whichever worker ends a message, it ends well: no other fault is there."""
+        state = (self._orders / f"{message}.done").read_text(encoding="utf-8")
+        if state != states.SUCCESS:
+            self.ground.asked.wrong.append(f"{task} was delivered by Valkey and ended with {state}")
 
     def _sent(self, task: str) -> str:
         self._read = 0 if self._child is None else len(self._output())
@@ -112,7 +134,15 @@ class Brokered(Kills):
         return (self._orders / f"{message}.done").exists()
 
     def _is_dead(self) -> bool:
-        return self._child is not None and self._child.process.poll() is not None
+        """Whether SIGKILL ended the whole worker. Raises NotReached when anything else did."""
+        ended = None if self._child is None else self._child.process.poll()
+        if ended not in (None, -signal.SIGKILL):
+            raise NotReached(f"the Celery worker ended with {ended}")
+        return ended is not None
+
+    def _said(self) -> str:
+        """Return what the worker has said since the last message was sent."""
+        return self._output()[self._read :]
 
     def _output(self) -> str:
         return "" if self._child is None else self._child.output()

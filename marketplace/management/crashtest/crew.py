@@ -44,6 +44,11 @@ class Outcome:
         """Whether SIGKILL ended the worker."""
         return self.signal == signal.SIGKILL
 
+    @property
+    def told(self) -> str:
+        """How it ended in words, nothing when it ended well."""
+        return f"its worker ended with signal {self.signal}" if self.signal else self.error
+
 
 @dataclass
 class Crew:

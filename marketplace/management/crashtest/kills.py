@@ -140,5 +140,5 @@ class Kills:
     def _again(self, play: Play) -> None:
         """What a broker does: the message comes again, and once more it comes to two workers at once."""
         for task in SWEEPS[play.sweep]:
-            self.ground.crew.deliver(task)
-            self.ground.crew.deliver_at_once([task, task])
+            again = [self.ground.crew.deliver(task), *self.ground.crew.deliver_at_once([task, task])]
+            self.ground.asked.wrong += [f"{task} came again and {ended.told}" for ended in again if ended.told]
