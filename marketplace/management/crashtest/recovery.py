@@ -31,6 +31,9 @@ BACKLOG: Final = 1_000
 OUT_SECONDS: Final = 60.0
 BLOCK_SECONDS: Final = 0.2
 PATIENCE_SECONDS: Final = 300.0
+ASKED_OUTSIDE: Final = 2
+"""Answers while the chain is away, at least: the first may have been on its way before."""
+OUTSIDE_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.02
 """Between two payments: the client is there to see that they are answered, not how many can be."""
 FAULTS: Final = ("redis flush", "postgres killed", "rpc out")
@@ -46,6 +49,10 @@ class Payer:
     refused: int = 0
     longest: float = 0.0
     """Seconds between two answers, at most."""
+    unanswered: str = ""
+    """The key that waits for its answer."""
+    failure: str = ""
+    """What ended it before it was told to stop."""
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -53,21 +60,30 @@ class Payer:
         self._thread = threading.Thread(target=self._pay, daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop once the last request is answered."""
+    def stop(self) -> list[str]:
+        """Stop once the last request is answered; return what it did not get through."""
         self._stopped.set()
         self._thread.join(PATIENCE_SECONDS)
+        found = [f"the paying client ended: {self.failure}"] if self.failure else []
+        return found + ([f"key {self.unanswered} is not answered"] if self.unanswered else [])
 
     def _pay(self) -> None:
+        try:
+            self._pay_on()
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would hear of it
+            self.failure = f"{type(error).__name__}: {error}"
+
+    def _pay_on(self) -> None:
         key, last = "", time.monotonic()
         while not self._stopped.is_set() or key:
-            key = key or f"recovery/{uuid4()}"
+            self.unanswered = key = key or f"recovery/{uuid4()}"
             tenant = self.ground.tenants[0]
             answer = self.web.ask(tenant, 0, 1_000, key)
             if answer is not None and answer[0] == CREATED:
                 self.ground.note(tenant, 0, 1_000, key, answer[1]["id"])
                 self.answered += 1
                 self.longest, last, key = max(self.longest, time.monotonic() - last), time.monotonic(), ""
+                self.unanswered = ""
             else:
                 self.refused += 1
             time.sleep(PAUSE_SECONDS)
@@ -81,23 +97,30 @@ def measure(fault: str, *, backlog: int = BACKLOG, out_seconds: float = OUT_SECO
         payer = Payer(web, ground)
         for node in ground.nodes:
             node.fault("refuse")
-        out = time.monotonic()
+        out, before = time.monotonic(), payer.answered
         _fill(ground, backlog)
         while fault == "rpc out" and time.monotonic() - out < out_seconds:
             time.sleep(0.1)
-        during = payer.answered
+        _until(
+            lambda: payer.answered - before >= ASKED_OUTSIDE, OUTSIDE_SECONDS
+        )  # a small backlog is asked for in no time
+        during = payer.answered - before
         _OUTAGES[fault](ground)
         for node in ground.nodes:
             node.clear()
         healed = time.monotonic()
         waited = _until(lambda: _left() == 0)
         recovery = time.monotonic() - healed
-        payer.stop()
+        wrong = payer.stop()
         for name in ("beat", "worker"):
             ground.supervisor.stop(name)
         ground.end_faults()
-        ground.heal()
+        if not ground.heal():
+            wrong.append("it did not come to rest")
         verdict = judge.judge()
+        verdict.unexplained += wrong
+        if during < ASKED_OUTSIDE:
+            verdict.unexplained.append(f"{during} payments were answered while the chain was away")
         if not waited:
             verdict.unexplained.append(f"{_left()} chain actions were left after {PATIENCE_SECONDS:.0f} s")
         web.close()
@@ -139,8 +162,8 @@ def _left() -> int:
         return 1
 
 
-def _until(done: Callable[[], bool]) -> bool:
-    end = time.monotonic() + PATIENCE_SECONDS
+def _until(done: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
+    end = time.monotonic() + seconds
     while not done():
         if time.monotonic() > end:
             return False
