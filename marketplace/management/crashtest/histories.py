@@ -6,16 +6,12 @@ Lives here: playing one history and healing after it. What a step is, is `steps`
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
 
 from marketplace.management.crashtest.doors import Numbers
 from marketplace.management.crashtest.ground import SWEEPS, Ground
 from marketplace.management.crashtest.judge import Judge, Verdict
 from marketplace.management.crashtest.steps import Actor, draw
 from marketplace.management.crashtest.web import Web
-
-REPETITIONS: Final = 20
-"""How often a client asks again for a payment that was not answered."""
 
 
 class Histories:
@@ -47,18 +43,26 @@ class Histories:
         """End every fault, repeat what was not answered, let the crew sweep once on its own, and come to rest."""
         began, verdict = time.monotonic(), Verdict()
         self.ground.end_faults()
-        for _ in range(REPETITIONS):
-            for key in list(actor.open):
-                actor.ask(key)
-        verdict.unexplained += [f"key {key} is not answered" for key in actor.open]
+        repeat(actor)
         for name, tasks in SWEEPS.items():
             for task in tasks:
                 if error := self.ground.crew.deliver(task).error:
                     verdict.unexplained.append(f"{name} still fails when every fault has ended: {error}")
-        if not self.ground.heal():
+        rested = self.ground.heal()
+        if actor.open:  # only the sweeps have let a pool go on whose deposit was away
+            repeat(actor)
+            rested = self.ground.heal()
+        verdict.unexplained += [f"key {key} is not answered" for key in actor.open]
+        if not rested:
             verdict.unexplained.append("it did not come to rest")
         self.recovery = time.monotonic() - began
         return verdict
+
+
+def repeat(actor: Actor) -> None:
+    """Ask once more for every payment that was not answered, as its client does."""
+    for key in list(actor.open):
+        actor.ask(key)
 
 
 def told(drawn: Sequence[tuple[str, Numbers]]) -> list[str]:
