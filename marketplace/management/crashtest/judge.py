@@ -17,9 +17,7 @@ from django.utils import timezone
 
 from escrow import reconcile
 from escrow.chain import events as chain
-from escrow.chain.signer import Role
 from escrow.models import Account, Batch, BatchRecord, ChainAction, Party, Payment, SignerNonce
-from escrow.workers import keyring
 from marketplace.management.crashtest.asked import Order
 from marketplace.management.crashtest.ground import FINALITY, Ground
 
@@ -74,7 +72,6 @@ class Judge:
         self._node = ground.node
         self._told, self._landed = Told(settings.ESCROW_START_BLOCK - 1), 0
         self._first = {nonces.address: _first_of(nonces) for nonces in SignerNonce.objects.all()}
-        self._relayer = keyring().signer(Role.RELAYER).address
 
     def judge(self, pools: Iterable[UUID] | None = None) -> Verdict:
         """Judge some pools, or everything there is."""

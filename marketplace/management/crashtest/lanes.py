@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from marketplace.management.crashtest import recovery, web
 from marketplace.management.crashtest.brokered import Brokered
-from marketplace.management.crashtest.ground import Ground
+from marketplace.management.crashtest.ground import FINALITY, Ground
 from marketplace.management.crashtest.histories import Histories
 from marketplace.management.crashtest.judge import Judge, Verdict
 from marketplace.management.crashtest.kills import Kills
@@ -189,6 +189,8 @@ def _on_one_ground(ground: Ground, runs: Sequence[Run]) -> Generator[Result]:
                 players[name] = _PLAYERS[name](ground, judge)
                 exits.callback(players[name].close)
             yield _play(players[name], run, ground)
+        ground.mine(FINALITY)  # what the last run left above the final block is judged too
+        ground.heal()
         whole = judge.judge()
         if not whole.clean:
             yield _result(Run(f"{WHOLE} after {len(runs)} of", runs[0].kind, 0), whole, 0.0, _last_words(ground))
