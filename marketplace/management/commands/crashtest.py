@@ -17,7 +17,7 @@ from marketplace.management.crashtest.steps import draw
 
 POINTS: Final = (*PLAYS, web.POINT)
 QUICK_POINTS: Final = (
-    "settle.signed", "dispatch.committed", "relay.signing", "relay.signed", "relay.sent", "relay.final",
+    "settle.signed", "dispatch.committed", "relay.signing", "relay.signed", "relay.sent", "relay.mined",
     "index.committed", "send.committed",
 )  # fmt: skip
 QUICK: Final = {"kills": 5, "celery": 0, "histories": 4, "steps": 50}
@@ -36,7 +36,9 @@ class Command(BaseCommand):
         """Take how much is played, and how it is told."""
         size = parser.add_mutually_exclusive_group()
         size.add_argument("--quick", action="store_true", help="8 points, 5 kills each, 4 histories (the default)")
-        size.add_argument("--full", action="store_true", help="every point, 500 kills each, 1,000 histories: an hour")
+        size.add_argument(
+            "--full", action="store_true", help="every point, 500 kills each, 1,000 histories: an hour or more"
+        )
         parser.add_argument("--points", help=f"only these, separated by commas, of: {', '.join(POINTS)}")
         parser.add_argument("--kills", type=int, help="kills at each point")
         parser.add_argument("--celery-kills", type=int, help="of these, so many by a Celery worker on a real broker")
