@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from escrow.chain.client import ChainClient
-from escrow.models import Attempt, ChainAction, Party, SignerNonce
+from escrow.models import Attempt, Batch, ChainAction, Party, Payment, SignerNonce
 from marketplace.management.faults.rpc_proxy import RpcProxy
 from tests.faults.conftest import check_books, check_paid_once
 from tests.onchain.conftest import Chain, books, party
@@ -142,16 +142,34 @@ def test_a_node_that_lies_about_the_nonce_is_not_asked(line: Line, by: int) -> N
     ours = SignerNonce.objects.get(address=relayer).next_nonce
     line.proxy.fault("nonce", by=by)
     line.ends(line.through)
+    assert line.proxy.calls[SEND] == 1  # it was asked to take what has that nonce, and by nobody what the nonce is
+    assert (line.proxy.calls["eth_getTransactionCount"], line.proxy.met("nonce")) == (0, 0)
     assert line.settling().nonce == ours
     assert SignerNonce.objects.get(address=relayer).stopped_reason == ""
 
 
-def test_one_node_s_word_that_a_nonce_was_used_stops_no_signer(line: Line) -> None:
+def test_one_node_s_word_that_a_nonce_was_used_stops_no_signer(line: Line, settings: Any) -> None:
+    line.chain.client.request("anvil_mine", ["0xa"])  # deep enough for a nonce to count as used
     line.proxy.fault("nonce", by=5)
-    line.proxy.fault("error", method=SEND, message="nonce too low", times=2)
-    line.ends(line.beside)
+    line.proxy.fault("error", method=SEND, message="nonce too low")
+    with RpcProxy(settings.RPC_URL) as honest:
+        # It takes nothing now, or nobody would be asked about the nonce; but it answers, and is asked again.
+        honest.fault("error", method=SEND, message="txpool is full")
+        both = ChainClient(f"{line.proxy.url},{honest.url}", TIMEOUT, finality=1)
+        before = books()
+        for _ in range(3):
+            line.chain.relay(both)
+        assert [one.outcome for one in line.attempts()] == ["nonce_too_low"]
+        assert line.proxy.met("nonce") >= 1
+        assert honest.calls["eth_getTransactionCount"] >= 1
+        assert not SignerNonce.objects.exclude(stopped_reason="").exists()
+        assert (line.settling().status, books()) == (Status.SIGNED, before)
+        honest.clear()
+        line.proxy.clear()
+        line.ends(both)
     assert not SignerNonce.objects.exclude(stopped_reason="").exists()
     assert line.settling().status == Status.FINAL
+    assert len(line.attempts()) == 1
 
 
 # --- 16: lies about the receipt ------------------------------------------------------------------------------------
@@ -163,6 +181,7 @@ def test_a_receipt_that_a_node_withholds_is_waited_for(line: Line) -> None:
         line.chain.relay(line.through)
     assert line.settling().status == Status.BROADCAST
     assert line.chain.client.receipt(line.attempts()[0].tx_hash) is not None  # mined long ago
+    assert line.proxy.met("receipt") >= 1
     line.proxy.clear()
     line.ends(line.through)
     assert len(line.attempts()) == 1
@@ -185,6 +204,7 @@ def test_a_success_that_one_node_calls_a_failure_is_not_final_until_two_agree(li
     line.proxy.fault("receipt", says="flip")
     for _ in range(4):
         line.chain.relay(line.beside)
+    assert line.proxy.met("receipt") >= 1
     assert line.settling().status in (Status.BROADCAST, Status.MINED, Status.SAFE)
     line.proxy.clear()
     line.ends(line.beside)
@@ -198,5 +218,10 @@ def test_a_log_that_one_node_leaves_out_is_taken_when_two_agree(line: Line) -> N
         line.chain.client, honest = line.beside, line.chain.client
         line.chain.index()
         line.chain.client = honest
+    landed = line.chain.client.receipt(line.attempts()[0].tx_hash)
+    assert landed is not None
+    assert line.proxy.met("logs") >= 1
+    assert line.chain.cursor() < landed.block_number  # where the two differ, it waits
+    assert (Batch.objects.get().status, Payment.objects.get().status) == ("signed", "settling")
     line.proxy.clear()
     line.ends(line.beside)
