@@ -333,6 +333,6 @@ class TestShape:
 
     @pytest.mark.promise("S30")
     def test_a_buyer_loads_no_server_and_no_framework(self) -> None:
-        shown = "import sys, agentmarket; print({'granian', 'django', 'web3', 'pydantic'} & {*sys.modules})"
+        shown = "import sys, agentmarket; print({'uvicorn', 'django', 'web3', 'pydantic'} & {*sys.modules})"
         done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True, env=PLAIN)
         assert done.stdout.strip() == "set()"

@@ -123,11 +123,11 @@ class Seller:
         ready: Callable[[list[str]], None] | None = None,
         stop: asyncio.Event | None = None,
     ) -> None:
-        """Serve in the running loop until `stop` is set (needs granian)."""
+        """Serve in the running loop until `stop` is set (needs uvicorn)."""
         await serving.serve([serving.Listener(self.app, host, port)], ready=ready, stop=stop)
 
     def run(self, host: str = "127.0.0.1", port: int = 8000) -> None:
-        """Serve until interrupted (needs granian)."""
+        """Serve until interrupted (needs uvicorn)."""
         asyncio.run(self.serve(host, port, ready=self._announce))
 
     def _announce(self, urls: list[str]) -> None:

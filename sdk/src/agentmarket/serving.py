@@ -1,6 +1,6 @@
-"""Run sellers under granian in this very program: several in one event loop, each on its own port, no second program.
+"""Run sellers under uvicorn in this very program: several in one event loop, each on its own port, no second program.
 
-Optional: `Seller.app` runs under any ASGI server. Only this module knows granian, and only when it is asked to serve.
+Optional: `Seller.app` runs under any ASGI server. Only this module knows uvicorn, and only when it is asked to serve.
 """
 
 import asyncio
@@ -8,7 +8,6 @@ import contextlib
 import importlib
 import signal
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,8 @@ from agentmarket.asgi import App
 
 #: seconds for a server to listen
 START_TIMEOUT = 15.0
+#: seconds to answer the calls that were taken, once told to stop
+STOP_TIMEOUT = 30
 
 
 @dataclass(frozen=True)
@@ -34,68 +35,71 @@ async def serve(
     ready: Callable[[list[str]], None] | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Serve until `stop` is set, or SIGINT or SIGTERM comes; `ready` gets the URLs, in order, once all answer."""
+    """Serve until `stop` is set, or SIGINT or SIGTERM comes; `ready` gets the URLs, in order, once all answer.
+
+    Raises OSError when an address is taken, RuntimeError when uvicorn is not installed, TimeoutError when no server listens.
+    """
     stop = stop or asyncio.Event()
-    with contextlib.ExitStack() as reserved, _signals(stop):
-        places = [_reserve(listener, reserved) for listener in listeners]
-        servers = [_server(listener.app, host, port) for listener, (host, port) in zip(listeners, places, strict=True)]
-        running = [asyncio.ensure_future(server.serve()) for server in servers]
+    with contextlib.ExitStack() as bound, _signals(stop):
+        sockets = [bound.enter_context(_bound(listener)) for listener in listeners]
+        servers = [_server(listener.app) for listener in listeners]
+        running = [asyncio.ensure_future(one.serve(sockets=[at])) for one, at in zip(servers, sockets, strict=True)]
+        urls = [_url(at) for at in sockets]
         try:
-            await asyncio.wait_for(asyncio.gather(*(_listening(*place) for place in places)), START_TIMEOUT)
+            await asyncio.wait_for(asyncio.gather(*(server.is_listening.wait() for server in servers)), START_TIMEOUT)
             if ready is not None:
-                ready([f"http://{host}:{port}" for host, port in places])
+                ready(urls)
             stopped = asyncio.ensure_future(stop.wait())
             await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
         finally:
             for server in servers:
-                server.stop()
+                server.should_exit = True
             await asyncio.gather(*running)
 
 
-def _server(app: App, host: str, port: int) -> Any:
-    # Here and not above: buyers never serve, and granian is not among what this package needs.
+def _server(app: App) -> Any:
+    # Here and not above: buyers never serve, and uvicorn is not among what this package needs.
     try:
-        embed = importlib.import_module("granian.server.embed")
+        uvicorn = importlib.import_module("uvicorn")
     except ImportError:
         raise RuntimeError(
-            "Serving needs granian: pip install 'agentmarket[serve]', or run Seller.app under your own ASGI server."
+            "Serving needs uvicorn: pip install 'agentmarket[serve]', or run Seller.app under your own ASGI server."
         ) from None
-    constants = importlib.import_module("granian.constants")
-    return embed.Server(
+
+    class Server(uvicorn.Server):  # type: ignore[misc, name-defined]
+        """One of several in a loop: it leaves the program's signals alone, and says when it listens."""
+
+        is_listening = asyncio.Event()
+
+        def capture_signals(self) -> Any:
+            return contextlib.nullcontext()
+
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets=sockets)
+            self.is_listening.set()
+
+    config = uvicorn.Config(
         app,
-        address=host,
-        port=port,
-        interface=constants.Interfaces.ASGI,
-        http=constants.HTTPModes.http1,
-        websockets=False,
-        log_enabled=False,
+        interface="asgi3",  # a bound method is nothing that it would guess right
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_TIMEOUT,
     )
+    return Server(config)
 
 
-def _reserve(listener: Listener, reserved: contextlib.ExitStack) -> tuple[str, int]:
-    """The port to listen on. On Linux a free one stays bound (not listening) for granian to share, so none takes it."""
-    if listener.port:
-        return listener.host, listener.port
-    holder = reserved.enter_context(socket.socket())
-    if sys.platform == "linux":
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    holder.bind((listener.host, 0))
-    port: int = holder.getsockname()[1]
-    if sys.platform != "linux":
-        holder.close()
-    return listener.host, port
+def _bound(listener: Listener) -> socket.socket:
+    family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+    return socket.create_server((listener.host, listener.port), family=family)
 
 
-async def _listening(host: str, port: int) -> None:
-    while True:
-        try:
-            _, writer = await asyncio.open_connection(host, port)
-        except OSError:
-            await asyncio.sleep(0.02)
-        else:
-            writer.close()
-            return
+def _url(at: socket.socket) -> str:
+    host, port = at.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @contextlib.contextmanager
