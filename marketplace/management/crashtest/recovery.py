@@ -1,10 +1,12 @@
 """Recovery, measured: servers die or go away with a thousand chain actions waiting, and real workers take it from there.
 
 Lives here: the three outages, the backlog, and the client that goes on paying meanwhile. Here everything is as in production:
-PostgreSQL is durable, Celery's worker and beat run, blocks come by the clock, and nothing is brought forward.
+PostgreSQL is durable, Celery's worker and beat run as in Compose, blocks come by the clock, and nothing is brought forward.
+No proxy is between a worker and the node, which would cost more than the node: an outage is a node that is stopped.
 """
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -24,7 +26,7 @@ from marketplace.management.crashtest.judge import Judge
 from marketplace.management.crashtest.table import Result
 from marketplace.management.crashtest.web import CREATED, Web
 from marketplace.management.stack import ready
-from marketplace.management.stack.stack import ROOT, WORKER_THREADS
+from marketplace.management.stack.stack import ROOT
 from marketplace.management.stack.supervisor import Service
 
 BACKLOG: Final = 1_000
@@ -36,6 +38,7 @@ ASKED_OUTSIDE: Final = 2
 OUTSIDE_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.02
 """Between two payments: the client is there to see that they are answered, not how many can be."""
+WORKER_PROCESSES: Final = 2
 FAULTS: Final = ("redis flush", "postgres killed", "rpc out")
 
 
@@ -91,12 +94,12 @@ class Payer:
 
 def measure(fault: str, *, backlog: int = BACKLOG, out_seconds: float = OUT_SECONDS) -> Result:
     """Play one outage; the result's recovery is how long the backlog took from its end on."""
-    with Ground(proxied=True, durable=True, block_seconds=BLOCK_SECONDS) as ground:
+    with Ground(durable=True, block_seconds=BLOCK_SECONDS) as ground:
         judge, web = Judge(ground), Web(ground, Judge(ground))
         _start_workers(ground)
         payer = Payer(web, ground)
-        for node in ground.nodes:
-            node.fault("refuse")
+        node = ground.supervisor.children["anvil"].process
+        node.send_signal(signal.SIGSTOP)
         out, before = time.monotonic(), payer.answered
         _fill(ground, backlog)
         while fault == "rpc out" and time.monotonic() - out < out_seconds:
@@ -106,8 +109,7 @@ def measure(fault: str, *, backlog: int = BACKLOG, out_seconds: float = OUT_SECO
         )  # a small backlog is asked for in no time
         during = payer.answered - before
         _OUTAGES[fault](ground)
-        for node in ground.nodes:
-            node.clear()
+        node.send_signal(signal.SIGCONT)
         healed = time.monotonic()
         waited = _until(lambda: _left() == 0)
         recovery = time.monotonic() - healed
@@ -133,9 +135,9 @@ def measure(fault: str, *, backlog: int = BACKLOG, out_seconds: float = OUT_SECO
 
 
 def _start_workers(ground: Ground) -> None:
-    environment = {**os.environ, **ground.environment, "RPC_URL": ",".join(node.url for node in ground.nodes)}
+    environment = {**os.environ, **ground.environment}
     start = [sys.executable, "-m", "celery", "-A"]
-    worker = [*start, "marketplace", "worker", "-l", "INFO", "--pool", "threads", "--concurrency", str(WORKER_THREADS)]
+    worker = [*start, "marketplace", "worker", "-l", "INFO", "--pool", "prefork", "--concurrency", str(WORKER_PROCESSES)]
     beat = [*start, "marketplace.celery:clock", "beat", "-l", "INFO", "--pidfile", ""]
     beat += ["--schedule", str(ground.home.path / "beat")]
     child = ground.supervisor.start(Service("worker", worker, environment, ROOT))
