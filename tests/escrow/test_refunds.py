@@ -221,7 +221,7 @@ def test_the_newest_debts_pay_first_and_one_used_up_is_offset() -> None:
     assert list(batch.records.values_list("amount_micros", flat=True)) == [4_000]
     for used_up in (middle, newest):
         used_up.refresh_from_db()
-        with pytest.raises(StateConflict, match="offset"):
+        with unmoved(), pytest.raises(StateConflict, match="offset"):
             receipts.prove(payment=used_up, now=NOW)
 
 

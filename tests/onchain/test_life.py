@@ -181,7 +181,9 @@ def test_a_disputed_payment_buys_nothing_any_more(chain: Chain) -> None:
     payment.refresh_from_db()
     disputes.open_for_payment(payment=payment, amount_micros=100_000, reason="Never asked.", now=chain.now())
     chain.quiet()
+    before = books()
     with pytest.raises(StateConflict, match="disputed"):
         payments.redeem(payment=payment, party_id=lint.pk, request_hash="ab" * 32, now=chain.now())
+    assert books() == before
     payment.refresh_from_db()
     assert payment.redeemed_hash == ""
