@@ -36,7 +36,7 @@ class History:
         self.sessions = [sessions.open(budget_micros=3 * USDC, **open_) for _ in range(2)]
 
     def walk(self, steps: int) -> None:
-        """Take steps; one that the rooms refuse ("!") or that finds nothing to do ("-") changes nothing and counts too."""
+        """Take steps; one that the rooms refuse ("!") or that finds nothing to do ("-") changes nothing, and is one too."""
         for _ in range(steps):
             step = self.draw.choice(STEPS)
             self.taken.append(step)
@@ -162,7 +162,7 @@ class History:
 
 
 STEPS = [
-    *["pay"] * 8, *["hold"] * 4, "capture", "capture", "release", "approve", "withdraw", "withdraw", "dispute", "dispute",
-    "rule", "rule", "refund", "refund", "nest", "nest", "nest", "close_session", "close_session", "top_up", "settle",
-    "settle", "relay", "relay", "index", "pay_out", "pay_out",
+    *["pay"] * 8, *["hold"] * 5, "capture", "capture", "release", "release", "approve", "approve", "withdraw", "withdraw",
+    "dispute", "dispute", "rule", "rule", "refund", "refund", "nest", "nest", "nest", "close_session", "close_session",
+    "top_up", "settle", "settle", "relay", "relay", "index", "pay_out", "pay_out",
 ]  # fmt: skip

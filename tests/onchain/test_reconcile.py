@@ -22,6 +22,8 @@ from tests.onchain.histories import History
 
 CLEAN = int(os.environ.get("HISTORIES", "1000" if os.environ.get("FULL") else "8"))
 STEPS = 30
+ENOUGH = 32
+"""Histories in which each kind of step is done at least once; as many are played when fewer do not show it."""
 
 
 @dataclass
@@ -304,9 +306,9 @@ def test_a_deposit_that_is_taken_early_is_in_flight_and_one_that_left_the_chain_
 def test_clean_histories_raise_no_alarm(chain: Chain) -> None:
     parties = [party("lint"), party("check")]
     taken: Counter[str] = Counter()
-    seed, missing = -1, set(histories.STEPS)
-    while seed + 1 < CLEAN or (missing and seed + 1 < 2 * CLEAN):
-        seed += 1
+    played, missing = 0, set(histories.STEPS)
+    while played < CLEAN or (missing and played < ENOUGH):
+        seed, played = played, played + 1
         history = History(chain, seed, parties)
         history.walk(STEPS)
         taken.update(history.taken)
@@ -321,9 +323,8 @@ def test_clean_histories_raise_no_alarm(chain: Chain) -> None:
     chain.settle()
     chain.quiet()
     report = chain.reconcile()
-    assert ([str(one) for one in report.differences], report.exit_code, report.pools) == ([], 0, seed + 1)
-    print("TAKEN", seed, sorted(taken.items()))
-    assert not missing, (missing, taken)  # a step that is always refused, or finds nothing to do, proves nothing
+    assert ([str(one) for one in report.differences], report.exit_code, report.pools) == ([], 0, played)
+    assert not missing, (played, taken)  # a step that is always refused, or finds nothing to do, raises no alarm anyway
 
 
 def _whole(chain: Chain, at: reconcile.At) -> Report:
