@@ -47,10 +47,9 @@ def seller(market: stub.Market, agent: str = "agent://lint.acme.dev", **options:
     return Seller(stub.SELLER_KEY, agent=agent, base_url=market.url, retries=QUICK, **options)
 
 
-async def until(true: Callable[[], bool]) -> None:
-    """Let everything else go on until it is so; a test that waits for ever is ended by its timeout."""
-    while not true():  # noqa: ASYNC110 - what is waited for happens in another thread
-        await asyncio.sleep(0)
+async def asked(market: stub.Market, method: str, ending: str) -> None:
+    """Let everything else go on until the market has been asked this."""
+    await asyncio.to_thread(market.wait_for, method, ending)
 
 
 @asynccontextmanager

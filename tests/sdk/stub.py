@@ -75,6 +75,7 @@ class Market:
     #: what is answered to every POST whose path has this in it
     stuck: dict[str, tuple[int, JSON]] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
+    arrival: threading.Condition = field(default_factory=threading.Condition)
     url: str = ""
 
     @property
@@ -83,6 +84,19 @@ class Market:
 
     def posts(self, ending: str) -> list[Seen]:
         return [seen for seen in self.seen if seen.method == "POST" and seen.path.endswith(ending)]
+
+    def notice(self, seen: Seen) -> None:
+        with self.arrival:
+            self.seen.append(seen)
+            self.arrival.notify_all()
+
+    def wait_for(self, method: str, ending: str) -> None:
+        """Wait until a request like this has arrived."""
+        with self.arrival:
+            came = self.arrival.wait_for(
+                lambda: any(seen.method == method and seen.path.endswith(ending) for seen in self.seen), 30
+            )
+        assert came, f"no {method} of {ending} came"
 
     def counts(self) -> Counter[str]:
         return Counter(payment["status"] for payment in self.payments.values())
@@ -543,7 +557,7 @@ class _Door(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         seen = Seen(self.command, parts.path, dict(parse_qsl(parts.query)), headers, json.loads(raw) if raw else {})
-        self.market.seen.append(seen)
+        self.market.notice(seen)
         fault = self.market.faults.popleft() if self.market.faults and seen.method == "POST" else None
         if isinstance(fault, tuple):
             self._say(fault[0], b"<html>busy</html>", fault[1])

@@ -2,7 +2,7 @@
 
 import json
 import signal
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -328,25 +328,34 @@ def test_what_is_no_pool_and_no_address(node: Node, run: Run) -> None:
 def test_a_search_takes_smaller_steps_where_the_node_wants_them(
     node: Node, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer, spans = node._getLogs, []
+    answer, spans, held, given_up = node._getLogs, [], [], threading.Event()
 
     def limited(query: JSON) -> list[JSON]:
         first, last = int(query["fromBlock"], 16), int(query["toBlock"], 16)
         if last > 4_000 and last - first >= 125:
             raise Refusal(-32005, "query returned more than 10000 results")
-        if last - first >= 500:
-            time.sleep(0.4)
+        if last - first >= 500 and not given_up.is_set():
+            held.append(last - first + 1)
+            given_up.wait()
         else:
             spans.append(last - first + 1)
         return answer(query)
 
     monkeypatch.setattr(node, "_getLogs", limited)
     monkeypatch.setattr(rpc, "GROW", 2)
-    with rpc.Rpc(node.url, timeout=0.2) as asked:
-        assert list(asked.logs_backwards(CONTRACT, [[LANDED], "0x" + POOL.hex()], newest=node.head))
+    try:
+        with rpc.Rpc(node.url, timeout=2) as asked:  # long for what is answered at once; the rest never is
+            topics = [[LANDED], "0x" + POOL.hex()]
+            logs = list(asked.logs_backwards(CONTRACT, topics, newest=node.head, oldest=1_400))
+    finally:
+        given_up.set()
+    assert len(logs) == len(spans)
+    assert sum(spans) == node.head - 1_400 + 1
     assert spans[0] <= 125
     assert 125 < max(spans) <= 500
+    assert held == [1_000]
     run(*rescue("--chunk", "1000"))
+    assert max(spans) == 1_000
 
 
 def test_searches_go_in_bounded_chunks_and_say_how_far(node: Node, run: Run) -> None:

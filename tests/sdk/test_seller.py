@@ -14,7 +14,7 @@ from agentmarket import Client, Seller, request_hash
 from agentmarket.calling import require_outside
 from agentmarket.steps import Resolve
 
-from .conftest import async_buyer, seller, served, until
+from .conftest import async_buyer, seller, served
 from .stub import Market
 
 AGENT = "agent://lint.acme.dev"
@@ -215,11 +215,12 @@ def test_an_earned_payment_is_not_refunded_after_a_restart(market: Market, chang
 
 
 def test_the_same_request_at_once_is_worked_once(market: Market) -> None:
-    app, runs, release = seller(market), [], threading.Event()
+    app, runs, started, release = seller(market), [], threading.Event(), threading.Event()
 
     @app.call("/check", price="0.012")
     def check(request: Any) -> Any:
         runs.append(request)
+        started.set()
         release.wait(10)
         return {"run": len(runs)}
 
@@ -229,7 +230,7 @@ def test_the_same_request_at_once_is_worked_once(market: Market) -> None:
             asyncio.ensure_future(http.post(f"{url}/check", json={"n": 1}, headers={"Agent-Payment": paid.id}))
             for _ in range(8)
         ]
-        await until(lambda: bool(runs))
+        assert await asyncio.to_thread(started.wait, 10)
         other = await http.post(f"{url}/check", json={"n": 2}, headers={"Agent-Payment": paid.id})
         assert problem(other) == (409, "payment_already_used")
         release.set()

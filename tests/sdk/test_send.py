@@ -13,7 +13,7 @@ import agentmarket
 from agentmarket import Client, Retries, SyncClient
 from agentmarket.resources.payments import policy_document
 
-from .conftest import QUICK, async_buyer, until
+from .conftest import QUICK, asked, async_buyer
 from .stub import PAYER_KEY, Market
 
 
@@ -343,7 +343,7 @@ def test_a_cancelled_send_can_be_finished_by_its_key(market: Market) -> None:
         async with async_buyer(market) as client:
             market.faults.append((503, {"Retry-After": "20"}))
             sending = asyncio.ensure_future(client.payment.send(to="agent://a.acme.dev", amount="0.01", key="mine"))
-            await until(lambda: bool(market.seen))
+            await asked(market, "POST", "/payments")
             sending.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await sending
@@ -358,7 +358,7 @@ def test_a_cancelled_send_carries_the_key_that_finishes_it(market: Market) -> No
         async with async_buyer(market) as client:
             market.faults.append((503, {"Retry-After": "20"}))
             sending = asyncio.ensure_future(client.payment.send(to="agent://a.acme.dev", amount="0.01"))
-            await until(lambda: bool(market.seen))
+            await asked(market, "POST", "/payments")
             sending.cancel()
             with pytest.raises(asyncio.CancelledError) as caught:
                 await sending

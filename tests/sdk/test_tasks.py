@@ -11,7 +11,7 @@ import agentmarket
 from agentmarket import Client, Seller, SyncClient, Task
 from agentmarket.working import DELIVERIES, Worker
 
-from .conftest import async_buyer, seller, served, until
+from .conftest import asked, async_buyer, seller, served
 from .stub import Market
 
 AGENT = "agent://brief.acme.dev"
@@ -189,7 +189,7 @@ def test_trouble_with_the_market_ends_nothing(market: Market, buyer: SyncClient)
         async with async_buyer(market) as client:
             worker = Worker(client, app.agent, app._tasks)
             working = asyncio.ensure_future(worker.work())
-            await until(lambda: market.seen[-1].path.endswith("/tasks") and market.seen[-1].method == "GET")
+            await asked(market, "GET", "/tasks")
             market.tasks = listed
             await client.tasks.wait(task.id, timeout=20)
             worker.stop()
