@@ -10,9 +10,9 @@ from escrow.chain import deploy
 from escrow.chain.events import BatchSettled, Credited, PoolEvent
 from escrow.models import Party
 from tests.escrow import books
-from tests.onchain.conftest import Chain, chain
+from tests.onchain.conftest import Chain, chain, lint
 
-__all__ = ["chain"]
+__all__ = ["chain", "lint"]
 
 
 def told(chain: Chain) -> list[PoolEvent]:

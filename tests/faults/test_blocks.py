@@ -10,18 +10,14 @@ from escrow.chain.client import Fees
 from escrow.chain.signer import LocalSigner, Signer, TransactionFields
 from escrow.models import Attempt, Batch, ChainAction, ChainCursor, Party, Payment, Session, SignerNonce
 from tests.faults.conftest import check_books, check_paid_once
-from tests.onchain.conftest import Chain, books, party
-from tests.onchain.test_reorgs import DEPTH, deep, mine
+from tests.onchain.conftest import Chain, books
+from tests.onchain.test_reorgs import deep
+from tests.onchain.towns import DEPTH, finish, mine, settling, standing_still, sweep
 
 __all__ = ["deep"]
 
 DEPOSIT, PRICE = 1_000_000, 300_000
 Status = ChainAction.Status
-
-
-@pytest.fixture
-def lint(transactional_db: None) -> Party:
-    return party("lint")
 
 
 @pytest.fixture
@@ -35,22 +31,6 @@ def owing(deep: Chain, lint: Party) -> Session:
     deep.pay(session, lint, PRICE)
     assert deep.settle() == 1
     return session
-
-
-def sweep(chain: Chain) -> None:
-    chain.relay()
-    chain.index()
-
-
-def settling() -> ChainAction:
-    return ChainAction.objects.filter(kind="settle").latest("pk")
-
-
-def finish(chain: Chain) -> None:
-    for _ in range(4):
-        mine(chain, DEPTH)
-        sweep(chain)
-        chain.settle()
 
 
 def signed(chain: Chain, signer: Signer, nonce: int, to: str, call: bytes) -> str:
@@ -180,26 +160,23 @@ def test_a_failure_that_a_reorganisation_turns_into_a_success_is_the_success(
 def test_while_no_block_comes_payments_go_on_and_debts_wait_and_all_lands_afterwards(chain: Chain, lint: Party) -> None:
     pool = chain.open_pool(DEPOSIT, providers=(lint,))
     session = chain.session(pool, DEPOSIT)
-    chain.client.request("evm_setAutomine", [False])
-    chain.client.request("evm_setIntervalMining", [0])
-    halted = chain.client.block("latest")
-    for _ in range(10):
-        for _ in range(5):
-            chain.pay(session, lint, 2_000)
-        chain.settle()
-        sweep(chain)
-        chain.pay_out()
-    assert chain.client.block("latest") == halted
-    assert Payment.objects.count() == 50
-    assert not Payment.objects.filter(status="settled").exists()
-    assert ChainCursor.objects.get().stopped_reason == ""
-    owed = ledger.balance(ledger.payable(pool, lint)) + sum(ledger.balance(one.account) for one in Batch.objects.all())
-    assert owed == 100_000
-    check_paid_once(chain, {})
-
-    chain.client.request("evm_setAutomine", [True])
-    chain.client.request("evm_setIntervalMining", [1])
-    chain.client.request("evm_mine", [])
+    with standing_still(chain):
+        halted = chain.client.block("latest")
+        for _ in range(10):
+            for _ in range(5):
+                chain.pay(session, lint, 2_000)
+            chain.settle()
+            sweep(chain)
+            chain.pay_out()
+        assert chain.client.block("latest") == halted
+        assert Payment.objects.count() == 50
+        assert not Payment.objects.filter(status="settled").exists()
+        assert ChainCursor.objects.get().stopped_reason == ""
+        owed = ledger.balance(ledger.payable(pool, lint)) + sum(
+            ledger.balance(one.account) for one in Batch.objects.all()
+        )
+        assert owed == 100_000
+        check_paid_once(chain, {})
     until_settled(chain, lambda: not Payment.objects.exclude(status="settled").exists())
     check_paid_once(chain, {lint: 100_000})
     assert ledger.balance(session.account) == DEPOSIT - 100_000
@@ -219,16 +196,13 @@ def test_a_chain_that_halts_for_two_hours_past_a_deadline_pays_once_what_it_coul
     pool = chain.open_pool(DEPOSIT, providers=(lint,))
     session = chain.session(pool, DEPOSIT)
     chain.pay(session, lint, PRICE)
-    chain.client.request("evm_setAutomine", [False])
-    chain.client.request("evm_setIntervalMining", [0])
-    chain.settle()
-    sweep(chain)
-    first = Batch.objects.get()
-    assert settling().status == Status.BROADCAST
-    chain.client.request("evm_increaseTime", [136 * 60])  # and the first block after it is past the batch's deadline
-    chain.client.request("evm_mine", [])
-    chain.client.request("evm_setAutomine", [True])
-    chain.client.request("evm_setIntervalMining", [1])
+    with standing_still(chain):
+        chain.settle()
+        sweep(chain)
+        first = Batch.objects.get()
+        assert settling().status == Status.BROADCAST
+        # The first block after it is past the batch's deadline.
+        chain.client.request("evm_increaseTime", [136 * 60])
     chain.until(lambda: settling().status == Status.REVERTED, "it came too late")
     assert ledger.balance(first.account) == PRICE
     check_paid_once(chain, {})

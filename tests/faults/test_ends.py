@@ -9,6 +9,7 @@ from escrow.chain import contract, deploy
 from escrow.models import Batch, ChainAction, Party, Payment, Pool, Session
 from tests.faults.conftest import check_books, check_paid_once
 from tests.onchain.conftest import Chain, books, party
+from tests.onchain.towns import key_of, standing_still
 
 DEPOSIT, PRICE, NET = 1_000_000, 300_000, 297_000
 HOUR = 3_600
@@ -23,10 +24,6 @@ def owing(chain: Chain) -> tuple[Session, Party]:
     chain.pay(session, lint, PRICE)
     assert chain.settle() == 1
     return session, lint
-
-
-def key_of(pool: Pool) -> bytes:
-    return bytes.fromhex(str(pool.pool_key)[2:])
 
 
 def pass_time(chain: Chain, seconds: int) -> None:
@@ -84,16 +81,12 @@ def test_a_batch_that_the_end_overtakes_in_the_mempool_reverts_and_is_the_payer_
     chain: Chain, owing: tuple[Session, Party]
 ) -> None:
     session, lint = owing
-    chain.client.request("evm_setAutomine", [False])
-    chain.client.request("evm_setIntervalMining", [0])
-    for _ in range(2):
-        chain.relay()
-    action = ChainAction.objects.get(kind="settle")
-    assert action.status == ChainAction.Status.BROADCAST
-    chain.client.request("evm_increaseTime", [HOUR + 60])
-    chain.client.request("evm_mine", [])
-    chain.client.request("evm_setAutomine", [True])
-    chain.client.request("evm_setIntervalMining", [1])
+    with standing_still(chain):
+        for _ in range(2):
+            chain.relay()
+        action = ChainAction.objects.get(kind="settle")
+        assert action.status == ChainAction.Status.BROADCAST
+        chain.client.request("evm_increaseTime", [HOUR + 60])
     chain.until(lambda: ChainAction.objects.get(pk=action.pk).status == "reverted", "its revert is final")
     reclaim(chain, session.pool)
     chain.settle()

@@ -1,8 +1,6 @@
 """Rows 18 to 21: what becomes of what a node has taken. Dropped, priced out or unpaid for, it is mined once in the end."""
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from escrow.models import Attempt, ChainAction, Party, Session, SignerNonce
 from marketplace.management.faults.rpc_proxy import RpcProxy
 from tests.faults.conftest import check_books, check_paid_once
 from tests.onchain.conftest import Chain, books, party
-from tests.onchain.towns import open_pools
+from tests.onchain.towns import open_pools, standing_still
 
 PRICE = 300_000
 GWEI = 10**9
@@ -31,17 +29,6 @@ def owing(chain: Chain, lint: Party, many: int = 1) -> list[Session]:
         chain.pay(session, lint, PRICE)
     assert chain.settle() == many
     return sessions
-
-
-@contextmanager
-def standing_still(chain: Chain) -> Iterator[None]:
-    """Mine nothing meanwhile."""
-    chain.client.request("evm_setAutomine", [False])
-    chain.client.request("evm_setIntervalMining", [0])
-    yield
-    chain.client.request("evm_setAutomine", [True])
-    chain.client.request("evm_setIntervalMining", [1])
-    chain.client.request("evm_mine", [])
 
 
 def settling() -> list[ChainAction]:

@@ -9,6 +9,7 @@ from escrow.models import Batch, ChainCursor, Party, Payment, Pool, Session, Sig
 from tests.faults import dumps
 from tests.faults.conftest import check_paid_once, told
 from tests.onchain.conftest import Chain, party
+from tests.onchain.towns import sweep
 
 DEPOSIT, PRICE = 1_000_000, 100_000
 
@@ -36,8 +37,7 @@ def test_a_copy_from_before_a_settlement_signs_the_same_again_and_takes_the_chai
     assert chain.settle() == 1
     chain.until(lambda: Batch.objects.get().status == Batch.Status.SETTLED, "the chain's word is taken")
     for _ in range(3):
-        chain.relay()
-        chain.index()
+        sweep(chain)
         assert chain.settle() == 0
     assert told(chain) == before
     assert ledger.balance(ledger.credited(session.pool, lint)) == PRICE
@@ -62,8 +62,7 @@ def test_a_copy_from_before_payments_that_have_landed_pays_nothing_twice_and_say
     chain.settle()  # it signs a batch at a sequence number that the contract has used
     chain.until(lambda: ChainCursor.objects.get().stopped_reason != "", "the indexer has stopped")
     for _ in range(3):
-        chain.relay()
-        chain.index()
+        sweep(chain)
         chain.settle()
         chain.pay_out()
     assert told(chain) == before
@@ -87,8 +86,7 @@ def test_a_copy_that_has_forgotten_a_nonce_stops_the_signer_and_sends_nothing_ov
     assert chain.settle() == 1  # signed for a nonce that the chain has used
     chain.until(lambda: SignerNonce.objects.exclude(stopped_reason="").exists(), "the signer has stopped")
     for _ in range(3):
-        chain.relay()
-        chain.index()
+        sweep(chain)
     assert told(chain) == before
     check_paid_once(chain, {})
     stopped = SignerNonce.objects.exclude(stopped_reason="").get()

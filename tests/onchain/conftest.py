@@ -164,6 +164,12 @@ def chain(transactional_db: None, settings: Any, tmp_path: Path) -> Iterator[Cha
             supervisor.close()
 
 
+@pytest.fixture
+def lint(transactional_db: None) -> Party:
+    """The seller of most stories."""
+    return party("lint")
+
+
 def party(name: str) -> Party:
     """A seller with an address of its own."""
     return Party.objects.create(name=name, address=LocalSigner(next(_keys).to_bytes(32, "big")).address)

@@ -7,40 +7,10 @@ import pytest
 
 from escrow import gas, ledger
 from escrow.chain import deploy
-from escrow.models import Batch, ChainAction, Party, Session, SignerNonce
+from escrow.models import Batch, ChainAction, Party, SignerNonce
 from escrow.receipts import calldata
 from tests.onchain.conftest import Chain, party
-from tests.onchain.towns import in_processes, open_pools
-
-
-@pytest.fixture
-def lint(transactional_db: None) -> Party:
-    return party("lint")
-
-
-def owe(chain: Chain, sessions: list[Session], to: Party, micros: int = 300_000) -> None:
-    for session in sessions:
-        chain.pay(session, to, micros)
-
-
-def credited(sessions: list[Session], to: Party) -> list[int]:
-    return [ledger.balance(ledger.credited(session.pool, to)) for session in sessions]
-
-
-def settlements() -> list[str]:
-    return list(ChainAction.objects.filter(kind="settle").order_by("pk").values_list("status", flat=True))
-
-
-def still(chain: Chain) -> None:
-    """Let no block be made until the next `moving`."""
-    chain.client.request("evm_setAutomine", [False])
-    chain.client.request("evm_setIntervalMining", [0])
-
-
-def moving(chain: Chain) -> None:
-    chain.client.request("evm_mine", [])
-    chain.client.request("evm_setAutomine", [True])
-    chain.client.request("evm_setIntervalMining", [1])
+from tests.onchain.towns import credited, in_processes, open_pools, owe, settlements, standing_still
 
 
 def test_batches_of_several_pools_land_in_one_chain_transaction(chain: Chain, lint: Party) -> None:
@@ -102,10 +72,9 @@ def test_a_batch_that_the_chain_leaves_out_waits_and_the_others_have_landed(
     short = chain.session(chain.open_pool(10_000_000, providers=(lint,), expires_in=timedelta(hours=1)), 10_000_000)
     owe(chain, [*sessions, short], lint)
     assert chain.settle() == 3
-    still(chain)
-    chain.relay()  # all three were good when they were sent
-    chain.client.request("evm_increaseTime", [3_700])
-    moving(chain)
+    with standing_still(chain):
+        chain.relay()  # all three were good when they were sent
+        chain.client.request("evm_increaseTime", [3_700])
     chain.quiet()
     assert settlements() == ["final"]
     assert credited([*sessions, short], lint) == [300_000, 300_000, 0]

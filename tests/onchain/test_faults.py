@@ -24,7 +24,8 @@ from escrow.models import (
     SignerNonce,
 )
 from escrow.signing import Signatory, calldata
-from tests.onchain.conftest import Chain, books, party
+from tests.onchain.conftest import Chain, books
+from tests.onchain.towns import key_of, mine, standing_still
 
 
 class Deaf(ChainClient):
@@ -35,11 +36,6 @@ class Deaf(ChainClient):
     def send_raw(self, raw: bytes) -> SendResult:
         told = None if self.swallow else super().send_raw(raw)
         return SendResult(SendOutcome.UNKNOWN, told.transaction_hash if told else "", "no answer")
-
-
-@pytest.fixture
-def lint(transactional_db: None) -> Party:
-    return party("lint")
 
 
 @pytest.fixture
@@ -67,7 +63,7 @@ def test_a_send_without_an_answer_is_sent_again_as_the_same_bytes(
     assert action.status == ChainAction.Status.FINAL
     assert Attempt.objects.filter(action=action).count() == 1
     assert ledger.balance(ledger.credited(owing.pool, lint)) == 300_000
-    assert chain.contract.line_of(_key(owing.pool), lint.address).matured == 300_000
+    assert chain.contract.line_of(key_of(owing.pool), lint.address).matured == 300_000
     assert chain.reconcile().exit_code == 0
 
 
@@ -86,7 +82,7 @@ def test_a_batch_that_its_provider_lands_counts_once(chain: Chain, lint: Party, 
     assert merkle.verify_proof(told.root, receipt.leaf, receipt.proof)
     chain.relay()
     assert ledger.balance(ledger.credited(owing.pool, lint)) == 300_000
-    assert chain.contract.line_of(_key(owing.pool), lint.address).matured == 300_000
+    assert chain.contract.line_of(key_of(owing.pool), lint.address).matured == 300_000
     report = chain.reconcile()
     assert report.equal
 
@@ -126,19 +122,15 @@ def test_a_nonce_of_ours_used_by_somebody_else_stops_the_signer(chain: Chain, ow
 
 def test_a_stuck_one_is_replaced_at_its_own_nonce(chain: Chain, lint: Party, owing: Session, settings: Any) -> None:
     settings.RELAY_REPLACE_SECONDS = 0
-    chain.client.request("evm_setAutomine", [False])
-    chain.client.request("evm_setIntervalMining", [0])
-    for _ in range(3):
-        chain.relay()
-    action = ChainAction.objects.get(kind="settle")
-    attempts = list(Attempt.objects.filter(action=action).order_by("pk"))
-    assert len(attempts) >= 2
-    for earlier, later in itertools.pairwise(attempts):
-        assert later.max_fee_wei * 8 >= earlier.max_fee_wei * 9
-        assert later.tip_wei * 8 >= earlier.tip_wei * 9
-    chain.client.request("evm_mine", [])
-    chain.client.request("evm_setAutomine", [True])
-    chain.client.request("evm_setIntervalMining", [1])
+    with standing_still(chain):
+        for _ in range(3):
+            chain.relay()
+        action = ChainAction.objects.get(kind="settle")
+        attempts = list(Attempt.objects.filter(action=action).order_by("pk"))
+        assert len(attempts) >= 2
+        for earlier, later in itertools.pairwise(attempts):
+            assert later.max_fee_wei * 8 >= earlier.max_fee_wei * 9
+            assert later.tip_wei * 8 >= earlier.tip_wei * 9
     chain.quiet()
     assert ChainAction.objects.get(kind="settle").status == ChainAction.Status.FINAL
     assert ledger.balance(ledger.credited(owing.pool, lint)) == 300_000
@@ -146,7 +138,7 @@ def test_a_stuck_one_is_replaced_at_its_own_nonce(chain: Chain, lint: Party, owi
 
 
 def test_a_chain_that_forgets_stops_the_indexer(chain: Chain, owing: Session) -> None:
-    chain.client.request("anvil_mine", ["0x5"])  # so that only empty blocks are forgotten
+    mine(chain, 5)  # so that only empty blocks are forgotten
     chain.index()
     before = books()
     chain.client.request("anvil_reorg", [2, []])
@@ -163,7 +155,7 @@ def test_a_reclaim_past_us_takes_what_the_contract_had_free(chain: Chain, lint: 
     chain.pay(session, lint, 300_000)
     chain.client.request("evm_increaseTime", [3_700])
     chain.client.request("evm_mine", [])
-    deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.reclaim(_key(pool)))
+    deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.reclaim(key_of(pool)))
     chain.until(lambda: chain.fresh(pool).status == Pool.Status.CLOSED, "the reclaim was seen")
     assert chain.token.balance_of(str(pool.payer_address)) == 1_000_000
     assert {code for code in books()[0] if not code.startswith("world")} == set()
@@ -181,7 +173,3 @@ def test_reconcile_finds_what_the_chain_does_not_have(chain: Chain, lint: Party,
         ("free", 1),
         ("total held", 1),
     ]
-
-
-def _key(pool: Pool) -> bytes:
-    return bytes.fromhex(str(pool.pool_key)[2:])

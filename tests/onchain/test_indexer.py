@@ -16,8 +16,8 @@ from escrow.errors import EscrowError
 from escrow.models import Batch, ChainCursor, ChainLog, Event, Party, Payment, Pool, Session
 from marketplace.management.faults.rpc_proxy import RpcProxy
 from tests.chain.world import PROVIDERS, World
-from tests.onchain.conftest import Chain, books, party
-from tests.onchain.towns import in_processes
+from tests.onchain.conftest import Chain, books
+from tests.onchain.towns import in_processes, key_of, mine, mine_what_is_sent
 
 MANY = 100_000
 KILLED = -9
@@ -26,14 +26,8 @@ KILLED = -9
 @pytest.fixture
 def still(chain: Chain) -> Chain:
     """A chain that makes a block only when something is sent."""
-    chain.client.request("evm_setIntervalMining", [0])
-    chain.client.request("evm_setAutomine", [True])
+    mine_what_is_sent(chain)
     return chain
-
-
-@pytest.fixture
-def lint(transactional_db: None) -> Party:
-    return party("lint")
 
 
 @pytest.fixture
@@ -50,10 +44,6 @@ def cursor() -> ChainCursor:
     return ChainCursor.objects.get()
 
 
-def mine(chain: Chain, blocks: int) -> None:
-    chain.client.request("anvil_mine", [hex(blocks)])
-
-
 def head(chain: Chain) -> int:
     block = chain.client.block("latest")
     assert block is not None
@@ -67,10 +57,6 @@ def logs() -> list[tuple[str, str, str]]:
 def land(chain: Chain, batch: Batch) -> None:
     """Land a batch as its provider would, whatever we think of it."""
     deploy.send(chain.client, chain.somebody(), chain.contract.address, receipts.calldata(batch))
-
-
-def key_of(pool: Pool) -> bytes:
-    return bytes.fromhex(str(pool.pool_key)[2:])
 
 
 class Stretched(ChainClient):

@@ -16,14 +16,10 @@ from escrow.chain import contract, deploy
 from escrow.chain.client import ChainClient
 from escrow.models import Attempt, ChainAction, Party, Session, SignerNonce
 from marketplace.management.faults.rpc_proxy import RpcProxy
-from tests.onchain.conftest import PATIENCE_SECONDS, Chain, books, party
+from tests.onchain.conftest import PATIENCE_SECONDS, Chain, books
+from tests.onchain.towns import key_of, mine, settlements, settling, sweep
 
 Status = ChainAction.Status
-
-
-@pytest.fixture
-def lint(transactional_db: None) -> Party:
-    return party("lint")
 
 
 @pytest.fixture
@@ -61,16 +57,6 @@ def owing(chain: Chain, lint: Party) -> Session:
     return session
 
 
-def settling() -> ChainAction:
-    return ChainAction.objects.get(kind="settle")
-
-
-def sweep(chain: Chain, times: int = 4) -> None:
-    for _ in range(times):
-        chain.relay()
-        chain.index()
-
-
 def wait_mined(chain: Chain) -> None:
     """Until the batch is in a block, whoever may be told of it."""
     attempt = Attempt.objects.get(action=settling())
@@ -82,10 +68,10 @@ def wait_mined(chain: Chain) -> None:
 def paid_once(chain: Chain, lint: Party, owing: Session) -> None:
     """Everything comes to its end, and the batch landed once, by the first bytes that were signed for it."""
     chain.quiet()
-    assert settling().status == Status.FINAL
+    assert settlements() == ["final"]
     assert Attempt.objects.filter(action=settling()).count() == 1
     assert ledger.balance(ledger.credited(owing.pool, lint)) == 300_000
-    assert chain.contract.line_of(bytes.fromhex(str(owing.pool.pool_key)[2:]), lint.address).matured == 300_000
+    assert chain.contract.line_of(key_of(owing.pool), lint.address).matured == 300_000
     assert not SignerNonce.objects.exclude(stopped_reason="").exists()
     assert chain.reconcile().equal
 
@@ -97,9 +83,9 @@ def test_one_of_two_is_away(
 ) -> None:
     nodes[which].fault(fault)
     before = books()
-    sweep(doubled)
+    sweep(doubled, 4)
     wait_mined(chain)
-    sweep(doubled)
+    sweep(doubled, 4)
     assert settling().status == Status.MINED, "it was signed, sent and seen"
     assert books() == before, "and moved no money"
     payer_id = uuid4()
@@ -138,7 +124,7 @@ def test_one_of_two_lies(
     before = books()
     doubled.relay()
     wait_mined(chain)
-    chain.client.request("anvil_mine", ["0xa"])  # deep enough for a nonce to count as used
+    mine(chain, 10)  # deep enough for a nonce to count as used
     for _ in range(4):
         doubled.relay()
         if kind == "logs":  # the ledger goes by logs alone: receipts are the relay's

@@ -19,6 +19,7 @@ from escrow.models import Account, Batch, ChainLog, Hold, Party, Payment, Pool, 
 from tests.onchain import histories
 from tests.onchain.conftest import Chain, books, party
 from tests.onchain.histories import History
+from tests.onchain.towns import mine, mine_what_is_sent
 
 CLEAN = int(os.environ.get("HISTORIES", "1000" if os.environ.get("FULL") else "8"))
 STEPS = 30
@@ -281,9 +282,8 @@ def test_a_deposit_that_is_taken_early_is_in_flight_and_one_that_left_the_chain_
     chain, pool = town.chain, town.pool
     settings.FINALITY = 24
     chain.client = ChainClient(settings.RPC_URL, finality=24)
-    chain.client.request("evm_setIntervalMining", [0])
-    chain.client.request("evm_setAutomine", [True])
-    chain.client.request("anvil_mine", ["0x30"])
+    mine_what_is_sent(chain)
+    mine(chain, 48)
     chain.index()
     mint = contract.mint_test_usdc(str(pool.payer_address), 70_000)
     deploy.send(chain.client, chain.somebody(), chain.token.address, mint)

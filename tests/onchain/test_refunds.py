@@ -9,11 +9,7 @@ from escrow.errors import NotRefundable
 from escrow.models import Party, Payment
 from marketplace.api import show_chain
 from tests.onchain.conftest import Chain, books, party
-
-
-def settle_and_land(chain: Chain) -> None:
-    assert chain.settle() == 1
-    chain.quiet()
+from tests.onchain.towns import settle_and_land
 
 
 def proven(chain: Chain, payment: Payment, to: Party) -> int:

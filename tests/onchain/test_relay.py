@@ -11,16 +11,10 @@ from escrow import ledger, surrender
 from escrow.chain.keyring import Keyring
 from escrow.models import Attempt, Batch, ChainAction, Party, Session, SignerNonce
 from escrow.relay import Relay
-from tests.onchain.conftest import Chain, books, party
-from tests.onchain.test_dispatch import credited, moving, owe, settlements, still
-from tests.onchain.towns import open_pools
+from tests.onchain.conftest import Chain, books
+from tests.onchain.towns import credited, open_pools, owe, settlements, settling, standing_still
 
 Status = ChainAction.Status
-
-
-@pytest.fixture
-def lint(transactional_db: None) -> Party:
-    return party("lint")
 
 
 @pytest.fixture
@@ -30,10 +24,6 @@ def owing(chain: Chain, lint: Party) -> Session:
     owe(chain, [session], lint)
     assert chain.settle() == 1
     return session
-
-
-def settling() -> ChainAction:
-    return ChainAction.objects.filter(kind="settle").latest("pk")
 
 
 def next_nonce(chain: Chain) -> int:
@@ -78,11 +68,10 @@ def test_no_more_than_a_node_keeps_of_one_sender_is_in_flight(chain: Chain, lint
     sessions = open_pools(chain, 5, [lint])
     owe(chain, sessions, lint)
     chain.settle()
-    still(chain)
-    for _ in range(3):
-        chain.relay()
-    assert sorted(settlements()) == ["broadcast"] * 2 + ["planned"] * 3
-    moving(chain)
+    with standing_still(chain):
+        for _ in range(3):
+            chain.relay()
+        assert sorted(settlements()) == ["broadcast"] * 2 + ["planned"] * 3
     chain.quiet()
     assert credited(sessions, lint) == [300_000] * 5
 
@@ -90,15 +79,14 @@ def test_no_more_than_a_node_keeps_of_one_sender_is_in_flight(chain: Chain, lint
 def test_one_that_is_given_up_frees_its_nonce_and_what_it_carried_goes_with_another(
     chain: Chain, lint: Party, owing: Session
 ) -> None:
-    still(chain)
-    chain.relay()
-    first = settling()
-    ChainAction.objects.filter(pk=first.pk).update(params={"cancel": True})
-    chain.relay()
-    call, empty = Attempt.objects.filter(action=first).order_by("pk")
-    assert (call.cancels, empty.cancels) == (False, True)
-    assert empty.max_fee_wei * 8 >= call.max_fee_wei * 9
-    moving(chain)
+    with standing_still(chain):
+        chain.relay()
+        first = settling()
+        ChainAction.objects.filter(pk=first.pk).update(params={"cancel": True})
+        chain.relay()
+        call, empty = Attempt.objects.filter(action=first).order_by("pk")
+        assert (call.cancels, empty.cancels) == (False, True)
+        assert empty.max_fee_wei * 8 >= call.max_fee_wei * 9
     chain.until(lambda: settlements()[0] == Status.REVERTED, "the empty one is final")
     assert "Cancelled at its nonce" in settlements_error(first)
     assert Attempt.objects.get(pk=call.pk).outcome == "replaced"
@@ -114,12 +102,14 @@ def test_one_that_is_given_up_frees_its_nonce_and_what_it_carried_goes_with_anot
 def test_one_that_no_node_takes_frees_its_nonce_by_itself(
     chain: Chain, lint: Party, owing: Session, settings: Any
 ) -> None:
-    still(chain)
-    chain.relay()
-    ChainAction.objects.filter(kind="settle").update(attempts=settings.RELAY_MAX_ATTEMPTS)
-    chain.relay()
-    assert [attempt.cancels for attempt in Attempt.objects.filter(action=settling()).order_by("pk")] == [False, True]
-    moving(chain)
+    with standing_still(chain):
+        chain.relay()
+        ChainAction.objects.filter(kind="settle").update(attempts=settings.RELAY_MAX_ATTEMPTS)
+        chain.relay()
+        assert [attempt.cancels for attempt in Attempt.objects.filter(action=settling()).order_by("pk")] == [
+            False,
+            True,
+        ]
     chain.quiet()
     chain.settle()
     chain.quiet()
@@ -130,18 +120,17 @@ def test_the_fee_of_replacements_has_a_cap_that_a_person_may_pass(
     chain: Chain, lint: Party, owing: Session, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.RELAY_REPLACE_SECONDS, settings.GAS_PRICE_CAP_GWEI = 0, 0
-    still(chain)
-    for _ in range(3):
+    with standing_still(chain):
+        for _ in range(3):
+            chain.relay()
+        assert Attempt.objects.filter(action=settling()).count() == 1
+        assert "a person's decision" in settling().error
+        assert any(record.levelname == "ERROR" for record in caplog.records)
+        ChainAction.objects.filter(pk=settling().pk).update(params={"bump": True})
         chain.relay()
-    assert Attempt.objects.filter(action=settling()).count() == 1
-    assert "a person's decision" in settling().error
-    assert any(record.levelname == "ERROR" for record in caplog.records)
-    ChainAction.objects.filter(pk=settling().pk).update(params={"bump": True})
-    chain.relay()
-    chain.relay()
-    assert Attempt.objects.filter(action=settling()).count() == 2
-    assert settling().params == {}
-    moving(chain)
+        chain.relay()
+        assert Attempt.objects.filter(action=settling()).count() == 2
+        assert settling().params == {}
     chain.quiet()
     assert credited([owing], lint) == [300_000]
 
@@ -150,28 +139,26 @@ def test_what_waits_for_long_is_replaced_however_often_it_was_sent_again_meanwhi
     chain: Chain, lint: Party, owing: Session, settings: Any
 ) -> None:
     settings.RELAY_REPLACE_SECONDS = 30
-    still(chain)
-    begun = chain.now()
-    for seconds in (0, 10, 20, 29):
-        Relay(chain.client, chain.keyring, begun + timedelta(seconds=seconds)).run()
-        assert Attempt.objects.filter(action=settling()).count() == 1
-    for seconds, attempts in ((31, 2), (59, 2), (61, 3)):
-        Relay(chain.client, chain.keyring, begun + timedelta(seconds=seconds)).run()
-        assert Attempt.objects.filter(action=settling()).count() == attempts
-    moving(chain)
+    with standing_still(chain):
+        begun = chain.now()
+        for seconds in (0, 10, 20, 29):
+            Relay(chain.client, chain.keyring, begun + timedelta(seconds=seconds)).run()
+            assert Attempt.objects.filter(action=settling()).count() == 1
+        for seconds, attempts in ((31, 2), (59, 2), (61, 3)):
+            Relay(chain.client, chain.keyring, begun + timedelta(seconds=seconds)).run()
+            assert Attempt.objects.filter(action=settling()).count() == attempts
     chain.quiet()
     assert credited([owing], lint) == [300_000]
 
 
 def test_any_attempt_that_is_mined_settles_the_action(chain: Chain, lint: Party, owing: Session, settings: Any) -> None:
     settings.RELAY_REPLACE_SECONDS = 0
-    still(chain)
-    chain.relay()
-    chain.relay()
-    first, second = Attempt.objects.filter(action=settling()).order_by("pk")
-    chain.client.request("anvil_dropTransaction", [second.tx_hash])
-    chain.client.send_raw(bytes(first.raw))
-    moving(chain)
+    with standing_still(chain):
+        chain.relay()
+        chain.relay()
+        first, second = Attempt.objects.filter(action=settling()).order_by("pk")
+        chain.client.request("anvil_dropTransaction", [second.tx_hash])
+        chain.client.send_raw(bytes(first.raw))
     chain.quiet()
     assert (settling().status, settling().tx_hash) == (Status.FINAL, first.tx_hash)
     assert Attempt.objects.get(pk=second.pk).outcome == "replaced"

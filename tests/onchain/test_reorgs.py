@@ -11,10 +11,9 @@ from escrow.chain import contract, deploy
 from escrow.chain.client import ChainClient
 from escrow.errors import EscrowError
 from escrow.models import Batch, ChainAction, ChainCursor, ChainLog, Event, Party, Pool, Transfer
-from tests.onchain.conftest import Chain, books, party
+from tests.onchain.conftest import Chain, books
+from tests.onchain.towns import DEPTH, finish, mine, mine_what_is_sent, sweep
 
-DEPTH = 24
-"""Blocks that stand on one that is final, itself among them, in these tests."""
 DEPTHS = (1, 2, 5, 20)
 PASSES = 2
 """Of the sweeps, until everything is as it was."""
@@ -25,41 +24,15 @@ def deep(chain: Chain, settings: Any) -> Chain:
     """A chain that makes a block only when something is sent, and whose blocks are final when others stand on them."""
     settings.FINALITY = DEPTH
     chain.client = ChainClient(settings.RPC_URL, finality=DEPTH)
-    chain.client.request("evm_setIntervalMining", [0])
-    chain.client.request("evm_setAutomine", [True])
+    mine_what_is_sent(chain)
     mine(chain, 2 * DEPTH)
     chain.index()
     return chain
 
 
-@pytest.fixture
-def lint(transactional_db: None) -> Party:
-    return party("lint")
-
-
-def mine(chain: Chain, blocks: int) -> None:
-    chain.client.request("anvil_mine", [hex(blocks)])
-
-
 def reorg(chain: Chain, depth: int) -> None:
     """Put as many empty blocks in the place of the newest ones. What was in them is in no node's pool either."""
     chain.client.request("anvil_reorg", [depth, []])
-
-
-def sweep(chain: Chain) -> None:
-    """One pass of what beat sends."""
-    chain.relay()
-    chain.index()
-
-
-def finish(chain: Chain) -> None:
-    """Let all that is mined become final, and be taken."""
-    for _ in range(4):
-        mine(chain, DEPTH)
-        sweep(chain)
-    open_ones = ChainAction.objects.exclude(status__in=ChainAction.ENDED)
-    assert not open_ones.exists(), list(open_ones.values_list("kind", "status", "error"))
-    assert not ChainLog.objects.exclude(tier="final").exists()
 
 
 def standing(chain: Chain, event: str) -> bool:

@@ -18,16 +18,10 @@ from escrow.chain.typed import Message
 from escrow.ledger import Move
 from escrow.models import Attempt, Batch, ChainAction, Party, Reason, Session, Setback
 from escrow.remedies import Order
-from tests.onchain.conftest import Chain, books, party
-from tests.onchain.test_dispatch import credited, moving, owe, settlements, still
-from tests.onchain.towns import open_pools
+from tests.onchain.conftest import Chain, books
+from tests.onchain.towns import credited, key_of, open_pools, owe, settlements, standing_still
 
 Status = ChainAction.Status
-
-
-@pytest.fixture
-def lint(transactional_db: None) -> Party:
-    return party("lint")
 
 
 @pytest.fixture
@@ -163,15 +157,14 @@ def test_bytes_are_sent_again_while_the_signer_refuses_a_replacement(
 ) -> None:
     settings.RELAY_REPLACE_SECONDS = 0
     chain.settle()
-    still(chain)
-    chain.relay()
-    (first,) = Attempt.objects.filter(action__kind="settle")
-    chain.client.request("anvil_dropTransaction", [first.tx_hash])
-    strict.rule = "hourly gas"
-    chain.relay()
-    assert chain.client.transaction(first.tx_hash) is not None
-    assert "hourly gas" in ChainAction.objects.get(kind="settle").error
-    moving(chain)
+    with standing_still(chain):
+        chain.relay()
+        (first,) = Attempt.objects.filter(action__kind="settle")
+        chain.client.request("anvil_dropTransaction", [first.tx_hash])
+        strict.rule = "hourly gas"
+        chain.relay()
+        assert chain.client.transaction(first.tx_hash) is not None
+        assert "hourly gas" in ChainAction.objects.get(kind="settle").error
     chain.quiet()
     assert credited([owing], lint) == [300_000]
 
@@ -191,13 +184,12 @@ def test_fewer_relayers_than_before_leave_nothing_behind(
     assert (len(flying), len(planned)) == (1, 1)
     owe(chain, flying, lint)
     chain.settle()
-    still(chain)
-    chain.relay()  # in flight, of the relayer that goes
-    owe(chain, planned, lint)
-    chain.settle()
-    settings.RELAYERS = 1
-    chain.keyring = one
-    moving(chain)
+    with standing_still(chain):
+        chain.relay()  # in flight, of the relayer that goes
+        owe(chain, planned, lint)
+        chain.settle()
+        settings.RELAYERS = 1
+        chain.keyring = one
     chain.quiet()
     assert settlements() == ["final", "final"]
     assert credited([*flying, *planned], lint) == [300_000] * 2
@@ -214,14 +206,13 @@ def test_more_relayers_than_before_leave_nothing_behind(
     sessions = open_pools(chain, 6, [lint])
     owe(chain, sessions[:3], lint)
     chain.settle()
-    still(chain)
-    chain.relay()
-    owe(chain, sessions[3:], lint)
-    chain.settle()
-    settings.RELAYERS = 2
-    chain.keyring = Keyring.load(tmp_path / "keys", relayers=2)
-    chain.client.request("anvil_setBalance", [chain.keyring.relayer(1).address, hex(10**20)])
-    moving(chain)
+    with standing_still(chain):
+        chain.relay()
+        owe(chain, sessions[3:], lint)
+        chain.settle()
+        settings.RELAYERS = 2
+        chain.keyring = Keyring.load(tmp_path / "keys", relayers=2)
+        chain.client.request("anvil_setBalance", [chain.keyring.relayer(1).address, hex(10**20)])
     owe(chain, sessions, lint)
     chain.settle()
     chain.quiet()
@@ -284,7 +275,7 @@ def test_what_a_dispute_gives_back_after_the_end_goes_home_beside_a_batch_that_n
     ChainAction.objects.filter(kind="settle", status=Status.PLANNED).update(next_at=chain.now() + timedelta(days=9))
     chain.client.request("evm_increaseTime", [7_300])
     chain.client.request("evm_mine", [])
-    key = bytes.fromhex(str(pool.pool_key)[2:])
+    key = key_of(pool)
     deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.reclaim(key))
     chain.until(lambda: chain.fresh(pool).status == "closed", "the reclaim was seen")
     # Later something comes back into what the contract has free, as half of a ruling does.
