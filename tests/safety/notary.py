@@ -38,11 +38,12 @@ class Notary:
         self.said: list[str] = []
         self.process: subprocess.Popen[str] | None = None
 
-    def start(self, **environment: str) -> None:
-        """Start it, and wait until it says that it is ready."""
+    def start(self, *, allow: int | None = None, **environment: str) -> None:
+        """Start it, and wait until it says that it is ready. `allow` may ask: our own user unless another is named."""
         self.environment |= environment
         user = ["--user", OTHER_USER] if AS_ROOT else []
-        command = ["manage.py", "signer", "--socket", self.path, "--journal", self.journal, "--allow", str(os.getuid())]
+        asker = str(os.getuid() if allow is None else allow)
+        command = ["manage.py", "signer", "--socket", self.path, "--journal", self.journal, "--allow", asker]
         self.process = subprocess.Popen(
             [sys.executable, *map(str, command), *user],
             cwd=ROOT,

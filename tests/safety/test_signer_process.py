@@ -24,6 +24,7 @@ from escrow.chain.errors import ChainReverted, SignerRefused, SignerUnavailable
 from escrow.chain.merkle import Leaf, merkle_root
 from escrow.chain.signer import LocalSigner, Role, SignedTransaction, Signer, TransactionFields
 from escrow.models import Batch, ChainAction, Party, Payment, Pool, Session, Setback
+from escrow.notary import server
 from escrow.policy import Policy
 from tests.onchain.conftest import Chain, books, chain, party
 from tests.safety.notary import AS_ROOT, OTHER_USER, Notary, environment
@@ -489,6 +490,45 @@ def test_nobody_else_is_answered(chain: Chain, notary: Notary) -> None:
     assert "who may not ask" in "".join(notary.said)
 
 
+def test_whoever_is_not_named_is_hung_up_on_though_the_socket_is_open_to_them(chain: Chain, notary: Notary) -> None:
+    pool, _, _ = owing(chain, 400_000)
+    chain.quiet()
+    authorizer, message, before = notary.signer("authorizer"), wanted(chain, pool), books()
+    assert len(authorizer.sign_typed(message)) == 65
+    notary.kill()
+    notary.start(allow=os.getuid() + 1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as to:
+        to.connect(str(notary.path))  # nothing but its own word is in the way
+    with pytest.raises(SignerUnavailable):
+        authorizer.sign_typed(message)
+    assert chain.settle() == 0
+    assert books() == before
+    assert notary.end() == 0
+    assert f"Hung up on user {os.getuid()}, who may not ask" in "".join(notary.said)
+
+
+def test_its_memory_is_closed_to_its_own_user_and_it_writes_no_core(chain: Chain, notary: Notary) -> None:
+    assert notary.process is not None
+    place = Path(f"/proc/{notary.process.pid}")
+    assert _unprivileged((place / "environ").read_bytes) is PermissionError
+    limits = (place / "limits").read_text().splitlines()
+    assert next(line.split()[4:6] for line in limits if line.startswith("Max core file size")) == ["0", "0"]
+
+
+def test_only_root_becomes_another_user_and_only_one_that_there_is() -> None:
+    assert _unprivileged(lambda: server.ids("root")) is server.ServerError
+    assert _unprivileged(lambda: server.ids(None)) is None
+    for wrong in (server.ids, server.user_id, server.group_id):
+        with pytest.raises(server.ServerError, match=r"there is no (user|group) nobody-of-that-name on this machine"):
+            wrong("nobody-of-that-name")
+
+
+def test_a_second_one_at_the_same_socket_does_not_start(chain: Chain, notary: Notary) -> None:
+    with pytest.raises(server.ServerError, match="is answered at already: one signing process for one journal"):
+        server.Server(notary.path, {os.getuid()})
+    assert notary.signer("relayer").address  # the first one answers on
+
+
 def test_noise_is_hung_up_on_and_the_next_one_is_answered(chain: Chain, notary: Notary) -> None:
     def say(noise: bytes) -> bytes:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as to:
@@ -555,9 +595,20 @@ def _send(chain: Chain, data: bytes) -> None:
     chain.client.send_raw(sender.sign_transaction(fields).raw)
 
 
+def _unprivileged(attempt: Callable[[], object]) -> type[BaseException] | None:
+    """How an attempt ends for a user who is not root: the one that the process runs as, in either case."""
+    if AS_ROOT:
+        return _as_user(OTHER_USER, attempt)
+    try:
+        attempt()
+    except (SignerUnavailable, PermissionError, server.ServerError) as error:
+        return type(error)
+    return None
+
+
 def _as_user(name: str, attempt: Callable[[], object]) -> type[BaseException] | None:
     """How an attempt ends for another user, in a process of its own."""
-    kinds: list[type[BaseException]] = [SignerUnavailable, PermissionError]
+    kinds: list[type[BaseException]] = [SignerUnavailable, PermissionError, server.ServerError]
     child = os.fork()
     if child == 0:
         code = 99
