@@ -21,6 +21,7 @@ QUICK_POINTS: Final = (
     "index.committed", "send.committed",
 )  # fmt: skip
 QUICK: Final = {"kills": 5, "celery": 0, "histories": 4, "steps": 50}
+SIZES: Final = ("quick", "full", "points", "kills", "celery_kills", "histories", "steps", "seed")
 FULL: Final = {"kills": 500, "celery": 5, "histories": 1_000, "steps": 50}
 
 
@@ -86,7 +87,7 @@ def _recoveries(options: dict[str, Any]) -> list[Run]:
 
 def _plan(options: dict[str, Any]) -> list[Run]:
     size = FULL if options["full"] else QUICK
-    if options["recovery"] and not options["full"] and not options["points"] and options["histories"] is None:
+    if options["recovery"] and not any(options[name] not in (None, False) for name in SIZES):
         return []  # asked for alone
     if options["seed"] is not None:
         steps = options["steps"] or size["steps"]

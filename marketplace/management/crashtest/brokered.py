@@ -80,7 +80,6 @@ class Brokered(Kills):
             for task in SWEEPS[play.sweep]:
                 if self._dies(task):
                     self._forget()
-                    self.ground.crew.kills += 1
                     return more
             self._onward(play)
         self._forget()

@@ -34,10 +34,12 @@ class Worker:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a delivery ended: with the worker's death by a signal, with an error, or well."""
+    """How a delivery ended: with the worker's death, by a signal or by itself, with an error, or well."""
 
     signal: int = 0
     error: str = ""
+    died: bool = False
+    """Whether the worker is gone, whatever ended it."""
 
     @property
     def killed(self) -> bool:
@@ -57,7 +59,6 @@ class Crew:
     log: Path
     born: dict[str, Any] = field(default_factory=dict)
     """What every worker is born with: `settings`, `database`."""
-    kills: int = 0
 
     def __post_init__(self) -> None:
         """Start the zygote."""
@@ -98,15 +99,10 @@ class Crew:
             os.kill(pid, signal.SIGKILL)
         return self.reap(pid)
 
-    def dismiss(self) -> None:
-        """Let every idle worker go: the next ones are born anew."""
-        for worker in self._idle:
-            self._retire(worker)
-        self._idle.clear()
-
     def close(self) -> None:
         """End the workers and the zygote."""
-        self.dismiss()
+        for worker in self._idle:
+            self._retire(worker)
         self._control.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
@@ -151,8 +147,7 @@ class Crew:
         if not message:
             worker.line.close()
             ended = self.reap(worker.pid)
-            self.kills += ended == signal.SIGKILL
-            return Outcome(signal=ended)
+            return Outcome(signal=ended, error="" if ended else "its worker ended without an answer", died=True)
         if keep:
             self._idle.append(worker)
         else:

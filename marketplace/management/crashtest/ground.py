@@ -111,6 +111,9 @@ class Ground:
         escrow_workers.chain_client.cache_clear()
         escrow_workers.keyring.cache_clear()
         self.node = ChainClient(self.rpc, finality=settings.FINALITY, chain_id=settings.CHAIN_ID)
+        relayers = map(escrow_workers.keyring().relayer, range(settings.RELAYERS))
+        self.first_nonces = {relayer.address: self.node.nonce(relayer.address) for relayer in relayers}
+        """Of every relayer the first nonce that is the market's: those before deployed the contracts."""
         if self._block_seconds == NEVER:
             self.node.request("anvil_setBlockTimestampInterval", [0])
             self.node.request("evm_setAutomine", [True])  # and no blocks by the clock, which could not be stopped
@@ -217,7 +220,7 @@ class Ground:
         self.mine()
 
     def heal(self) -> bool:
-        """Run all sweeps until nothing is left to do; return whether that came to be."""
+        """Settle, relay and index until nothing is left to do; return whether that came to be."""
         for _ in range(QUIET_TURNS):
             if self.quiet():
                 return True

@@ -46,8 +46,8 @@ class Histories:
         repeat(actor)
         for name, tasks in SWEEPS.items():
             for task in tasks:
-                if error := self.ground.crew.deliver(task).error:
-                    verdict.unexplained.append(f"{name} still fails when every fault has ended: {error}")
+                if failure := self.ground.crew.deliver(task).told:
+                    verdict.unexplained.append(f"{name} still fails when every fault has ended: {failure}")
         rested = self.ground.heal()
         if actor.open:  # only the sweeps have let a pool go on whose deposit was away
             repeat(actor)

@@ -67,11 +67,10 @@ class Judge:
     """Reads each final block once. It must be made before the first play."""
 
     def __init__(self, ground: Ground) -> None:
-        """Take the ground, and where its relayers' nonces begin."""
+        """Take the ground, and read from its contract's block on."""
         self._ground = ground
         self._node = ground.node
         self._told, self._landed = Told(settings.ESCROW_START_BLOCK - 1), 0
-        self._first = {nonces.address: _first_of(nonces) for nonces in SignerNonce.objects.all()}
 
     def judge(self, pools: Iterable[UUID] | None = None) -> Verdict:
         """Judge some pools, or everything there is."""
@@ -81,6 +80,8 @@ class Judge:
         recent = self._ground.asked.of_pools(chosen)
         self._rows(recent if pools is not None else list(self._ground.asked.orders.values()), verdict)
         self._measure(len(recent), verdict, is_whole=pools is None)
+        if pools is None:
+            self._strangers(verdict)
         for pool in chosen:
             self._pool(pool, verdict)
         self._ends(verdict)
@@ -92,11 +93,11 @@ class Judge:
         return verdict
 
     def _measure(self, orders: int, verdict: Verdict, *, is_whole: bool) -> None:
-        """Say how much there was to judge; a whole over nothing would be clean whatever happens."""
+        """Say how much there was to judge: over nothing a judgement would be clean whatever happens."""
         landed = sum(self._told.credited.values())
         verdict.orders, verdict.landed, self._landed = orders, landed - self._landed, landed
         verdict.refused = self._ground.asked.refused
-        if is_whole and not landed:
+        if not (landed if is_whole else orders and verdict.landed):
             verdict.unexplained.append("nothing has landed: there was nothing to judge")
 
     def _read_chain(self) -> None:
@@ -134,6 +135,12 @@ class Judge:
         twice = Payment.objects.filter(idempotency_key__in=keys).values_list("idempotency_key").annotate(n=Count("pk"))
         verdict.doubled += [f"key {key} has {n} payments" for key, n in twice.filter(n__gt=1)]
 
+    def _strangers(self, verdict: Verdict) -> None:
+        """The contract tells of no pool but those that were asked for."""
+        told, known = self._told, {tenant.pool_key for tenant in self._ground.tenants}
+        met = {key for key, _ in (*told.credited, *told.withdrawn)} | {*told.settled, *told.deposited}
+        verdict.unexplained += [f"nobody asked for pool 0x{key.hex()}" for key in sorted(met - known)]
+
     def _pool(self, pool: UUID, verdict: Verdict) -> None:
         """What landed against what was asked, provider by provider; and what came in."""
         tenant, told = self._ground.tenant_of(pool), self._told
@@ -158,23 +165,28 @@ class Judge:
             verdict.unexplained.append(f"batches of {pool} told of {told.settled[tenant.pool_key]} and {credited}")
         rows = Payment.objects.filter(pool=pool).aggregate(n=Count("pk"), micros=Sum("amount_micros"))
         mine = [order for order in self._ground.asked.orders.values() if order.pool == pool]
-        if (rows["n"], rows["micros"] or 0) != (len(mine), sum(order.micros for order in mine)):
-            verdict.doubled.append(
-                f"{pool} has {rows['n']} payments of {rows['micros']}, and {len(mine)} were asked for"
-            )
+        have, were = (rows["n"], rows["micros"] or 0), (len(mine), sum(order.micros for order in mine))
+        if have != were:
+            found = verdict.doubled if have > were else verdict.lost
+            found.append(f"{pool} has {have[0]} payments of {have[1]}, and {were[0]} of {were[1]} were asked for")
 
     def _ends(self, verdict: Verdict) -> None:
+        """Everything has come to its end, and none of it by waiting for a person."""
         verdict.unexplained += self._ground.loose_ends()
+        parked = ChainAction.objects.filter(status=ChainAction.Status.PARKED).order_by("pk")
+        verdict.unexplained += [f"chain action {a.pk} ({a.kind}) is parked: {a.error}" for a in parked[:5]]
 
     def _nonces(self, verdict: Verdict) -> None:
-        """The chain's nonce is ours, and each nonce below it is an action's: no gap, and none by anybody else."""
-        for nonces in SignerNonce.objects.all():
-            first = self._first.setdefault(nonces.address, _first_of(nonces))
-            used = self._node.nonce(nonces.address)
-            ours = ChainAction.objects.filter(signer_address=nonces.address, nonce__gte=first).count()
-            if not used == nonces.next_nonce == first + ours:
-                told = f"chain {used}, next {nonces.next_nonce}, actions from {first}: {ours}"
-                verdict.unexplained.append(f"the nonces of {nonces.address} do not meet: {told}")
+        """Each relayer's nonce on chain is ours, and each below it an action's: no gap, and none by anybody else."""
+        counted = dict(SignerNonce.objects.values_list("address", "next_nonce"))
+        for address, first in self._ground.first_nonces.items():
+            following = counted.pop(address, first)  # a relayer that has signed nothing has no row
+            used = self._node.nonce(address)
+            ours = ChainAction.objects.filter(signer_address=address, nonce__gte=first).count()
+            if not used == following == first + ours:
+                told = f"chain {used}, next {following}, actions from {first}: {ours}"
+                verdict.unexplained.append(f"the nonces of {address} do not meet: {told}")
+        verdict.unexplained += [f"{address} has signed and is no relayer" for address in counted]
 
     def _reconcile(self, pools: set[UUID] | None, verdict: Verdict) -> None:
         for pool in pools if pools is not None else [None]:
@@ -185,12 +197,6 @@ class Judge:
 
 
 _COLUMNS = ("pk", "idempotency_key", "amount_micros", "pool_id", "party__address")
-
-
-def _first_of(nonces: SignerNonce) -> int:
-    """Return the nonce of a signer's first action: before it the key deployed the contracts."""
-    first = ChainAction.objects.filter(signer_address=nonces.address).order_by("nonce").first()
-    return nonces.next_nonce if first is None or first.nonce is None else first.nonce
 
 
 def _waiting(pool: UUID, address: str) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
+from marketplace.management.crashtest.crew import Outcome
 from marketplace.management.crashtest.ground import FINALITY, SWEEPS, Ground, Tenant
 from marketplace.management.crashtest.judge import Judge, Verdict
 
@@ -81,7 +82,7 @@ class Kills:
         healed = self.ground.heal()
         self.recovery = time.monotonic() - began
         verdict = self.judge.judge({tenant.pool.pk for tenant in tenants})
-        if not healed and verdict.clean:
+        if not healed:
             verdict.unexplained.append("it did not come to rest")
         return verdict
 
@@ -107,7 +108,7 @@ class Kills:
             self.ground.mine(FINALITY, ahead=AGE_SECONDS if step == "age" else 0)
         else:
             for task in SWEEPS[step]:
-                self._deliver(task, play)
+                self._require_well(task, self._deliver(task, play))
 
     def _kill(self, point: str, play: Play, at: Random) -> list[Tenant]:
         """Let a worker run into the point; what it missed it needs new debts for. Return whose they are."""
@@ -117,8 +118,10 @@ class Kills:
                 more += self._pay(at, f"{point}/{at.getrandbits(64):x}")
                 self._before(play)
             for task in SWEEPS[play.sweep]:
-                if self._deliver(task, play, point=point, passes=passes).killed:
+                ended = self._deliver(task, play, point=point, passes=passes)
+                if ended.killed:
                     return more
+                self._require_well(task, ended)
             passes = 0
             self._onward(play)
         raise NotReached(f"{point} was not reached in {ATTEMPTS} deliveries of {SWEEPS[play.sweep]}")
@@ -132,7 +135,12 @@ class Kills:
                 self.ground.sweep(name)
         self.ground.bring_forward()
 
-    def _deliver(self, task: str, play: Play, **job: Any) -> Any:
+    def _require_well(self, task: str, ended: Outcome) -> None:
+        """Nothing else fails here: whoever was not killed has ended well."""
+        if ended.told:
+            self.ground.asked.wrong.append(f"{task} was delivered and {ended.told}")
+
+    def _deliver(self, task: str, play: Play, **job: Any) -> Outcome:
         if play.born:
             return self.ground.crew.deliver_odd(task, {"settings": dict(play.born)}, **job)
         return self.ground.crew.deliver(task, **job)
@@ -140,5 +148,5 @@ class Kills:
     def _again(self, play: Play) -> None:
         """What a broker does: the message comes again, and once more it comes to two workers at once."""
         for task in SWEEPS[play.sweep]:
-            again = [self.ground.crew.deliver(task), *self.ground.crew.deliver_at_once([task, task])]
-            self.ground.asked.wrong += [f"{task} came again and {ended.told}" for ended in again if ended.told]
+            for ended in (self.ground.crew.deliver(task), *self.ground.crew.deliver_at_once([task, task])):
+                self._require_well(f"{task}, come again,", ended)

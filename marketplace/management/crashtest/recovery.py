@@ -137,7 +137,17 @@ def measure(fault: str, *, backlog: int = BACKLOG, out_seconds: float = OUT_SECO
 def _start_workers(ground: Ground) -> None:
     environment = {**os.environ, **ground.environment}
     start = [sys.executable, "-m", "celery", "-A"]
-    worker = [*start, "marketplace", "worker", "-l", "INFO", "--pool", "prefork", "--concurrency", str(WORKER_PROCESSES)]
+    worker = [
+        *start,
+        "marketplace",
+        "worker",
+        "-l",
+        "INFO",
+        "--pool",
+        "prefork",
+        "--concurrency",
+        str(WORKER_PROCESSES),
+    ]
     beat = [*start, "marketplace.celery:clock", "beat", "-l", "INFO", "--pidfile", ""]
     beat += ["--schedule", str(ground.home.path / "beat")]
     child = ground.supervisor.start(Service("worker", worker, environment, ROOT))

@@ -17,6 +17,7 @@ from escrow import pools, refunds
 from escrow.errors import EscrowError
 from escrow.models import Attempt, Payment
 from marketplace.management.crashtest.answers import is_halt, is_unrefundable
+from marketplace.management.crashtest.crew import Outcome
 from marketplace.management.crashtest.doors import Doors, Numbers
 from marketplace.management.crashtest.ground import SWEEPS, Ground, Tenant
 from marketplace.management.crashtest.kills import MOST_MICROS, PLAYS
@@ -171,12 +172,13 @@ class Actor:
     def sweep(self, name: str) -> bool:
         self.ground.bring_forward()
         for task in SWEEPS[name]:
-            self.ground.crew.deliver(task)
+            self._ended(task, self.ground.crew.deliver(task))
         return True
 
     def two_at_once(self, n: Numbers) -> bool:
         tasks = [task for k in (0, 1) for task in SWEEPS[NAMES[n[k] % len(NAMES)]]]
-        self.ground.crew.deliver_at_once(tasks[:2])
+        for task, outcome in zip(tasks, self.ground.crew.deliver_at_once(tasks), strict=True):
+            self._ended(task, outcome)
         return True
 
     def kill(self, n: Numbers) -> bool:
@@ -186,22 +188,30 @@ class Actor:
         born = {"settings": {**self.ground.crew.born["settings"], **dict(play.born)}}
         self.ground.bring_forward()
         for task in SWEEPS[play.sweep]:
-            if self.ground.crew.deliver_odd(task, born, point=point, passes=int(n[1] % 5 == 0)).killed:
+            outcome = self.ground.crew.deliver_odd(task, born, point=point, passes=int(n[1] % 5 == 0))
+            if outcome.killed:
                 return True
+            self._ended(task, outcome)
         return False
 
     def odd(self, sweep: str, **settings: Any) -> bool:
         """Deliver to a worker that has other settings."""
         self.ground.bring_forward()
         for task in SWEEPS[sweep]:
-            self.ground.crew.deliver_odd(task, {"settings": {**self.ground.crew.born["settings"], **settings}})
+            born = {"settings": {**self.ground.crew.born["settings"], **settings}}
+            self._ended(task, self.ground.crew.deliver_odd(task, born))
         return True
 
     def skew(self, n: Numbers) -> bool:
         seconds = SKEWS[n[0] % len(SKEWS)]
         for task in SWEEPS[NAMES[n[1] % len(NAMES)]]:
-            self.ground.crew.deliver_odd(task, {"skew": seconds})
+            self._ended(task, self.ground.crew.deliver_odd(task, {"skew": seconds}))
         return True
+
+    def _ended(self, task: str, outcome: Outcome) -> None:
+        """A task may fail while a fault is there; but nobody that was not killed may die of it."""
+        if outcome.died:
+            self.ground.asked.wrong.append(f"{task} was delivered and {outcome.told}")
 
     # ------------------------------------------------------------------ the chain
 
@@ -215,13 +225,18 @@ class Actor:
         return not n[0] % 2
 
     def drop(self, n: Numbers) -> bool:
-        """The node forgets what waits."""
-        waiting = list(Attempt.objects.order_by("-pk").values_list("tx_hash", flat=True)[:3])
-        if waiting:
-            self.ground.node.request("anvil_dropTransaction", [waiting[n[0] % len(waiting)]])
+        """The node forgets one of our newest, or all that waits; return whether it had any of it."""
+        newest = list(Attempt.objects.order_by("-pk").values_list("tx_hash", flat=True)[:3])
+        before = self._in_the_pool()
+        if newest:
+            self.ground.node.request("anvil_dropTransaction", [newest[n[0] % len(newest)]])
         if n[1] % 4 == 0:
             self.ground.node.request("anvil_dropAllTransactions", [])
-        return bool(waiting)
+        return self._in_the_pool() < before
+
+    def _in_the_pool(self) -> int:
+        status = self.ground.node.request("txpool_status", [])
+        return sum(int(status[of], 16) for of in ("pending", "queued"))
 
     def reorg(self, n: Numbers) -> bool:
         self.ground.node.request("anvil_reorg", [1 + n[0] % DEEPEST, []])
