@@ -225,14 +225,20 @@ class Actor:
         return not n[0] % 2
 
     def drop(self, n: Numbers) -> bool:
-        """The node forgets one of our newest, or all that waits; return whether it had any of it."""
+        """Let workers send while nothing is mined: the node forgets one, or all that waits. Return whether it had any."""
+        mines = self.ground.node.request("anvil_getAutomine", [])
+        self.ground.node.request("evm_setAutomine", [False])
+        self.sweep("settle")
+        self.sweep("relay")
         newest = list(Attempt.objects.order_by("-pk").values_list("tx_hash", flat=True)[:3])
         before = self._in_the_pool()
         if newest:
             self.ground.node.request("anvil_dropTransaction", [newest[n[0] % len(newest)]])
         if n[1] % 4 == 0:
             self.ground.node.request("anvil_dropAllTransactions", [])
-        return self._in_the_pool() < before
+        forgotten = self._in_the_pool() < before
+        self.ground.node.request("evm_setAutomine", [mines])
+        return forgotten
 
     def _in_the_pool(self) -> int:
         status = self.ground.node.request("txpool_status", [])
