@@ -94,13 +94,39 @@ BUGS: dict[str, Any] = {
 }
 
 
+def nothing_new(kills: Kills) -> Verdict:
+    """Judge a pool in which nothing has happened since."""
+    return kills.judge.judge({kills.ground.tenants[0].pool.pk})
+
+
+def a_stranger_s_pool(kills: Kills) -> Verdict:
+    """Judge all there is when the last pool was nobody's."""
+    kills.ground.tenants.pop()
+    return kills.judge.judge()
+
+
+def a_parked_action(kills: Kills) -> Verdict:
+    """Judge all there is when an action waits for a person."""
+    newest = ChainAction.objects.order_by("-pk")[:1]
+    ChainAction.objects.filter(pk__in=[action.pk for action in newest]).update(status=ChainAction.Status.PARKED)
+    return kills.judge.judge()
+
+
+TWISTS: dict[str, Callable[[Kills], Verdict]] = {
+    "nothing new": nothing_new,
+    "a stranger's pool": a_stranger_s_pool,
+    "a parked action": a_parked_action,
+}
+"""What is judged in place of a play."""
+
+
 def main(bug: str, *points: str) -> None:
     """Kill a worker at each point, with the bug in it."""
     logging.disable(logging.CRITICAL)
     app.loader.import_default_modules()
     with BUGS[bug], mock.patch.object(grounds, "QUIET_TURNS", TURNS), Ground() as ground:
         kills = Kills(ground, Judge(ground))
-        verdicts = [kills.run(point, 1) for point in points]
+        verdicts = [TWISTS[point](kills) if point in TWISTS else kills.run(point, 1) for point in points]
     print("FOUND " + json.dumps([asdict(verdict) for verdict in verdicts]), flush=True)
 
 

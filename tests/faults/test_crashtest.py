@@ -79,11 +79,18 @@ def matches(pattern: re.Pattern[str], lines: list[str]) -> list[tuple[str, ...]]
 
 
 @pytest.mark.timeout(300)
-def test_nothing_is_found_in_the_same_plays_without_a_bug() -> None:
-    sent, committed = judged("none", "relay.sent", "settle.committed")
+def test_nothing_is_found_in_the_same_plays_without_a_bug_and_something_where_there_is_nothing_to_judge() -> None:
+    sent, committed, empty, strange, parked = judged(
+        "none", "relay.sent", "settle.committed", "nothing new", "a stranger's pool", "a parked action"
+    )
     nothing: dict[str, Any] = {"lost": [], "doubled": [], "unexplained": [], "orders": 3, "refused": 0}
     assert sent == {**nothing, "landed": 81_964}
     assert committed == {**nothing, "landed": 62_600}
+    assert empty["unexplained"] == ["nothing has landed: there was nothing to judge"]
+    [stranger] = strange["unexplained"]
+    assert re.fullmatch(r"nobody asked for pool 0x[0-9a-f]{64}", stranger)
+    assert stranger in parked["unexplained"]
+    assert [line for line in parked["unexplained"] if line.startswith("chain action ") and " is parked: " in line]
 
 
 @pytest.mark.timeout(300)
@@ -118,6 +125,24 @@ def test_a_nonce_of_the_second_relayer_that_nobody_wrote_down_is_found() -> None
     [[used, following, first, ours]] = matches(NONCES, found["unexplained"])
     assert (int(following), int(used)) == (int(first) + int(ours), int(first) + int(ours) + 1)
     assert (found["lost"], found["doubled"]) == ([], [])
+
+
+LEAVES = """
+import os, sys, pathlib, django
+django.setup()
+from marketplace.celery import app
+from marketplace.management.crashtest.crew import Crew
+app.loader.import_default_modules()
+app.tasks["escrow.relay_sweep"].run = lambda: os._exit(0)
+crew = Crew(pathlib.Path(sys.argv[1]))
+print(crew.deliver("escrow.relay_sweep"))
+crew.close()
+"""
+
+
+def test_a_worker_that_ends_by_itself_without_an_answer_has_not_ended_well(tmp_path: Path) -> None:
+    told = run("-c", LEAVES, str(tmp_path / "crew.log"))
+    assert told.stdout == "Outcome(signal=0, error='its worker ended without an answer', died=True)\n", told.stderr
 
 
 def test_every_crash_point_has_a_play_or_is_the_web_s() -> None:
