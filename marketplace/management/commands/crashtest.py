@@ -87,7 +87,7 @@ def _recoveries(options: dict[str, Any]) -> list[Run]:
 
 def _plan(options: dict[str, Any]) -> list[Run]:
     size = FULL if options["full"] else QUICK
-    if options["recovery"] and not any(options[name] not in (None, False) for name in SIZES):
+    if options["recovery"] and all(options[name] is None or options[name] is False for name in SIZES):
         return []  # asked for alone
     if options["seed"] is not None:
         steps = options["steps"] or size["steps"]
