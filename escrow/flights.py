@@ -9,7 +9,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
+from operator import attrgetter
 from typing import Final
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -19,20 +20,20 @@ from django.db.models import F, QuerySet, Value
 from django.db.models.functions import Coalesce
 
 from escrow import crashpoints, dispatch, gas, lifecycle, signing, surrender, trail
-from escrow.chain.client import ChainClient, Fees, Receipt, Tiers
+from escrow.chain.client import Block, ChainClient, Fees, Receipt, Tiers
 from escrow.chain.errors import ChainUnavailable, ChainUnconfirmed, SignerRefused, SignerUnavailable
-from escrow.chain.outcomes import SendOutcome
+from escrow.chain.outcomes import TAKEN, SendOutcome
 from escrow.chain.signer import Signer, TransactionFields
 from escrow.models import Attempt, ChainAction, SignerNonce
 
 log = logging.getLogger(__name__)
 Kind = ChainAction.Kind
 Status = ChainAction.Status
+BlockAt = Callable[[int], Block | None]
 
 NONCE_DEPTH: Final = 5
 """Blocks that must stand on a nonce before it counts as used by somebody else."""
 CANCEL_GAS: Final = 21_000
-TAKEN: Final = ("ok", "already_known")
 REPLACED: Final = "replaced"
 
 
@@ -52,7 +53,7 @@ class Flights:
     def unmined(self) -> "QuerySet[ChainAction]":
         """Return what is signed and in no block, the lowest nonce first."""
         mine = ChainAction.objects.filter(signer_address=self.signer.address, status__in=ChainAction.UNMINED)
-        return mine.select_related("pool").order_by("nonce")
+        return mine.select_related("pool").prefetch_related("signed_attempts").order_by("nonce")
 
     # --- signed bytes ------------------------------------------------------------------------------------------------
     def attempt(self, action: ChainAction, *, nonce: int, gas_limit: int, calldata: bytes, fees: Fees) -> Attempt:
@@ -90,7 +91,7 @@ class Flights:
             outcome=result.outcome.value, sent_at=Coalesce("sent_at", Value(self.now))
         )
         retry_at = self.now + timedelta(seconds=settings.RELAY_RETRY_SECONDS)
-        if result.outcome.value in TAKEN:
+        if result.outcome in TAKEN:
             if action.status == Status.SIGNED:
                 lifecycle.move(action, Status.BROADCAST, next_at=retry_at)
                 crashpoints.reach("relay.broadcast")
@@ -103,31 +104,32 @@ class Flights:
         ChainAction.objects.filter(pk=action.pk).update(**changes)
         log.warning("Chain action %s (%s) was not taken: %s", action.pk, action.kind, changes["error"])
         if result.outcome is SendOutcome.NONCE_TOO_LOW:
-            return self._mined(action) is not None or self._is_foreign(action)
+            return self._mined(action, self.client.block) is not None or self._is_foreign(action)
         return False
 
     # --- signed, broadcast -> mined ----------------------------------------------------------------------------------
     def _watch_unmined(self, tiers: Tiers) -> int:
-        changed, in_order = 0, True
+        changed, in_order, block_at = 0, True, cache(self.client.block)
         for action in self.unmined()[: settings.SWEEP_LIMIT]:
             # Above a nonce that is not mined none can be: those are not looked up, only sent again.
-            changed += apart(action, partial(self._step, action, tiers, look_up=in_order))
+            changed += apart(action, partial(self._step, action, tiers, block_at, look_up=in_order))
             in_order = action.status not in ChainAction.UNMINED
         return changed
 
-    def _step(self, action: ChainAction, tiers: Tiers, *, look_up: bool) -> bool:
-        receipt = self._mined(action) if look_up else None
+    def _step(self, action: ChainAction, tiers: Tiers, block_at: BlockAt, *, look_up: bool) -> bool:
+        receipt = self._mined(action, block_at) if look_up else None
         if receipt is None:
             return self._push(action)
         self._finish_if_final(action, tiers, seen=receipt)
         return True
 
-    def _mined(self, action: ChainAction) -> Receipt | None:
-        found = self._receipt(action)
-        if found is None:
+    def _mined(self, action: ChainAction, block_at: BlockAt) -> Receipt | None:
+        for attempt in reversed(_attempts(action)):
+            if (receipt := self.client.receipt(attempt.tx_hash)) is not None:
+                break
+        else:
             return None
-        receipt, attempt = found
-        block = self.client.block(receipt.block_number)
+        block = block_at(receipt.block_number)
         if block is None or block.hash != receipt.block_hash:
             log.warning("A node tells of %s in a block that the chain does not have", receipt.transaction_hash)
             return None
@@ -148,7 +150,7 @@ class Flights:
 
     def _push(self, action: ChainAction) -> bool:
         """Send again what is due, with other fees when it has waited for long; return whether the action moved."""
-        attempts = list(action.signed_attempts.order_by("pk"))
+        attempts = _attempts(action)
         asked_to_cancel = bool(action.params.get("cancel")) and not attempts[-1].cancels
         if asked_to_cancel or action.params.get("bump"):
             params = {key: value for key, value in action.params.items() if key != "bump"}
@@ -203,7 +205,11 @@ class Flights:
         # Not at the head: a node may know a nonce a moment before it has the receipt.
         depth = max(min(tiers.final.number, tiers.latest.number - NONCE_DEPTH), 0)
         used = self.client.agreed_nonce(action.signer_address, depth)
-        if action.nonce is None or used <= action.nonce or self._has_receipt(action):
+        if action.nonce is None or used <= action.nonce:
+            return False
+        # Two nodes are asked about every hash: what one of them has lost, or hides, stops no signer.
+        hashes = action.signed_attempts.values_list("tx_hash", flat=True)
+        if any(self.client.agreed_receipt(tx_hash) is not None for tx_hash in hashes):
             return False
         reason = f"Nonce {action.nonce} was used by a chain transaction that is none of ours."
         rows = SignerNonce.objects.filter(address=action.signer_address, chain_id=settings.CHAIN_ID)
@@ -211,11 +217,6 @@ class Flights:
         log.critical("Signer %s is stopped: %s", action.signer_address, reason)
         self._end(action, Status.REVERTED, reason)  # that is final: no attempt at it can be mined any more
         return True
-
-    def _has_receipt(self, action: ChainAction) -> bool:
-        """Ask two nodes about every hash: what one of them has lost, or hides, stops no signer."""
-        hashes = action.signed_attempts.values_list("tx_hash", flat=True)
-        return any(self.client.agreed_receipt(tx_hash) is not None for tx_hash in hashes)
 
     # --- mined -> safe -> final --------------------------------------------------------------------------------------
     def _watch_standing(self, tiers: Tiers) -> int:
@@ -278,11 +279,10 @@ class Flights:
         surrender.give_up(action, reason, now=self.now)
         log.error("Chain action %s (%s) is %s: %s", action.pk, action.kind, to, reason)
 
-    def _receipt(self, action: ChainAction) -> tuple[Receipt, Attempt] | None:
-        for attempt in action.signed_attempts.order_by("-pk"):
-            if (receipt := self.client.receipt(attempt.tx_hash)) is not None:
-                return receipt, attempt
-        return None
+
+def _attempts(action: ChainAction) -> list[Attempt]:
+    """Return an action's attempts, the first one first: none is added but by the one relay that works for its signer."""
+    return sorted(action.signed_attempts.all(), key=attrgetter("pk"))
 
 
 def apart(action: ChainAction, step: Callable[[], bool]) -> bool:
