@@ -24,7 +24,7 @@ from escrow.models import ChainAction
 from marketplace.management.crashtest.ground import UNENDED, Ground
 from marketplace.management.crashtest.judge import Judge
 from marketplace.management.crashtest.table import Result
-from marketplace.management.crashtest.web import CREATED, Web
+from marketplace.management.crashtest.web import CREATED, FAILURE, Web
 from marketplace.management.stack import ready
 from marketplace.management.stack.stack import ROOT
 from marketplace.management.stack.supervisor import Service
@@ -49,7 +49,7 @@ class Payer:
     web: Web
     ground: Ground
     answered: int = 0
-    refused: int = 0
+    repeated: int = 0
     longest: float = 0.0
     """Seconds between two answers, at most."""
     unanswered: str = ""
@@ -87,8 +87,11 @@ class Payer:
                 self.answered += 1
                 self.longest, last, key = max(self.longest, time.monotonic() - last), time.monotonic(), ""
                 self.unanswered = ""
+            elif answer is not None and answer[0] < FAILURE:
+                self.ground.asked.wrong.append(f"key {key} was answered {answer}")
+                self.unanswered = key = ""
             else:
-                self.refused += 1
+                self.repeated += 1
             time.sleep(PAUSE_SECONDS)
 
 
@@ -128,7 +131,7 @@ def measure(fault: str, *, backlog: int = BACKLOG, out_seconds: float = OUT_SECO
         web.close()
     info = (
         f"{backlog} chain actions final {recovery:.1f} s after the end; {during} payments answered while the chain was away "
-        f"({healed - out:.0f} s), {payer.answered} in all, {payer.refused} repeated, longest wait {payer.longest:.2f} s"
+        f"({healed - out:.0f} s), {payer.answered} in all, {payer.repeated} repeated, longest wait {payer.longest:.2f} s"
     )
     sums = len(verdict.lost), len(verdict.doubled), len(verdict.unexplained)
     return Result(f"recovery {fault}", 0, *sums, recovery, tuple(verdict.lines()), info=info, **verdict.judged)

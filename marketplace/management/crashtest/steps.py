@@ -21,7 +21,7 @@ from marketplace.management.crashtest.crew import Outcome
 from marketplace.management.crashtest.doors import Doors, Numbers
 from marketplace.management.crashtest.ground import SWEEPS, Ground, Tenant
 from marketplace.management.crashtest.kills import MOST_MICROS, PLAYS
-from marketplace.management.crashtest.web import CREATED, Web
+from marketplace.management.crashtest.web import CREATED, FAILURE, Web
 
 WEIGHTS: Final = {
     "pay": 9, "pay over http": 4, "pay again": 2, "refund": 2, "top up": 1,
@@ -37,7 +37,6 @@ FAULTS: Final = frozenset(WEIGHTS) - {
 SKEWS: Final = (-7_200, -61, 61, 7_200)
 DEEPEST: Final = 5
 SPIKE: Final = 60
-FAILURE: Final = 500
 NOT_CHARGED: Final = "not_charged"
 NAMES: Final = ("settle", "relay", "index", "payout")
 

@@ -22,6 +22,8 @@ from marketplace.management.crashtest.kills import MOST_MICROS, NotReached
 POINT: Final = "send.committed"
 ANSWER_SECONDS: Final = 30.0
 CREATED: Final = 201
+FAILURE: Final = 500
+"""From here on the server says that it failed: the key is asked again."""
 REPEATED: Final = 3
 """Once, and twice more at once."""
 
