@@ -356,6 +356,53 @@ def test_health(market: Market) -> None:
     work(market, app, scenario)
 
 
+def test_a_call_that_was_paid_for_is_answered_by_a_seller_that_is_told_to_stop(market: Market) -> None:
+    app, begun, end = seller(market), threading.Event(), threading.Event()
+
+    @app.call("/slow", price="0.012")
+    def slow(request: Any) -> Any:
+        begun.set()
+        assert end.wait(30)
+        return {"findings": [request["n"]]}
+
+    async def run() -> None:
+        urls: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        stop = asyncio.Event()
+        serving = asyncio.ensure_future(app.serve(ready=urls.set_result, stop=stop))
+        market.add_agent("lint.acme.dev", (await urls)[0])
+        async with async_buyer(market) as client:
+            calling = asyncio.ensure_future(client.call(AGENT, path="/slow", json={"n": 1}, amount="0.012"))
+            await asyncio.to_thread(begun.wait, 30)
+            stop.set()
+            await asyncio.wait([serving, calling], timeout=0.5)
+            assert (serving.done(), calling.done()) == (False, False)
+            end.set()
+            assert (await calling).value == {"findings": [1]}
+        await serving
+
+    asyncio.run(run())
+    assert (market.charges, market.counts()) == (["0.012"], {"payable": 1})
+
+
+def test_a_body_that_does_not_come_uses_up_no_payment(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentmarket.seller.BODY_TIMEOUT", 0.1)
+    app, requests = counting(market)
+
+    async def scenario(client: Client, http: httpx2.AsyncClient, url: str) -> None:
+        payment = await client.payment.send(to=AGENT, amount="0.012")
+        place = httpx2.URL(url)
+        reader, writer = await asyncio.open_connection(place.host, place.port)
+        headers = {"Host": place.netloc.decode(), "Content-Length": "7", **paying(payment.id)}
+        lines = ["POST /check HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", '{"n":']
+        writer.write("\r\n".join(lines).encode())
+        status = await asyncio.wait_for(reader.readline(), 30)
+        writer.close()
+        assert status.split()[1] == b"408"
+
+    work(market, app, scenario)
+    assert (requests, market.posts("/redeem")) == ([], [])
+
+
 def test_a_silent_agent_leaves_a_payment_that_can_be_used_again(market: Market) -> None:
     app, requests = counting(market)
 

@@ -1,5 +1,6 @@
 """The little of ASGI that a seller needs: read a body within bounds, answer JSON or a problem. No routes here."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -52,18 +53,19 @@ def problem(
     return Response(status, body, headers, "application/problem+json")
 
 
-async def read_body(receive: Receive, *, limit: int) -> bytes:
-    """Raises BodyTooLarge after `limit` bytes, whatever the request promised."""
+async def read_body(receive: Receive, *, limit: int, seconds: float) -> bytes:
+    """Raises BodyTooLarge after `limit` bytes, whatever the request promised, and TimeoutError after so many seconds."""
     body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise BodyTooLarge
-        if not message.get("more_body", False):
-            return bytes(body)
+    async with asyncio.timeout(seconds):
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise BodyTooLarge
+            if not message.get("more_body", False):
+                return bytes(body)
 
 
 async def respond(send: Send, response: Response, *, with_body: bool = True) -> None:

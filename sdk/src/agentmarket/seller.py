@@ -32,6 +32,8 @@ F = TypeVar("F", bound=Work)
 BODY_LIMIT = 1024 * 1024
 #: seconds a function may take
 CALL_TIMEOUT = 60.0
+#: seconds for a request's body to arrive
+BODY_TIMEOUT = 30.0
 
 
 class Seller:
@@ -179,10 +181,14 @@ class Seller:
         if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             return asgi.problem(415, "unsupported_media_type", "Send application/json.")
         try:
-            body = await asgi.read_body(receive, limit=self._body_limit)
+            body = await asgi.read_body(receive, limit=self._body_limit, seconds=BODY_TIMEOUT)
             document = json.loads(body)
         except asgi.BodyTooLarge:
             return asgi.problem(413, "payload_too_large", f"The body may have {self._body_limit} bytes.")
+        except TimeoutError:
+            return asgi.problem(
+                408, "request_timeout", f"The body was not here after {BODY_TIMEOUT:.0f} s. The payment was not used."
+            )
         except (ValueError, RecursionError):
             return asgi.problem(400, "invalid_json", "The body is not JSON. The payment was not used.")
         client = await self.start()

@@ -16,8 +16,8 @@ from agentmarket.asgi import App
 
 #: seconds for a server to listen
 START_TIMEOUT = 15.0
-#: seconds to answer the calls that were taken, once told to stop
-STOP_TIMEOUT = 30
+#: seconds a connection without a call is kept; longer than proxies and clients keep one, so that they close first
+KEEP_ALIVE = 65
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,16 @@ def _server(app: App) -> Any:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=STOP_TIMEOUT,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=None,  # a call that was paid for is answered: each has its own time limit
     )
     return Server(config)
 
 
 def _bound(listener: Listener) -> socket.socket:
     family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
-    return socket.create_server((listener.host, listener.port), family=family)
+    is_any = listener.host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((listener.host, listener.port), family=family, dualstack_ipv6=is_any)
 
 
 def _url(at: socket.socket) -> str:
