@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, partial
-from operator import attrgetter
 from typing import Final
 
 from celery.exceptions import SoftTimeLimitExceeded
@@ -104,7 +103,8 @@ class Flights:
         ChainAction.objects.filter(pk=action.pk).update(**changes)
         log.warning("Chain action %s (%s) was not taken: %s", action.pk, action.kind, changes["error"])
         if result.outcome is SendOutcome.NONCE_TOO_LOW:
-            return self._mined(action, self.client.block) is not None or self._is_foreign(action)
+            attempts = list(action.signed_attempts.order_by("pk"))  # asked anew: one may just have been added
+            return self._mined(action, attempts, self.client.block) is not None or self._is_foreign(action)
         return False
 
     # --- signed, broadcast -> mined ----------------------------------------------------------------------------------
@@ -117,14 +117,14 @@ class Flights:
         return changed
 
     def _step(self, action: ChainAction, tiers: Tiers, block_at: BlockAt, *, look_up: bool) -> bool:
-        receipt = self._mined(action, block_at) if look_up else None
+        receipt = self._mined(action, _attempts(action), block_at) if look_up else None
         if receipt is None:
             return self._push(action)
         self._finish_if_final(action, tiers, seen=receipt)
         return True
 
-    def _mined(self, action: ChainAction, block_at: BlockAt) -> Receipt | None:
-        for attempt in reversed(_attempts(action)):
+    def _mined(self, action: ChainAction, attempts: list[Attempt], block_at: BlockAt) -> Receipt | None:
+        for attempt in reversed(attempts):
             if (receipt := self.client.receipt(attempt.tx_hash)) is not None:
                 break
         else:
@@ -281,8 +281,8 @@ class Flights:
 
 
 def _attempts(action: ChainAction) -> list[Attempt]:
-    """Return an action's attempts, the first one first: none is added but by the one relay that works for its signer."""
-    return sorted(action.signed_attempts.all(), key=attrgetter("pk"))
+    """Return an action's attempts as they were read with it, the first one first."""
+    return sorted(action.signed_attempts.all(), key=lambda attempt: attempt.pk)
 
 
 def apart(action: ChainAction, step: Callable[[], bool]) -> bool:
