@@ -70,7 +70,7 @@ class Judge:
         """Take the ground, and read from its contract's block on."""
         self._ground = ground
         self._node = ground.node
-        self._told, self._landed = Told(settings.ESCROW_START_BLOCK - 1), 0
+        self._told, self._landed, self._owed = Told(settings.ESCROW_START_BLOCK - 1), 0, 0
 
     def judge(self, pools: Iterable[UUID] | None = None) -> Verdict:
         """Judge some pools, or everything there is."""
@@ -94,10 +94,11 @@ class Judge:
 
     def _measure(self, orders: int, verdict: Verdict, *, is_whole: bool) -> None:
         """Say how much there was to judge: over nothing a judgement would be clean whatever happens."""
-        landed = sum(self._told.credited.values())
-        verdict.orders, verdict.landed, self._landed = orders, landed - self._landed, landed
-        verdict.refused = self._ground.asked.refused
-        if not (landed if is_whole else orders and verdict.landed):
+        landed, owed = sum(self._told.credited.values()), sum(self._ground.asked.owed.values())
+        verdict.orders, verdict.landed, verdict.refused = orders, landed - self._landed, self._ground.asked.refused
+        is_new = owed > self._owed  # of a history, all may have been refunded
+        self._landed, self._owed = landed, owed
+        if not (verdict.landed if is_new else is_whole and landed):
             verdict.unexplained.append("nothing has landed: there was nothing to judge")
 
     def _read_chain(self) -> None:
