@@ -158,7 +158,7 @@ WITH account AS (
     FROM escrow_transfer WHERE %(pool)s::uuid IS NULL OR sender_id IN (SELECT id FROM account) GROUP BY 1
     UNION ALL
     SELECT receiver_id, 0, sum(amount_micros), 0
-    FROM escrow_transfer WHERE %(pool)s::uuid IS NULL OR sender_id IN (SELECT id FROM account) GROUP BY 1
+    FROM escrow_transfer WHERE %(pool)s::uuid IS NULL OR receiver_id IN (SELECT id FROM account) GROUP BY 1
 )
 SELECT account.id, account.code, account.kind, account.pool_id, account.party_id, party.address, account.sent_micros,
     account.received_micros, account.sent_count, coalesce(sum(moved.sent), 0)::bigint,
@@ -170,7 +170,7 @@ GROUP BY account.id, account.code, account.kind, account.pool_id, account.party_
 
 
 def _accounts(pool_id: UUID | None) -> list[_Sums]:
-    """Return every account, or a pool's, with its transfers added up. What a pool's accounts receive, one of them has sent."""
+    """Return every account, or a pool's, with its transfers added up."""
     with connection.cursor() as sql:
         sql.execute(_ACCOUNTS, {"pool": pool_id, "contract": settings.ESCROW_ADDRESS})
         return [_Sums(*row[:6], columns=row[6:9], sums=row[9:12]) for row in sql.fetchall()]  # type: ignore[misc]
@@ -284,8 +284,7 @@ def _flights() -> list[Flight]:
 
 def _steps(pool_id: UUID | None) -> list[str]:
     """Return what is planned or sent and not yet final, in words."""
-    waiting = [ChainAction.Status.PLANNED, *ChainAction.IN_FLIGHT]
-    actions = ChainAction.objects.filter(status__in=waiting).order_by("pk")
+    actions = ChainAction.objects.filter(status__in=ChainAction.LIVE).order_by("pk")
     if pool_id is not None:
         actions = actions.filter(pool=pool_id)
     return [f"{action.kind} is {action.status} {action.tx_hash}".rstrip() for action in actions[:FLIGHTS_SHOWN]]

@@ -81,7 +81,7 @@ class Show(SimpleListFilter):
         if chosen == "all" or request.GET.get("q") or request.GET.get("status__exact"):
             return queryset
         lately = Q(status=Status.REVERTED, mined_at__gte=timezone.now() - timedelta(days=1))
-        return queryset.filter(Q(status__in=[Status.PLANNED, *ChainAction.IN_FLIGHT, Status.PARKED]) | lately)
+        return queryset.filter(Q(status__in=[*ChainAction.LIVE, Status.PARKED]) | lately)
 
     def choices(self, changelist: Any) -> Iterator[Any]:
         """Call the choice of nothing what it is."""
@@ -134,7 +134,7 @@ class ChainActionAdmin(RemedyDesk, Money):
             When(unknown, then=Value(0)),
             When(status=Status.PARKED, then=Value(1)),
             When(status=Status.REVERTED, then=Value(2)),
-            When(status__in=[Status.PLANNED, *ChainAction.IN_FLIGHT], then=Value(3)),
+            When(status__in=ChainAction.LIVE, then=Value(3)),
             default=Value(4),
             output_field=IntegerField(),
         )

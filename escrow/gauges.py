@@ -89,7 +89,7 @@ def _vitals(now: datetime) -> Iterator[Gauge]:
 
 
 def _actions(now: datetime) -> Iterator[Gauge]:
-    live = Q(status__in=[Status.PLANNED, *ChainAction.IN_FLIGHT]) | Q(status=Status.PARKED)
+    live = Q(status__in=ChainAction.LIVE) | Q(status=Status.PARKED)
     counted = (
         ChainAction.objects.filter(live).values("kind", "status").annotate(n=Count("pk"), oldest=Min("created_at"))
     )

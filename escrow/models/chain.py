@@ -113,6 +113,8 @@ class ChainAction(models.Model):
     WAITING: ClassVar = (Status.PLANNED, *UNMINED)
     """What the chain has not taken yet."""
     IN_FLIGHT: ClassVar = (Status.SIGNED, Status.BROADCAST, Status.MINED, Status.SAFE)
+    LIVE: ClassVar = (Status.PLANNED, *IN_FLIGHT)
+    """What the relay still has to bring to its end."""
 
     id = models.BigAutoField(primary_key=True)
     kind = models.CharField(max_length=20, choices=Kind)

@@ -240,7 +240,7 @@ PLACE = LogPlace(1, 0, "0x", "0x", "0x")
 
 
 def key(of: Batch) -> bytes:
-    return bytes.fromhex(str(of.pool.pool_key)[2:])
+    return of.pool.key
 
 
 def settled(one: Batch, first_seq: int | None = None) -> BatchSettled:

@@ -160,7 +160,7 @@ def test_never_a_false_proof(spending: Session, caplog: pytest.LogCaptureFixture
 
 def test_the_calldata_is_all_that_landing_needs(spending: Session) -> None:
     batch = sign(spending)
-    key = bytes.fromhex(str(batch.pool.pool_key)[2:])
+    key = batch.pool.key
     deadline = int(batch.deadline.timestamp())
     root = bytes.fromhex(batch.root[2:])
     wanted = contract.settle(key, bytes(batch.packed), root, deadline, bytes(batch.signature))

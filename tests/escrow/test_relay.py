@@ -387,7 +387,7 @@ def test_an_action_is_signed_for_its_payer_and_for_an_hour(node: Any, settings: 
     closes = planned(Kind.REQUEST_CLOSE, pool)
     grants = planned(Kind.MINT, subject_id=uuid4(), params={"amount_micros": "5"})
     run(node)
-    key, until = bytes.fromhex(str(pool.pool_key)[2:]), int((NOW + timedelta(hours=1)).timestamp())
+    key, until = pool.key, int((NOW + timedelta(hours=1)).timestamp())
     message = typed.RequestClose(wire.pool_domain(settings.CHAIN_ID, settings.ESCROW_ADDRESS), key, until)
     signature = KEYS.payer(str(pool.payer_id)).sign_typed(message)
     assert bytes(again(closes).calldata or b"") == contract.request_close_with_sig(key, until, signature)

@@ -264,7 +264,7 @@ def sign(of: Pool, now: datetime = NOW) -> Batch:
 def signer_of(batch: Batch, leaves: int = 1) -> str:
     """Return who signed a batch, by what the contract would check."""
     domain = wire.pool_domain(batch.pool.chain_id, batch.pool.contract_address)
-    key, root = bytes.fromhex(str(batch.pool.pool_key)[2:]), bytes.fromhex(batch.root[2:])
+    key, root = batch.pool.key, bytes.fromhex(batch.root[2:])
     message = typed.Batch(domain, key, bytes(batch.packed), root, int(batch.deadline.timestamp()))
     return str(Keys._recover_hash(message.digest, signature=bytes(batch.signature)))
 
@@ -298,7 +298,7 @@ def test_the_signer_is_told_what_each_leaf_stands_for() -> None:
     pool = Pool.objects.get(pk=spending.pool_id)
     expected = [
         receipts.leaf(
-            pool_key=bytes.fromhex(str(pool.pool_key)[2:]),
+            pool_key=pool.key,
             seq=0,
             payment_id=payment.pk,
             address=to.address,
@@ -335,7 +335,7 @@ def test_what_was_refunded_before_is_not_settled() -> None:
     record = batch.records.get()
     leaves = [
         receipts.leaf(
-            pool_key=bytes.fromhex(str(batch.pool.pool_key)[2:]),
+            pool_key=batch.pool.key,
             seq=0,
             payment_id=payment.pk,
             address=to.address,
@@ -710,7 +710,7 @@ def test_the_contract_is_asked_about_the_first_record_at_the_newest_block(answer
     assert batch.first_seq == 1
     asked = (
         settings.ESCROW_ADDRESS,
-        codec("BudgetPool").call("isSettled", bytes.fromhex(str(batch.pool.pool_key)[2:]), 1),
+        codec("BudgetPool").call("isSettled", batch.pool.key, 1),
         78,
     )
     assert node.asked == [asked, asked]

@@ -9,7 +9,7 @@ from escrow.chain import contract, deploy
 from escrow.models import Batch, ChainAction, Party, Payment, Pool, Session
 from tests.faults.conftest import check_books, check_paid_once
 from tests.onchain.conftest import Chain, books, party
-from tests.onchain.towns import key_of, standing_still
+from tests.onchain.towns import standing_still
 
 DEPOSIT, PRICE, NET = 1_000_000, 300_000, 297_000
 HOUR = 3_600
@@ -33,13 +33,13 @@ def pass_time(chain: Chain, seconds: int) -> None:
 
 def reclaim(chain: Chain, pool: Pool) -> None:
     """Let a stranger send the rest home, as anybody may after the end."""
-    deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.reclaim(key_of(pool)))
+    deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.reclaim(pool.key))
     chain.until(lambda: chain.fresh(pool).status == Pool.Status.CLOSED, "the reclaim was seen")
 
 
 def check_payer_has_all(chain: Chain, pool: Pool, lint: Party) -> None:
     assert chain.token.balance_of(str(pool.payer_address)) == DEPOSIT
-    assert chain.contract.line_of(key_of(pool), lint.address).matured == 0
+    assert chain.contract.line_of(pool.key, lint.address).matured == 0
     check_paid_once(chain, {})
     assert ledger.balance(Batch.objects.get().account) == 0
     assert {code for code in books()[0] if not code.startswith("world")} == set()

@@ -25,7 +25,7 @@ from escrow.models import (
 )
 from escrow.signing import Signatory, calldata
 from tests.onchain.conftest import Chain, books
-from tests.onchain.towns import key_of, mine, standing_still
+from tests.onchain.towns import mine, standing_still
 
 
 class Deaf(ChainClient):
@@ -63,7 +63,7 @@ def test_a_send_without_an_answer_is_sent_again_as_the_same_bytes(
     assert action.status == ChainAction.Status.FINAL
     assert Attempt.objects.filter(action=action).count() == 1
     assert ledger.balance(ledger.credited(owing.pool, lint)) == 300_000
-    assert chain.contract.line_of(key_of(owing.pool), lint.address).matured == 300_000
+    assert chain.contract.line_of(owing.pool.key, lint.address).matured == 300_000
     assert chain.reconcile().exit_code == 0
 
 
@@ -82,7 +82,7 @@ def test_a_batch_that_its_provider_lands_counts_once(chain: Chain, lint: Party, 
     assert merkle.verify_proof(told.root, receipt.leaf, receipt.proof)
     chain.relay()
     assert ledger.balance(ledger.credited(owing.pool, lint)) == 300_000
-    assert chain.contract.line_of(key_of(owing.pool), lint.address).matured == 300_000
+    assert chain.contract.line_of(owing.pool.key, lint.address).matured == 300_000
     report = chain.reconcile()
     assert report.equal
 
@@ -155,7 +155,7 @@ def test_a_reclaim_past_us_takes_what_the_contract_had_free(chain: Chain, lint: 
     chain.pay(session, lint, 300_000)
     chain.client.request("evm_increaseTime", [3_700])
     chain.client.request("evm_mine", [])
-    deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.reclaim(key_of(pool)))
+    deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.reclaim(pool.key))
     chain.until(lambda: chain.fresh(pool).status == Pool.Status.CLOSED, "the reclaim was seen")
     assert chain.token.balance_of(str(pool.payer_address)) == 1_000_000
     assert {code for code in books()[0] if not code.startswith("world")} == set()

@@ -17,7 +17,7 @@ from escrow.models import Batch, ChainCursor, ChainLog, Event, Party, Payment, P
 from marketplace.management.faults.rpc_proxy import RpcProxy
 from tests.chain.world import PROVIDERS, World
 from tests.onchain.conftest import Chain, books
-from tests.onchain.towns import in_processes, key_of, mine, mine_what_is_sent
+from tests.onchain.towns import in_processes, mine, mine_what_is_sent
 
 MANY = 100_000
 KILLED = -9
@@ -270,11 +270,11 @@ def test_what_the_contract_leaves_out_is_on_record(still: Chain, lint: Party, ow
     land(still, batch)
     still.index()
     before = books()
-    again = (key_of(owing.pool), bytes(batch.packed), bytes.fromhex(batch.root[2:]), int(batch.deadline.timestamp()))
+    again = (owing.pool.key, bytes(batch.packed), bytes.fromhex(batch.root[2:]), int(batch.deadline.timestamp()))
     stranger = (b"\7" * 32, *again[1:])
     calls = codec("BudgetPool")
     items = [(*item, bytes(batch.signature)) for item in (again, stranger)]
-    claims = [(key_of(owing.pool), PROVIDERS[0])]
+    claims = [(owing.pool.key, PROVIDERS[0])]
     for data in (calls.call("settleMany", items), calls.call("withdrawMany", claims)):
         deploy.send(still.client, still.somebody(), still.contract.address, data)
     still.index()
@@ -337,7 +337,7 @@ def test_a_payer_that_names_another_authorizer_ends_the_spending_and_is_settled_
     assert still.settle() == 0  # too little to settle yet
     payer, other = still.keyring.payer(str(pool.payer_id)), still.somebody()
     still.client.request("anvil_setBalance", [payer.address, hex(10**20)])
-    change = codec("BudgetPool").call("setAuthorizer", key_of(pool), other.address)
+    change = codec("BudgetPool").call("setAuthorizer", pool.key, other.address)
     deploy.send(still.client, payer, still.contract.address, change)
     still.index()
     assert still.fresh(pool).status == Pool.Status.CLOSING
@@ -352,7 +352,7 @@ def test_a_payer_that_names_another_authorizer_ends_the_spending_and_is_settled_
     still.quiet()
     assert ledger.balance(ledger.credited(pool, lint)) == 300_000
     still.client.request("evm_increaseTime", [3_601])
-    deploy.send(still.client, payer, still.contract.address, codec("BudgetPool").call("applyAuthorizer", key_of(pool)))
+    deploy.send(still.client, payer, still.contract.address, codec("BudgetPool").call("applyAuthorizer", pool.key))
     still.index()
     assert ChainLog.objects.get(event="AuthorizerChanged").args["authorizer"] == other.address
     assert cursor().stopped_reason == ""

@@ -10,14 +10,14 @@ from escrow.chain import contract, deploy
 from escrow.errors import StateConflict
 from escrow.models import Batch, ChainAction, ChainCursor, Dispute, Party, Payment, Pool
 from tests.onchain.conftest import Chain, books, party
-from tests.onchain.towns import key_of, settle_and_land
+from tests.onchain.towns import settle_and_land
 
 
 @pytest.mark.promise("S10", "S18")
 def test_every_micro_arrives(chain: Chain) -> None:
     lint, security = party("lint"), party("security")
     pool = chain.open_pool(10_000_000, providers=(lint,))
-    assert chain.contract.pool(key_of(pool)).free == 10_000_000
+    assert chain.contract.pool(pool.key).free == 10_000_000
     session = chain.session(pool, 5_000_000)
     sent = [chain.pay(session, lint, 12_000) for _ in range(20)] + [chain.pay(session, security, 25_001)]
 
@@ -147,7 +147,7 @@ def test_a_strangers_fees_leave_with_ours(chain: Chain) -> None:
     chain.pay(chain.session(pool, 1_000_000), lint, 100_000)
     settle_and_land(chain)
     Pool.objects.filter(pk=pool.pk).update(pool_key="0x" + "ee" * 32)  # as if it were a stranger's
-    deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.withdraw(key_of(pool), lint.address))
+    deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.withdraw(pool.key, lint.address))
     chain.quiet()
     deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.withdraw_fees())
     chain.quiet()

@@ -17,7 +17,7 @@ from escrow.chain.client import ChainClient
 from escrow.models import Attempt, ChainAction, Party, Session, SignerNonce
 from marketplace.management.faults.rpc_proxy import RpcProxy
 from tests.onchain.conftest import PATIENCE_SECONDS, Chain, books
-from tests.onchain.towns import key_of, mine, settlements, settling, sweep
+from tests.onchain.towns import mine, settlements, settling, sweep
 
 Status = ChainAction.Status
 
@@ -71,7 +71,7 @@ def paid_once(chain: Chain, lint: Party, owing: Session) -> None:
     assert settlements() == ["final"]
     assert Attempt.objects.filter(action=settling()).count() == 1
     assert ledger.balance(ledger.credited(owing.pool, lint)) == 300_000
-    assert chain.contract.line_of(key_of(owing.pool), lint.address).matured == 300_000
+    assert chain.contract.line_of(owing.pool.key, lint.address).matured == 300_000
     assert not SignerNonce.objects.exclude(stopped_reason="").exists()
     assert chain.reconcile().equal
 

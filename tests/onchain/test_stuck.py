@@ -19,7 +19,7 @@ from escrow.ledger import Move
 from escrow.models import Attempt, Batch, ChainAction, Party, Reason, Session, Setback
 from escrow.remedies import Order
 from tests.onchain.conftest import Chain, books
-from tests.onchain.towns import credited, key_of, open_pools, owe, settlements, standing_still
+from tests.onchain.towns import credited, open_pools, owe, settlements, standing_still
 
 Status = ChainAction.Status
 
@@ -275,7 +275,7 @@ def test_what_a_dispute_gives_back_after_the_end_goes_home_beside_a_batch_that_n
     ChainAction.objects.filter(kind="settle", status=Status.PLANNED).update(next_at=chain.now() + timedelta(days=9))
     chain.client.request("evm_increaseTime", [7_300])
     chain.client.request("evm_mine", [])
-    key = key_of(pool)
+    key = pool.key
     deploy.send(chain.client, chain.somebody(), chain.contract.address, contract.reclaim(key))
     chain.until(lambda: chain.fresh(pool).status == "closed", "the reclaim was seen")
     # Later something comes back into what the contract has free, as half of a ruling does.

@@ -43,10 +43,6 @@ def open_pools(chain: Chain, many: int, providers: Sequence[Party]) -> list[Sess
     return [chain.session(pool, DEPOSIT) for pool in mine.order_by("pk")]
 
 
-def key_of(pool: Pool) -> bytes:
-    return bytes.fromhex(str(pool.pool_key)[2:])
-
-
 def owe(chain: Chain, sessions: list[Session], to: Party, micros: int = 300_000) -> None:
     for session in sessions:
         chain.pay(session, to, micros)

@@ -30,7 +30,7 @@ def test_a_payment_costs_less_than_a_cent_on_chain_even_at_a_gas_price_of_one_gw
 @pytest.mark.parametrize("deposit", [10_000_000, 500_000_000])
 def test_a_pool_of_ten_and_one_of_five_hundred_open_and_are_spent_from(chain: Chain, deposit: int) -> None:
     pool = chain.open_pool(deposit)
-    assert chain.contract.pool(bytes.fromhex(str(pool.pool_key)[2:])).free == deposit
+    assert chain.contract.pool(pool.key).free == deposit
     chain.session(pool, deposit)
     chain.quiet()
     assert pools.balances(pool).available == 0

@@ -48,7 +48,6 @@ QUIET_TURNS: Final = 40
 RPC_SECONDS: Final = 0.3
 """A node on this machine that has not answered by then hangs."""
 BASE_FEE: Final = 10**9
-UNENDED: Final = (ChainAction.Status.PLANNED, *ChainAction.IN_FLIGHT)
 SETTINGS: Final = {
     "FINALITY": str(FINALITY),
     "CLOSE_DELAY": "0",
@@ -152,7 +151,7 @@ class Ground:
         session, secret = keys.open_session(
             pool=pool, budget_micros=DEPOSIT // 2, policy=Policy(), now=timezone.now(), name="harness"
         )
-        tenant = Tenant(pool, session, secret, bytes.fromhex(str(pool.pool_key)[2:]))
+        tenant = Tenant(pool, session, secret, pool.key)
         self.asked.deposited[tenant.pool_key] += DEPOSIT
         return tenant
 
@@ -208,7 +207,7 @@ class Ground:
     def bring_forward() -> None:
         """Let the time pass that waiting work waits for."""
         now = timezone.now()
-        ChainAction.objects.filter(status__in=UNENDED, next_at__gt=now).update(next_at=now)
+        ChainAction.objects.filter(status__in=ChainAction.LIVE, next_at__gt=now).update(next_at=now)
         Batch.objects.filter(status=Batch.Status.SIGNED, next_at__gt=now).update(next_at=now)
 
     def end_faults(self) -> None:
@@ -268,4 +267,4 @@ def agent_of(seller: int) -> str:
 
 
 def _unended() -> list[ChainAction]:
-    return list(ChainAction.objects.filter(status__in=UNENDED).order_by("pk")[:5])
+    return list(ChainAction.objects.filter(status__in=ChainAction.LIVE).order_by("pk")[:5])

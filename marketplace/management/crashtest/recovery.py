@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from escrow import pools
 from escrow.models import ChainAction
-from marketplace.management.crashtest.ground import UNENDED, Ground
+from marketplace.management.crashtest.ground import Ground
 from marketplace.management.crashtest.judge import Judge
 from marketplace.management.crashtest.table import Result
 from marketplace.management.crashtest.web import CREATED, FAILURE, Web
@@ -171,7 +171,7 @@ def _left() -> int:
     """Return how many actions have not ended; while the database is away, one that nobody knows of."""
     try:
         close_old_connections()
-        return ChainAction.objects.filter(status__in=UNENDED, kind=ChainAction.Kind.TOP_UP).count()
+        return ChainAction.objects.filter(status__in=ChainAction.LIVE, kind=ChainAction.Kind.TOP_UP).count()
     except DatabaseError:
         connections.close_all()
         return 1
