@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet, Sum, Value
+from django.db.models import Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce
 
 from escrow import funding, intents
@@ -65,7 +65,9 @@ def write(told: Sequence[Told], *, first: int, last: int, now: datetime) -> dict
     The first thing in the caller's database transaction, because it locks the pools that it halts. Raises Unexplained when
     a log that was final is gone.
     """
-    rows = {_place_of(row): row for row in _standing().filter(block_number__range=(first, last))}
+    # A chain transaction is in one block: where its logs stood before, further up than what is read here, they are gone.
+    elsewhere = Q(tx_hash__in={one.event.place.transaction_hash for one in told}, tier__in=NOT_FINAL)
+    rows = {_place_of(row): row for row in _standing().filter(Q(block_number__range=(first, last)) | elsewhere)}
     here = {one.place for one in told}
     gone = [row for place, row in rows.items() if place not in here]
     taken = [row for row in gone if row.applied_at]

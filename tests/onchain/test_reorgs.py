@@ -10,7 +10,7 @@ from escrow import ledger, pools
 from escrow.chain import contract, deploy
 from escrow.chain.client import ChainClient
 from escrow.errors import EscrowError
-from escrow.models import Batch, ChainAction, ChainCursor, ChainLog, Event, Party, Pool, Transfer
+from escrow.models import Attempt, Batch, ChainAction, ChainCursor, ChainLog, Event, Party, Pool, Transfer
 from tests.onchain.conftest import Chain, books
 from tests.onchain.towns import DEPTH, finish, mine, mine_what_is_sent, sweep
 
@@ -162,6 +162,34 @@ def test_a_deposit_whose_block_is_gone_halts_its_pool_until_it_is_mined_again(de
     assert again.block_hash != row.block_hash
     assert told(pool) == ["pool.requested", "pool.opened", "pool.unbacked", "pool.backed"]
     assert pools.balances(pool).deposited == 1_000_000
+    assert deep.reconcile().equal
+
+
+def test_a_log_that_comes_back_in_an_earlier_block_is_the_same_log(deep: Chain, lint: Party) -> None:
+    """Its row stands further up than anything that is read next."""
+    story = Story(deep, lint)
+    story.up_to("PoolOpened")
+    finish(deep)
+    mint = contract.mint_test_usdc(str(story.pool.payer_address), 500_000)
+    deploy.send(deep.client, deep.somebody(), deep.token.address, mint)
+    mine(deep, 2)
+    pools.top_up(pool=story.pool, amount_micros=500_000, now=deep.now())
+    deep.until(lambda: standing(deep, "PoolToppedUp"), "the top-up is mined")
+    deep.index()
+    row, raw = ChainLog.objects.get(event="PoolToppedUp"), bytes(Attempt.objects.latest("pk").raw)
+    assert (row.applied_at is not None, row.block_number) == (True, deep.client.tiers().latest.number)
+    deep.client.request("anvil_reorg", [2, [["0x" + raw.hex(), 0]]])
+    mine(deep, DEPTH - 2)
+    assert deep.client.tiers().final.number < row.block_number
+    deep.index()
+    again = ChainLog.objects.get(event="PoolToppedUp")
+    assert (again.pk, again.ref, again.block_number) == (row.pk, row.ref, row.block_number - 1)
+    assert standing(deep, "PoolToppedUp")
+    assert "pool.unbacked" not in told(story.pool)
+    finish(deep)
+    again.refresh_from_db()
+    assert (again.tier, again.block_number) == ("final", row.block_number - 1)
+    assert pools.balances(deep.fresh(story.pool)).deposited == 1_500_000
     assert deep.reconcile().equal
 
 
