@@ -47,6 +47,8 @@ NEVER: Final = 86_400.0
 QUIET_TURNS: Final = 40
 RPC_SECONDS: Final = 0.3
 """A node on this machine that has not answered by then hangs."""
+MINED_SECONDS: Final = 1.0
+"""What was sent is in a block by then, if it can be."""
 BASE_FEE: Final = 10**9
 SETTINGS: Final = {
     "FINALITY": str(FINALITY),
@@ -188,6 +190,19 @@ class Ground:
         if head is not None and (now := int(time.time()) + ahead) > head.timestamp:
             self.node.request("evm_setNextBlockTimestamp", [now])
         self.node.request("anvil_mine", [hex(blocks)])
+
+    def reorganise(self, depth: int) -> None:
+        """Put as many empty blocks in the place of the newest ones, once nothing is being mined.
+
+        anvil (1.7.1) mines what was sent beside its own reorganisation: then blocks are missing, and receipts, logs and state
+        contradict each other for good. What is not mined after a while has too low a fee, and is not being mined.
+        """
+        end = time.monotonic() + MINED_SECONDS
+        while self.node.request("anvil_getAutomine") and time.monotonic() < end:
+            if not int(self.node.request("txpool_status")["pending"], 16):
+                break
+            time.sleep(0.005)
+        self.node.request("anvil_reorg", [depth, []])
 
     def sweep(self, *names: str) -> None:
         """Run sweeps here, on a connection and a node that nothing disturbs."""

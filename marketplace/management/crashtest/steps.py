@@ -244,7 +244,7 @@ class Actor:
         return sum(int(status[of], 16) for of in ("pending", "queued"))
 
     def reorg(self, n: Numbers) -> bool:
-        self.ground.node.request("anvil_reorg", [1 + n[0] % DEEPEST, []])
+        self.ground.reorganise(1 + n[0] % DEEPEST)
         return True
 
     def spike(self, n: Numbers) -> bool:
