@@ -20,8 +20,10 @@ Status = Pool.Status
 WAITS: Final = "More was deposited lately than is taken before it is final; this deposit is taken when it is."
 
 
+@transaction.atomic
 def opened(pool: Pool, *, deposit_micros: int, ref: str, at: datetime) -> None:
     """Mirror PoolOpened: the money is in the contract."""
+    ledger.lock([ledger.world(pool), ledger.free(pool)])  # before the pool's row, as whoever closes it does
     frozen_at = pools.frozen_since(pool.payer_id)  # one that had failed was not there to be frozen
     lifecycle.move(pool, Status.OPEN, opened_at=at, frozen_at=frozen_at)
     PoolProvider.objects.filter(pool=pool, initial=True).update(allowed_at=at)

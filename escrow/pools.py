@@ -206,6 +206,11 @@ def opening_failed(pool: Pool, *, reason: str) -> None:
         _tell(pool, "pool.failed", reason=reason)
 
 
+def top_up_failed(pool: Pool, *, amount_micros: int, reason: str) -> None:
+    """Tell the payer that the chain did not take a further deposit: the money is where it was."""
+    _tell(pool, "pool.top_up_failed", amount=money.render(amount_micros), reason=reason)
+
+
 def providers_allowed(pool: Pool, *, addresses: Sequence[str], at: datetime) -> None:
     """Mirror ProvidersAllowed."""
     PoolProvider.objects.filter(pool=pool, party__address__in=addresses).update(allowed_at=at)

@@ -9,14 +9,16 @@ Kind = ChainAction.Kind
 
 
 def give_up(action: ChainAction, reason: str, *, now: datetime) -> None:
-    """Have an opening, a grant or a dispute fail whose chain action is parked or has reverted; others wait for a person.
+    """Have an opening, a top-up, a grant or a dispute fail whose chain action is parked or has reverted.
 
-    The batches of a settlement wait for another chain action.
+    The batches of a settlement wait for another chain action; all else waits for a person.
     """
     if action.kind == Kind.SETTLE:
         dispatch.release(action, reason, now=now)
     if action.kind == Kind.OPEN_POOL and action.pool is not None:
         pools.opening_failed(action.pool, reason=reason)
+    if action.kind == Kind.TOP_UP and action.pool is not None:
+        pools.top_up_failed(action.pool, amount_micros=int(action.params["amount_micros"]), reason=reason)
     if action.kind == Kind.MINT and action.subject_id is not None:
         grants.minting_failed(action.subject_id, reason=reason)
     if action.kind == Kind.DISPUTE and action.subject_id is not None:

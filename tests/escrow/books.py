@@ -1,11 +1,12 @@
 """Small builders of the money rooms' tests, and what must hold of the books whatever happened."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from uuid import uuid4
 
+from django.db import connection
 from django.db.models import Sum
 from eth_utils.address import to_checksum_address
 
@@ -139,3 +140,13 @@ def check_pool(of: Pool) -> pools.PoolBalances:
     rest = [getattr(at, name) for name in pools.PoolBalances.__slots__ if name != "deposited"]
     assert at.deposited == sum(rest), at
     return at
+
+
+def wait_for_a_lock(many: int, unless: Callable[[], bool] = lambda: False) -> None:
+    """Return once so many others wait for a lock, or need not."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with connection.cursor() as cursor:
+        while not unless():
+            cursor.execute(waiting)
+            if cursor.fetchone()[0] >= many:
+                return

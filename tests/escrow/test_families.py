@@ -2,7 +2,6 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -18,7 +17,7 @@ from escrow.families import MAX_DEPTH
 from escrow.models import Event, Payment, Session
 from escrow.policy import Policy
 from tests.escrow import books
-from tests.escrow.books import NOW, USDC, balance, unmoved
+from tests.escrow.books import NOW, USDC, balance, unmoved, wait_for_a_lock
 
 pytestmark = pytest.mark.django_db
 
@@ -458,16 +457,6 @@ def test_closing_a_parent_while_those_inside_it_pay_loses_nothing() -> None:
     owed = balance(ledger.payable(pool, to))
     assert balance(ledger.free(pool)) + owed == 100 * USDC
     assert budgets.of(parent).remaining == 0
-
-
-def wait_for_a_lock(many: int, unless: Callable[[], bool] = lambda: False) -> None:
-    """Return once so many others wait for a lock, or need not."""
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-    with connection.cursor() as cursor:
-        while not unless():
-            cursor.execute(waiting)
-            if cursor.fetchone()[0] >= many:
-                return
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,17 +1,19 @@
 """`escrow.pools`: opening, closing, the mirror of the chain, and balances that add up."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from django.conf import settings
+from django.db import connection, transaction
 from django.utils import timezone
 
 from escrow import funding, holds, invoices, ledger, pools, refunds
 from escrow.errors import InvalidInput, StateConflict
 from escrow.models import ChainAction, Pool, Session
 from tests.escrow import books
-from tests.escrow.books import NOW, USDC, balance, check_pool, unmoved
+from tests.escrow.books import NOW, USDC, balance, check_pool, unmoved, wait_for_a_lock
 
 pytestmark = pytest.mark.django_db
 
@@ -156,3 +158,27 @@ def test_a_pool_near_its_expiry_is_closed_while_its_timers_still_fit() -> None:
     pools.close_due(now=start + timedelta(seconds=1), limit=9)
     of.refresh_from_db()
     assert of.status == "closing"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_pool_that_is_closed_while_its_deposit_arrives_waits_for_nobody_that_waits_for_it() -> None:
+    asked = pools.open(payer_id=uuid4(), deposit_micros=25 * USDC, now=NOW)
+    books.bind(asked)
+    mine = ledger.free(asked)
+
+    def arrives() -> None:
+        try:
+            with transaction.atomic():
+                funding.opened(Pool.objects.get(pk=asked.pk), deposit_micros=25 * USDC, ref="0x1:0", at=NOW)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            ledger.lock([mine])
+            arriving = threads.submit(arrives)
+            wait_for_a_lock(1)
+            Pool.objects.select_for_update(nowait=True).get(pk=asked.pk)  # it waits with nothing in its hands
+        arriving.result()
+    assert pools.close(pool=asked, now=NOW).status == "closing"
+    assert check_pool(asked).available == 25 * USDC

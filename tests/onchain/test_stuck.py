@@ -16,7 +16,7 @@ from escrow.chain.keyring import Keyring
 from escrow.chain.signer import LocalSigner, SignedTransaction, TransactionFields
 from escrow.chain.typed import Message
 from escrow.ledger import Move
-from escrow.models import Attempt, Batch, ChainAction, Party, Reason, Session, Setback
+from escrow.models import Attempt, Batch, ChainAction, Event, Party, Reason, Session, Setback
 from escrow.remedies import Order
 from tests.onchain.conftest import Chain, books
 from tests.onchain.towns import credited, open_pools, owe, settlements, standing_still
@@ -94,6 +94,20 @@ def test_actions_that_cannot_be_made_keep_no_other_waiting_and_are_parked(
     )
     assert "names no subject" in ChainAction.objects.filter(kind="withdraw").latest("pk").error
     assert credited([owing], lint) == [300_000]
+
+
+def test_a_top_up_that_the_chain_does_not_take_is_told_to_the_payer_and_moves_nothing(
+    chain: Chain, owing: Session, settings: Any
+) -> None:
+    settings.RELAY_MAX_ATTEMPTS = 1
+    before = books()
+    asked = pools.top_up(pool=owing.pool, amount_micros=7_000_000, now=chain.now())  # the payer has no more USDC
+    chain.until(lambda: ChainAction.objects.get(pk=asked.pk).status == Status.PARKED, "it is parked")
+    told = Event.objects.get(type="pool.top_up_failed")
+    assert (told.subject_id, told.payer_id, told.payload["amount"]) == (owing.pool_id, owing.pool.payer_id, "7.00")
+    assert "transfer amount exceeds balance" in told.payload["reason"]
+    assert books() == before
+    assert chain.reconcile().exit_code == 0
 
 
 def test_what_the_signer_will_not_send_is_told_and_keeps_no_other_waiting(
