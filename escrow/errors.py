@@ -13,6 +13,7 @@
     |   |-- NotRefundable       conflict
     |   |-- PoolOpening         pool_opening
     |   `-- NotSettledYet       not_settled_yet
+    |-- SettlementPaused        settlement_paused
     |-- IdempotencyConflict     idempotency_conflict
     |-- NotFound                not_found
     `-- Forbidden               forbidden
@@ -162,6 +163,19 @@ class NotSettledYet(StateConflict):
     def __init__(self, state: str, detail: str, *, settles_by: datetime) -> None:
         super().__init__("payment", state, detail)
         self.facts["settles_by"] = settles_by.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+class SettlementPaused(EscrowError):
+    """The chain stands still, and as much is owed as may wait for it. The same call can pass once the chain goes on."""
+
+    code = "settlement_paused"
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The chain brings no blocks at the moment, so nothing can be settled, and as much is owed as may wait for that. "
+            "Nothing new is spent until it goes on; what was spent before lands then."
+        )
 
 
 class IdempotencyConflict(EscrowError):

@@ -161,6 +161,8 @@ def _chain(now: datetime) -> Iterator[Gauge]:
     yield _one("market_indexer_lag_blocks", "How far that is behind the newest block, finality included.", lag)
     yield _one("market_indexer_age_seconds", "Since the chain was read.", _age(now, cursor.read_at))
     yield _one("market_indexer_stopped", "Whether reading has stopped.", float(bool(cursor.stopped_reason)))
+    paused = float(cursor.paused_at is not None)
+    yield _one("market_settlement_paused", "Whether nothing new is spent until the chain goes on.", paused)
 
 
 def _gas(now: datetime) -> Iterator[Gauge]:

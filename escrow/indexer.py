@@ -74,7 +74,7 @@ class _Sweep:
             log.critical("The indexer is stopped: %s", error)
             _note(cursor, stopped_reason=str(error))
         else:
-            _note(cursor, read_at=self._now)
+            _note(cursor, read_at=self._now, head_time=_time(tiers.latest))
         return cursor.block_number - start
 
     # --- what is final -----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from escrow.errors import (
     InsufficientFunds,
     NotFound,
     PolicyDenied,
+    SettlementPaused,
     StateConflict,
 )
 from escrow.policy import Policy
@@ -135,6 +136,8 @@ def _refusal(verdict: Verdict, *, amount_micros: int, denial: PolicyDenied | Non
             return IdempotencyConflict(key)
         case "insufficient_funds":
             return _dry(verdict, amount_micros)
+        case "settlement_paused":
+            return SettlementPaused()
         case "approval_required" | "approval_refused":
             return _needs_a_person(verdict, amount_micros)
     subject, _, state = outcome.partition("_")

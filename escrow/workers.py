@@ -18,6 +18,7 @@ from escrow import (
     holds,
     indexer,
     invoices,
+    pausing,
     payouts,
     pools,
     pulse,
@@ -67,7 +68,8 @@ def index_sweep() -> None:
 
 @shared_task(name="escrow.settle_sweep")
 def settle_sweep() -> None:
-    """Sign batches of due debts, send them on their way, and give back those that can no longer land."""
+    """See whether new debts may come, sign batches of due ones, send them on, and give back those that can no longer land."""
+    pausing.look(now=clock.now())
     settlement.void_expired(landed=settlement.landed_on(chain_client()), limit=settings.SWEEP_LIMIT)
     settlement.settle_due(authorizer=keyring().signer(Role.AUTHORIZER), now=clock.now())
     dispatch.dispatch_due(now=clock.now(), limit=settings.DISPATCH_LIMIT)

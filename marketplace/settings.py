@@ -276,6 +276,13 @@ UNSAFE_DEPOSITS_MICROS = env_int(
     "UNSAFE_DEPOSITS_MICROS", 1_000_000_000
 )  # $1,000: of all deposits together that are mined and not final; what a reorganisation of the chain could cost us at most
 
+CHAIN_SILENT_SECONDS = env_int(
+    "CHAIN_SILENT_SECONDS", 300
+)  # without a block: the chain stands still, as far as we know
+UNSETTLED_MICROS = env_int(
+    "UNSETTLED_MICROS", 10_000_000_000
+)  # $10,000: of all debts together that may wait for a chain that stands still; then nothing new is spent until it goes on
+
 # --- Watching: who may read /metrics, and from when on /readyz says no ------------------------------------------------
 METRICS_TOKEN = env("METRICS_TOKEN")  # without one only this machine may read /metrics, and none behind a proxy
 PULSE_STALE_SECONDS = env_int("PULSE_STALE_SECONDS", 60)  # a worker looks every 5; a minute of silence is no hiccup

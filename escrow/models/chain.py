@@ -208,10 +208,14 @@ class ChainCursor(models.Model):
     head_number = models.BigIntegerField(default=0)
     """The newest block that was read, final or not; while its hash is the chain's, only newer ones are read."""
     head_hash = models.CharField(max_length=66, blank=True)
+    head_time = models.DateTimeField(null=True)
+    """Of the newest block that a node has told of; the longer ago, the longer has the chain stood still for us."""
     span = models.PositiveIntegerField(default=0)
     """How many blocks the node was last asked for at once; fewer after it refused, zero before the first time."""
     read_at = models.DateTimeField()
     stopped_reason = models.TextField(blank=True)
+    paused_at = models.DateTimeField(null=True)
+    """Since when `escrow_judge` lets nothing new be spent from the contract's pools (`escrow.pausing`)."""
 
     class Meta:
         constraints = (models.UniqueConstraint(name="cursor_once", fields=["chain_id", "contract_address"]),)

@@ -7,7 +7,7 @@ examples of the OpenAPI document.
 import json
 from typing import Any, Final
 
-from marketplace.api.problems import KINDS
+from marketplace.api.problems import KINDS, Kind
 
 SESSION: Final = "/v1/sessions/0198c5f0-7a54-7c3e-9c5e-0c7c8f3f2a10"
 PAYMENT: Final = "/v1/payments/0198c5f1-2b11-7d09-8c3e-5d1f8a6b7c20"
@@ -24,6 +24,7 @@ RETRYABLE: Final[dict[str, str]] = {
     "pool_opening": "Yes, after `Retry-After`.",
     "not_settled_yet": "Yes, after `settles_by`.",
     "rate_limited": "Yes, after `Retry-After`.",
+    "settlement_paused": "Yes, after `Retry-After`, once the chain goes on.",
     "internal": "Yes, with the same `Idempotency-Key`.",
     "unavailable": "Yes, after `Retry-After`, with the same `Idempotency-Key`.",
 }
@@ -112,7 +113,7 @@ _NEXT: Final[dict[str, list[dict[str, Any]]]] = {
         code: [
             {**_AGAIN, "why": "Wait for Retry-After seconds, then repeat the request with the same Idempotency-Key."}
         ]
-        for code in ("rate_limited", "pool_opening")
+        for code in ("rate_limited", "pool_opening", "settlement_paused")
     },
     "approval_required": [
         {**_AGAIN, "why": "Once it is approved, repeat the request with the same Idempotency-Key."},
@@ -133,7 +134,7 @@ def example(code: str) -> dict[str, Any]:
         "code": code,
         **said,
         "retryable": code in RETRYABLE and code != "policy_denied",
-        "outcome": "unknown" if kind.status >= 500 else "not_charged",
+        "outcome": kind.outcome,
         "next_actions": [*_NEXT.get(code, ()), read],
         "request_id": "0b54c7f0-0b0e-4b39-9a6e-6d2f3c1c9f55",
     }
@@ -146,14 +147,14 @@ def page(code: str) -> dict[str, Any]:
         "code": code,
         "kind": kind,
         "retryable": RETRYABLE.get(code, "No: the same request is refused again."),
-        "outcome": _outcome(kind.status),
+        "outcome": _outcome(kind),
         "example": json.dumps(example(code), indent=2, ensure_ascii=False),
         "rules": RULES if code == "policy_denied" else {},
     }
 
 
-def _outcome(status: int) -> str:
-    if status >= 500:
+def _outcome(kind: Kind) -> str:
+    if kind.outcome == "unknown":
         return "`unknown`, unless the answer says `not_charged`: then it is certain that nothing was done."
     return "`not_charged`: nothing was done and no money moved."
 

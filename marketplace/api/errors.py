@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS: Final = 1
 """A database that restarts or a lock that is waited for is back within seconds."""
 
+_WAITS: Final = {"pool_opening": RETRY_AFTER_SECONDS, "settlement_paused": 60}
+"""Refusals of the money rooms that time lifts. A chain that stands still does so for many minutes."""
+
 CONTENT_TYPE: Final = "application/problem+json"
 
 FACTS: Final = (
@@ -90,7 +93,7 @@ def problem_of(exc: Exception) -> Problem:
         case EscrowError():
             facts = {name: exc.facts[name] for name in FACTS if name in exc.facts}
             code = exc.code if exc.code in KINDS else "conflict"
-            waits = {"Retry-After": str(RETRY_AFTER_SECONDS)} if code == "pool_opening" else None
+            waits = {"Retry-After": str(_WAITS[code])} if code in _WAITS else None
             return Problem(code, exc.detail, facts=facts, headers=waits, retryable=exc.retryable)
         case OperationalError() | InterfaceError():
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
@@ -141,7 +144,7 @@ def render(exc: Exception, asked: Asked) -> tuple[int, dict[str, str], str]:
     """Return the status, the headers beside the content type, and the problem document of an exception."""
     problem = problem_of(exc)
     kind = KINDS[problem.code]
-    if problem.untouched:  # refused for want of room: a traceback for each would be one load more
+    if problem.untouched or kind.is_refusal:  # refused for want of room: a traceback for each would be one load more
         logger.warning("%s %s refused, request %s: %s", asked.method, asked.path, asked.request_id, problem.detail)
     elif kind.status >= 500:
         logger.error("%s %s failed, request %s", asked.method, asked.path, asked.request_id, exc_info=exc)
@@ -157,7 +160,7 @@ def render(exc: Exception, asked: Asked) -> tuple[int, dict[str, str], str]:
     document |= problem.facts
     document["retryable"] = problem.retryable
     if asked.about.moves_money:
-        document["outcome"] = "unknown" if kind.status >= 500 and not problem.untouched else "not_charged"
+        document["outcome"] = "not_charged" if problem.untouched else kind.outcome
     document["next_actions"] = [way.model_dump() for way in ways_on.after(problem.code, problem.facts, asked)]
     document["request_id"] = asked.request_id
     headers = {**asked.about.quota, **problem.headers}

@@ -21,6 +21,13 @@ class Kind:
     title: str
     meaning: str
     remedy: str
+    is_refusal: bool = False
+    """Of a status from 500 on: that it is certain all the same that nothing was done."""
+
+    @property
+    def outcome(self) -> Literal["not_charged", "unknown"]:
+        """What is known of the money, unless the answer itself knows more."""
+        return "unknown" if self.status >= 500 and not self.is_refusal else "not_charged"
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -157,6 +164,14 @@ KINDS: Final[dict[str, Kind]] = {
         "Something broke here",
         "A fault of ours; it was logged under `request_id`. Whether the request took effect is not known.",
         "Send the same request with the same Idempotency-Key: it takes effect once at most.",
+    ),
+    "settlement_paused": Kind(
+        503,
+        "New spending waits for the chain",
+        "The chain brings no blocks, and as much is owed as may wait for it. Nothing was charged. What was paid before is safe "
+        "in the contract and lands when the chain goes on; holds that were placed before can be captured.",
+        "Wait for `Retry-After` seconds or longer and send the same request with the same Idempotency-Key.",
+        is_refusal=True,
     ),
     "unavailable": Kind(
         503,

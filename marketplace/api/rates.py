@@ -25,7 +25,7 @@ from marketplace.api.fields import time_text
 MAX_COUNTED: Final = 100_000
 """Callers that one process counts at a time, 10 MB. Beyond it counting begins again: memory must not be theirs to fill."""
 
-STORED_REFUSALS: Final = frozenset(("policy_denied", "insufficient_funds", "approval_required"))
+STORED_REFUSALS: Final = frozenset(("policy_denied", "insufficient_funds", "approval_required", "settlement_paused"))
 """Refusals of the money rooms, each of which is kept as a decision."""
 
 

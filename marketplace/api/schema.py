@@ -138,7 +138,7 @@ def _problems(rule: Rule, path: str, method: str) -> dict[int, list[str]]:
         codes += ["invalid_json", "conflict", "payload_too_large", "unsupported_media_type"]
     if rule.money:
         codes += ["idempotency_key_required", "idempotency_conflict", "insufficient_funds", "policy_denied"]
-        codes += ["approval_required", "pool_opening"]
+        codes += ["approval_required", "pool_opening", "settlement_paused"]
     elif rule.reveals:
         codes.append("idempotency_conflict")
     if path == "/v1/keys" and method == "POST":  # of a key with a ceiling

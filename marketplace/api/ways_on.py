@@ -26,6 +26,7 @@ _REPEATED: Final = {
     "unavailable": _REPEAT,
     "rate_limited": "Wait for Retry-After seconds, then repeat the request with the same Idempotency-Key.",
     "pool_opening": "Wait for Retry-After seconds, then repeat the request with the same Idempotency-Key.",
+    "settlement_paused": "Wait for Retry-After seconds, then repeat the request with the same Idempotency-Key.",
     "approval_required": "Once it is approved, repeat the request with the same Idempotency-Key.",
 }
 """Codes after which the very same request is the way on."""

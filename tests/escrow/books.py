@@ -11,7 +11,7 @@ from django.db.models import Sum
 from eth_utils.address import to_checksum_address
 
 from escrow import funding, holds, invoices, ledger, mirroring, payments, pools, sessions
-from escrow.models import Account, Batch, ChainLog, Hold, Invoice, Party, Payment, Pool, Session, Transfer
+from escrow.models import Account, Batch, ChainCursor, ChainLog, Hold, Invoice, Party, Payment, Pool, Session, Transfer
 from escrow.policy import Policy
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -100,6 +100,14 @@ def land(batch: Batch, *, tx_hash: str, block: int = 7, log_index: int = 3) -> N
         applied_at=NOW,
     )
     mirroring.credit(batch, mirroring.Place(ref=f"{tx_hash}:{log_index}", at=NOW))
+
+
+def settlement_paused(of: Pool) -> None:
+    """Let nothing new be spent from a pool's contract, as when the chain stands still and enough is owed."""
+    ChainCursor.objects.create(
+        chain_id=of.chain_id, contract_address=of.contract_address, block_number=1, block_hash="0x1",
+        block_time=NOW, read_at=NOW, paused_at=NOW,
+    )  # fmt: skip
 
 
 def balance(account: Account) -> int:

@@ -119,7 +119,7 @@ def test_a_yes_says_what_would_be_left() -> None:
     assert (answer.refusal, answer.remaining_micros, answer.policy_version) == (None, 3 * USDC, 1)
 
 
-@pytest.mark.parametrize("stop", ["paused", "closed", "frozen", "closing"])
+@pytest.mark.parametrize("stop", ["paused", "closed", "frozen", "closing", "no block"])
 def test_a_state_that_stops_payments_stops_the_answer_too(stop: str) -> None:
     spending = books.session()
     match stop:
@@ -131,6 +131,8 @@ def test_a_state_that_stops_payments_stops_the_answer_too(stop: str) -> None:
             pools.freeze(payer_id=spending.pool.payer_id, reason="a stolen key", now=NOW)
         case "closing":
             pools.close(pool=spending.pool, now=NOW)
+        case "no block":
+            books.settlement_paused(spending.pool)
     told = asked(spending, books.party(), 1).refusal
     assert told is not None
     with pytest.raises(type(told)) as caught:

@@ -1,13 +1,15 @@
 """Rows 23 to 25: blocks that change what they say, or do not come. Nothing ends early, and everything is paid once."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from escrow import ledger, receipts
+from escrow import ledger, pausing, receipts
 from escrow.chain.client import Fees
 from escrow.chain.signer import LocalSigner, Signer, TransactionFields
+from escrow.errors import SettlementPaused
 from escrow.models import Attempt, Batch, ChainAction, ChainCursor, Party, Payment, Session, SignerNonce
 from tests.faults.conftest import check_books, check_paid_once
 from tests.onchain.conftest import Chain, books
@@ -188,6 +190,34 @@ def until_settled(chain: Chain, done: Callable[[], bool]) -> None:
     while not done():
         chain.settle()
         chain.quiet()
+
+
+def test_payments_wait_for_the_chain_once_as_much_is_owed_as_may_wait_for_it(
+    chain: Chain, lint: Party, settings: Any
+) -> None:
+    settings.UNSETTLED_MICROS = 3 * PRICE
+    session = chain.session(chain.open_pool(DEPOSIT, providers=(lint,)), DEPOSIT)
+    with standing_still(chain):
+        sweep(chain)
+        later = chain.now() + timedelta(minutes=33)
+        for _ in range(2):
+            chain.pay(session, lint, PRICE)
+            chain.settle()
+            assert not pausing.look(now=later)
+        chain.pay(session, lint, PRICE)
+        assert not pausing.look(now=chain.now())  # that is owed, and the chain has only just been heard of
+        assert pausing.look(now=later)
+        before = books()
+        with pytest.raises(SettlementPaused):
+            chain.pay(session, lint, 1)
+        assert books() == before
+        sweep(chain)
+        assert not pausing.look(now=later)  # it was read again, and had nothing new
+    until_settled(chain, lambda: not Payment.objects.exclude(status="settled").exists())
+    assert pausing.look(now=chain.now())
+    chain.pay(session, lint, 1)
+    check_paid_once(chain, {lint: 3 * PRICE})
+    check_books(chain)
 
 
 def test_a_chain_that_halts_for_two_hours_past_a_deadline_pays_once_what_it_could_not_take(

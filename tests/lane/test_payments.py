@@ -11,11 +11,12 @@ import pytest
 from django.utils import timezone
 
 from escrow import pools, sessions, windows
-from escrow.models import Payment, Pool, Session
+from escrow.models import ChainCursor, Payment, Pool, Session
 from escrow.policy import Policy
 from escrow.windows import Window
 from marketplace import keys
 from marketplace.models import ApiKey, Scope
+from tests.escrow import books
 from tests.escrow.books import unmoved
 from tests.lane.doors import PAY, Asked, Lane
 from tests.marketplace.client import Answer
@@ -198,6 +199,17 @@ def test_what_is_over_pays_nothing_through_either_door(
     answer = refused(lane, Asked(market.a.by_session.key))
     assert (answer.status, answer.json["code"], answer.json["state"]) == (409, "conflict", state)
     assert lane.pay(str(market.a.by_session.key), "k-1").headers["Idempotent-Replayed"] == "true"
+
+
+def test_while_settlement_is_paused_either_door_says_so_and_knows_what_was_paid(market: World, lane: Lane) -> None:
+    assert lane.pay(str(market.a.by_session.key), "k-1").status == 201
+    books.settlement_paused(market.a.pool)
+    answer = refused(lane, Asked(market.a.by_session.key))
+    assert (answer.status, answer.json["code"], answer.headers["Retry-After"]) == (503, "settlement_paused", "60")
+    assert (answer.json["outcome"], answer.json["retryable"]) == ("not_charged", True)
+    assert lane.pay(str(market.a.by_session.key), "k-1").headers["Idempotent-Replayed"] == "true"
+    ChainCursor.objects.update(paused_at=None)
+    assert lane.ask(Asked(market.a.by_session.key)).status == 201
 
 
 def test_a_key_that_came_with_another_body_is_refused_alike(market: World, lane: Lane) -> None:

@@ -15,6 +15,7 @@ from marketplace.api.errors import Problem
 from marketplace.api.fields import POLICY_SCHEMA
 from marketplace.api.problems import KINDS
 from marketplace.api.rates import Quota
+from tests.escrow import books
 from tests.marketplace.client import Answer, check_action, validator
 from tests.marketplace.conftest import World
 
@@ -174,6 +175,12 @@ def _(world: World, _: pytest.MonkeyPatch) -> Refused:
     return lambda: caller.post("/v1/payments", {**PAY, "amount": "0.51"})
 
 
+@of("settlement_paused")
+def _(world: World, _: pytest.MonkeyPatch) -> Refused:
+    books.settlement_paused(world.a.pool)
+    return lambda: world.a.by_session.post("/v1/payments", PAY)
+
+
 # No verb refuses with this one yet; the document, its header and its page are what they will be.
 @of("pool_opening")
 def _(world: World, patch: pytest.MonkeyPatch) -> Refused:
@@ -200,10 +207,12 @@ def test_a_real_request_is_refused_with_it_and_nothing_moves(
     document = answer.json
     assert (document["code"], answer.status, document["title"]) == (code, KINDS[code].status, KINDS[code].title)
     assert document["type"] == f"/docs/errors/{code}"
-    assert document.get("outcome", "not_charged") == ("unknown" if answer.status >= 500 else "not_charged")
+    assert document.get("outcome", "not_charged") == KINDS[code].outcome
     assert document["retryable"] == (code in error_pages.RETRYABLE) or code == "policy_denied"
     assert document["next_actions"][-1]["path"] == f"/docs/errors/{code}"
-    assert ("Retry-After" in answer.headers) == (code in ("rate_limited", "unavailable", "pool_opening"))
+    assert ("Retry-After" in answer.headers) == (
+        code in ("rate_limited", "unavailable", "pool_opening", "settlement_paused")
+    )
     schema = json.dumps({"$ref": "#/components/schemas/ProblemDocument"})
     assert not list(validator(schema).iter_errors(document))
 

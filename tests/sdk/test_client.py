@@ -194,6 +194,7 @@ class TestErrors:
             (409, b"{}", agentmarket.Conflict),
             (409, b'{"code":"already_redeemed"}', agentmarket.Conflict),
             (503, b"null", agentmarket.Unavailable),
+            (503, b'{"code":"settlement_paused","outcome":"not_charged"}', agentmarket.SettlementPaused),
             (500, b"\xff", agentmarket.ServerError),
             (
                 403,

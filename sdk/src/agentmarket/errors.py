@@ -15,6 +15,7 @@
         PoolOpening             a pool is being opened; it was waited for, and is not open yet
       RateLimited               too many requests; `retry_after`
       Unavailable               the market cannot answer now
+        SettlementPaused        the chain stands still; nothing new is spent until it goes on
         Unreachable             the market was never reached: nothing was sent
       ServerError               the market failed
       InvalidReply              the answer is not what the API promises
@@ -63,6 +64,7 @@ __all__ = [
     "RateLimited",
     "Resumable",
     "ServerError",
+    "SettlementPaused",
     "Timeout",
     "Unauthenticated",
     "Unavailable",
@@ -150,6 +152,12 @@ class RateLimited(AgentMarketError):
 
 class Unavailable(AgentMarketError):
     default_code = "unavailable"
+
+
+class SettlementPaused(Unavailable):
+    """The chain stands still, and as much is owed as may wait for it: nothing new is spent until it goes on."""
+
+    default_code = "settlement_paused"
 
 
 class Unreachable(Unavailable):

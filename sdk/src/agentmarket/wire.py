@@ -257,6 +257,7 @@ _CODES: Mapping[str, type[errors.AgentMarketError]] = {
     "idempotency_conflict": errors.IdempotencyConflict,
     "pool_opening": errors.PoolOpening,
     "rate_limited": errors.RateLimited,
+    "settlement_paused": errors.SettlementPaused,
     "unavailable": errors.Unavailable,
     "internal": errors.ServerError,
 }
