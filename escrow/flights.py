@@ -15,7 +15,7 @@ from typing import Final
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, QuerySet, Value
+from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 
 from escrow import crashpoints, dispatch, gas, lifecycle, signing, surrender, trail
@@ -26,7 +26,6 @@ from escrow.chain.signer import Signer, TransactionFields
 from escrow.models import Attempt, ChainAction, SignerNonce
 
 log = logging.getLogger(__name__)
-Kind = ChainAction.Kind
 Status = ChainAction.Status
 BlockAt = Callable[[int], Block | None]
 
@@ -177,8 +176,7 @@ class Flights:
 
     def _replace(self, action: ChainAction, attempts: list[Attempt], *, cancels: bool, by_hand: bool = False) -> bool:
         """Sign again at the same nonce with higher fees, the same call or an empty one: at most one can ever be mined."""
-        last = attempts[-1]
-        fees = gas.bumped(last, self.client.fees())
+        last, fees = attempts[-1], gas.bumped(attempts[-1], self.client.fees())
         if not by_hand and gas.past_cap(fees, tried=len(attempts)):
             error = f"It is not mined at {last.max_fee_wei / gas.GWEI:.3f} gwei; to offer more is a person's decision."
             ChainAction.objects.filter(pk=action.pk).update(error=error)
@@ -221,11 +219,10 @@ class Flights:
     # --- mined -> safe -> final --------------------------------------------------------------------------------------
     def _watch_standing(self, tiers: Tiers) -> int:
         """Take what stands in blocks further, or back when its block is gone."""
-        standing = ChainAction.objects.filter(
-            signer_address=self.signer.address, status__in=[Status.MINED, Status.SAFE]
-        ).select_related("pool")
+        mine = ChainAction.objects.filter(signer_address=self.signer.address, status__in=[Status.MINED, Status.SAFE])
+        is_old, mine = Q(block_number__lte=tiers.final.number), mine.select_related("pool")
         changed, below, asked, at = 0, -1, -1, ""
-        for action in standing.order_by("-block_number")[: settings.RELAY_WATCHED]:
+        for action in mine.exclude(is_old).order_by("-block_number")[: settings.RELAY_WATCHED]:
             number = action.block_number or 0
             if below < 0 and number != asked:
                 block = self.client.block(number)
@@ -234,6 +231,9 @@ class Flights:
             below = max(below, number) if there else below  # a block that is still there has all blocks before it
             step = self._finish_if_final if there else self._gone
             changed += apart(action, partial(step, action, tiers))
+        # However much stands above them these end, the oldest first; whether one is still there its receipt says.
+        for action in mine.filter(is_old).order_by("block_number")[: settings.RELAY_WATCHED]:
+            changed += apart(action, partial(self._finish_if_final, action, tiers))
         return changed
 
     def _gone(self, action: ChainAction, tiers: Tiers) -> bool:
@@ -265,7 +265,7 @@ class Flights:
                 action.signed_attempts.filter(tx_hash__in=attempts).update(outcome=REPLACED)
             if receipt.ok and not mine.cancels:
                 lifecycle.move(action, Status.FINAL)
-                if action.kind == Kind.SETTLE:
+                if action.kind == ChainAction.Kind.SETTLE:
                     dispatch.landed(action, receipt, now=self.now)
             else:
                 what = "Cancelled at its nonce in" if mine.cancels else "Reverted on chain in"

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from escrow import crashpoints, intents, logbook, mirroring
-from escrow.chain.client import Block, ChainClient, Tiers
+from escrow.chain.client import Block, ChainClient, Receipt, Tiers
 from escrow.chain.errors import ChainError, ChainRefused, ChainUnavailable
 from escrow.chain.events import PoolEvent
 from escrow.errors import EscrowError
@@ -27,6 +28,7 @@ from escrow.models import ChainCursor, Pool
 log = logging.getLogger(__name__)
 Reader = Callable[[str, int, int], list[PoolEvent]]
 Seen = Callable[[int], Block | None]
+Found = Callable[[str], Receipt | None]
 
 MAX_LOGS: Final = 200
 """In a chunk: each block with logs is asked for by itself, and a chunk must end long before a worker's time does."""
@@ -62,7 +64,7 @@ class _Sweep:
         self._over_at = time.monotonic() + settings.INDEX_SECONDS
 
     def run(self) -> int:
-        tiers = self._client.tiers()
+        tiers = self._client.agreed_tiers()
         cursor = self._cursor()
         if cursor.stopped_reason:
             return 0
@@ -73,6 +75,11 @@ class _Sweep:
         except Unexplained as error:
             log.critical("The indexer is stopped: %s", error)
             _note(cursor, stopped_reason=str(error))
+        except (
+            SoftTimeLimitExceeded
+        ):  # of a node so slow that a chunk takes longer than a worker has: fewer blocks at once
+            _note(cursor, span=max((cursor.span or settings.INDEX_BLOCK_RANGE) // 2, 1))
+            raise
         else:
             _note(cursor, read_at=self._now, head_time=_time(tiers.latest))
         return cursor.block_number - start
@@ -103,6 +110,7 @@ class _Sweep:
         """Let the ledger take the logs of some blocks after the cursor, and move the cursor, in one database transaction."""
         self._require_unforgotten(cursor)
         chunk = self._ask(cursor, cursor.block_number + 1, final, self._client.agreed_logs, self._client.agreed_block)
+        self._require_whole(chunk, self._client.agreed_receipt)
         try:
             with transaction.atomic():
                 self._take(chunk)
@@ -154,6 +162,7 @@ class _Sweep:
             if first > latest.number:
                 break  # the chain went on while this read
             chunk = self._ask(cursor, first, latest.number, self._client.logs, self._client.block)
+            self._require_whole(chunk, self._client.receipt)
             if known and not self._stands(cursor):
                 raise ChainUnavailable(f"block {cursor.head_number} changed while it was read")
             with transaction.atomic():
@@ -197,6 +206,19 @@ class _Sweep:
         if _there(seen(last_asked), last_asked).hash != end.hash:
             raise ChainUnavailable(f"block {last_asked} changed while it was read")
         return _Chunk(first, block, told)
+
+    @staticmethod
+    def _require_whole(chunk: _Chunk, found: Found) -> None:
+        """Hold what is told against what was told before. Raises ChainUnavailable when a log is missing that is still there.
+
+        A node that has lost its index of logs finds none, and calls that an answer. A receipt is in no such index.
+        """
+        for row in logbook.untold(chunk.told, first=chunk.first, last=chunk.end.number):
+            receipt = found(row.tx_hash)
+            if receipt is not None and receipt.block_hash == row.block_hash:
+                raise ChainUnavailable(
+                    f"the logs up to block {chunk.end.number} are without {row}, which is still there"
+                )
 
     def _dated(self, found: list[PoolEvent]) -> list[Told]:
         blocks: dict[int, Block] = {}

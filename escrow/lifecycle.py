@@ -11,7 +11,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from django.db.models import Model, QuerySet
 
 from escrow import setbacks
-from escrow.chain.errors import ChainUnavailable
+from escrow.chain.errors import ChainUnavailable, SignerUnavailable
 from escrow.errors import StateConflict
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,8 @@ def sweep(rows: "QuerySet[Row]", step: Callable[[Row], object], *, name: str, li
         try:
             done += bool(step(row))
         except ChainUnavailable as error:
+            if isinstance(error, SignerUnavailable):  # perhaps about this row alone: the next sweep begins with another
+                setbacks.note(row, name, error)
             log.warning("The sweep of %s waits for the chain: %s", name, error)
             return done
         except SoftTimeLimitExceeded as error:

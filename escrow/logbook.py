@@ -93,6 +93,12 @@ def write(told: Sequence[Told], *, first: int, last: int, now: datetime) -> dict
     return rows | {_place_of(row): row for row in made}
 
 
+def untold(told: Sequence[Told], *, first: int, last: int) -> list[ChainLog]:
+    """Return what stands in a range of blocks by the logbook, and is not among what is told of it now."""
+    here = {one.place for one in told}
+    return [row for row in _standing().filter(block_number__range=(first, last)) if _place_of(row) not in here]
+
+
 def finish(rows: Iterable[ChainLog], *, now: datetime) -> None:
     """Say of rows that they are final and that the ledger has taken them."""
     final = ChainLog.objects.filter(pk__in=[row.pk for row in rows])
@@ -190,12 +196,12 @@ def _deposit_of_told(one: Told) -> Hashable:
 
 def _stand(row: ChainLog, one: Told) -> ChainLog:
     """Let a row stand where its log stands now; a pool that this was the last to miss goes on."""
-    place, was_orphan = one.event.place, row.orphaned_at is not None
+    place = one.event.place
     row.block_number, row.block_hash, row.block_time = place.block_number, place.block_hash, one.at
     row.tx_hash, row.log_index, row.orphaned_at = place.transaction_hash, place.log_index, None
     row.tier = Tier.FINAL if row.tier == Tier.FINAL else Tier.MINED
     row.save()
-    if was_orphan and row.pool and row.deposit_micros and not _orphans().filter(pool=row.pool).exists():
+    if row.pool and row.deposit_micros and not _orphans().filter(pool=row.pool).exists():
         funding.backed(row.pool, amount_micros=row.deposit_micros, ref=f"{row.tx_hash}:{row.log_index}")
     return row
 
@@ -203,6 +209,8 @@ def _stand(row: ChainLog, one: Told) -> ChainLog:
 def _rows_of(told: Sequence[Told]) -> list[ChainLog]:
     keys = {one.place: f"0x{key.hex()}" for one in told if (key := getattr(one.event, "pool_id", None))}
     pools = {pool.pool_key: pool for pool in Pool.objects.filter(pool_key__in=set(keys.values()))}
+    refs = {one.place: f"{one.event.place.transaction_hash}:{one.event.place.log_index}" for one in told}
+    used = set(ChainLog.objects.filter(ref__in=refs.values()).values_list("ref", flat=True))
     return [
         ChainLog(
             contract_address=settings.ESCROW_ADDRESS,
@@ -214,7 +222,7 @@ def _rows_of(told: Sequence[Told]) -> list[ChainLog]:
             block_time=one.at,
             tx_hash=one.event.place.transaction_hash,
             log_index=one.event.place.log_index,
-            ref=f"{one.event.place.transaction_hash}:{one.event.place.log_index}",
+            ref=refs[one.place] + (f":{one.event.place.block_hash[2:12]}" if refs[one.place] in used else ""),
             deposit_micros=one.deposit_micros,
         )
         for one in told

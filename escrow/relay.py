@@ -15,11 +15,18 @@ from typing import Final
 from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Case, F, Q, QuerySet, When
 
 from escrow import crashpoints, dispatch, gas, intents, lifecycle, signing, surrender
 from escrow.chain.client import ChainClient, Fees
-from escrow.chain.errors import ChainError, ChainRefused, ChainReverted, ChainUnavailable, SignerRefused
+from escrow.chain.errors import (
+    ChainError,
+    ChainRefused,
+    ChainReverted,
+    ChainUnavailable,
+    SignerRefused,
+    SignerUnavailable,
+)
 from escrow.chain.signer import Role, SignedTransaction, Signer, Signers, TransactionFields
 from escrow.chain.typed import Message
 from escrow.flights import Flights, apart
@@ -35,6 +42,10 @@ GAS_MARGIN_PERCENT: Final = 25
 GAS_MARGIN: Final = 40_000
 """At least this much: two slots that others empty meanwhile cost 17,100 more each to fill again."""
 MAX_WAIT_SECONDS: Final = 60
+TOO_EARLY: Final = frozenset({"NotEnded", "NothingToWithdraw", "TimeoutTooEarly"})
+"""The contract's refusals that time lifts: by our clock it is time, by the newest block's not yet."""
+STANDS_STILL: Final = timedelta(minutes=1)
+"""Without a block, the chain's clock is no clock: Base makes one every 2 seconds."""
 
 
 class Waits(Exception):
@@ -134,6 +145,9 @@ class Relay:
         except (Waits, ChainRefused) as reason:  # a node's own trouble says nothing about the action
             self._put_off(action, str(reason), timedelta(seconds=settings.RELAY_RETRY_SECONDS))
             return False
+        except SignerUnavailable as error:  # perhaps about this one alone: the next sweep begins with another
+            self._put_off(action, str(error), timedelta(seconds=settings.RELAY_RETRY_SECONDS))
+            raise
         except (ChainUnavailable, SoftTimeLimitExceeded):
             raise
         except Exception as error:
@@ -145,7 +159,10 @@ class Relay:
 
     def _due(self, mine: Q) -> "QuerySet[ChainAction]":
         planned = ChainAction.objects.filter(mine, status=Status.PLANNED, next_at__lte=self.now)
-        return planned.select_related("pool").order_by("pk")
+        # In the order of their planning; who was put off comes after, and who has waited longest of them first: however many
+        # wait for cheaper gas, each is looked at in its turn, and what waits for nothing is not behind them.
+        turn = Case(When(error="", then=None), default=F("next_at"))
+        return planned.select_related("pool").order_by(turn.asc(nulls_first=True), "pk")
 
     def _sign(self, action: ChainAction, flights: Flights, means: Means) -> bool:
         signer = flights.signer
@@ -160,6 +177,8 @@ class Relay:
         except ChainRefused as error:  # the node's own trouble says nothing about the call
             raise Waits(f"The node refused to estimate it: {error}") from error
         except (ChainReverted, ValueError) as error:
+            if isinstance(error, ChainReverted) and error.name in TOO_EARLY:
+                self._require_moving(error)
             return self._refused(action, str(error))
         self._require_affordable(action, signer, gas_limit, means)
         try:
@@ -196,6 +215,12 @@ class Relay:
             )
             crashpoints.reach("relay.signing")
         return attempt
+
+    def _require_moving(self, error: ChainReverted) -> None:
+        """Return when the chain's clock goes on; while it stands, what is too early by it says nothing yet. Raises Waits."""
+        head = self.client.block("latest")
+        if head is None or head.timestamp < (self.now - STANDS_STILL).timestamp():
+            raise Waits(f"It is too early by the clock of a chain that stands still: {error}")
 
     def _gas_limit(self, action: ChainAction, signer: Signer, calldata: bytes) -> int:
         """Return the gas to allow. Raises ValueError above what one chain transaction may ask for."""

@@ -13,7 +13,7 @@ from django.db import connection
 from django.db.models import CharField, Exists, Model, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Cast, Now
 
-from escrow.chain.errors import SignerRefused
+from escrow.chain.errors import SignerRefused, SignerUnavailable
 from escrow.models import Setback
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,8 @@ Row = TypeVar("Row", bound=Model)
 MAX_WAIT_SECONDS: Final = 3_600
 PASSING_SECONDS: Final = 60
 """After what time alone lifts, like a limit of the hour: it is not the row's fault, does not count and sets nothing aside."""
+SILENT_SECONDS: Final = 5
+"""A signer has no answer: perhaps about this row alone; or it is away, and then no row is late when it is back."""
 _NOTE: Final = """
 INSERT INTO escrow_setback AS held (sweep, subject, failures, error, next_at, parked_at)
 VALUES (
@@ -46,10 +48,10 @@ def willing(rows: "QuerySet[Row]", sweep: str) -> "QuerySet[Row]":
 
 def note(row: Model, sweep: str, error: BaseException) -> None:
     """Count one more failure of a row; set it aside once there are too many."""
-    passes = isinstance(error, SignerRefused) and error.passes
+    passes = isinstance(error, SignerUnavailable) or (isinstance(error, SignerRefused) and error.passes)
     facts: dict[str, str | int] = {
         "counts": 0 if passes else 1,
-        "first": PASSING_SECONDS if passes else 2,
+        "first": _first_wait(error, passes=passes),
         "sweep": sweep,
         "subject": str(row.pk),
         "error": f"{type(error).__name__}: {error}"[:2_000],
@@ -61,6 +63,12 @@ def note(row: Model, sweep: str, error: BaseException) -> None:
         failures, is_parked = cursor.fetchone()
     if is_parked:
         log.error("%s is set aside by the sweep of %s after %s failures", row, sweep, failures)
+
+
+def _first_wait(error: BaseException, *, passes: bool) -> int:
+    if isinstance(error, SignerUnavailable):
+        return SILENT_SECONDS
+    return PASSING_SECONDS if passes else 2
 
 
 def forgive(row: Model, sweep: str) -> None:

@@ -14,7 +14,7 @@ from eth_utils.crypto import keccak
 
 from escrow.chain import answers
 from escrow.chain.answers import Block, Fees, Receipt, Tiers, Transaction
-from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable
+from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable, ChainUnconfirmed
 from escrow.chain.events import PoolEvent, topics
 from escrow.chain.nodes import Node, Nodes
 from escrow.chain.outcomes import SendOutcome, SendResult, classify, most_knowing
@@ -80,8 +80,22 @@ class ChainClient:
         return self._ask("eth_getBlockByHash", (block_hash, False), answers.optional(answers.block))
 
     def tiers(self) -> Tiers:
-        """How far the chain is, and how much of it is safe and final: all as one node sees it."""
-        return self._nodes.ask(self._tiers)
+        """How far the chain is, as one node sees it, and how much of it is safe and final, as two do where there are two.
+
+        While only one of several answers, no block but the first is: what another calls final may be its newest block.
+        """
+        seen = self._nodes.hear(self._tiers, 2)
+        if len(seen) == min(2, len(self._nodes.all)):
+            return _lowest(seen)
+        first = self._nodes.ask(lambda node: _existing(node, 0))
+        return Tiers(latest=seen[0].latest, safe=first, final=first)
+
+    def agreed_tiers(self) -> Tiers:
+        """The same; raises ChainUnconfirmed while only one of several nodes answers."""
+        seen = self._nodes.hear(self._tiers, 2)
+        if len(seen) < min(2, len(self._nodes.all)):
+            raise ChainUnconfirmed("what is final: two nodes must say so, and one answered")
+        return _lowest(seen)
 
     def _tiers(self, node: Node) -> Tiers:
         if isinstance(self._finality, int):
@@ -241,6 +255,16 @@ def _existing(node: Node, which: BlockTag) -> Block:
     if found is None:
         raise ChainUnavailable(f"eth_getBlockByNumber: no block {which}")
     return found
+
+
+def _lowest(seen: Sequence[Tiers]) -> Tiers:
+    """The newest block of the first, and of the deeper ones those that all have."""
+    safe, final = min((one.safe for one in seen), key=_number), min((one.final for one in seen), key=_number)
+    return Tiers(latest=seen[0].latest, safe=safe, final=final)
+
+
+def _number(block: Block) -> int:
+    return block.number
 
 
 def _receipt(transaction_hash: str) -> Callable[[Node], Receipt | None]:

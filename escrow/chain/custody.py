@@ -48,7 +48,7 @@ class Custody:
 
     def tier(self, at: str, read: int) -> Block:
         """The newest, safe or final block. Raises ChainUnavailable when the node is not yet where others have read."""
-        tiers = self._client.tiers()
+        tiers = self._client.tiers() if at == "latest" else self._client.agreed_tiers()
         if tiers.latest.number < read:
             raise ChainUnavailable(f"the node is at block {tiers.latest.number}, and block {read} has been read before")
         return {"latest": tiers.latest, "safe": tiers.safe, "final": tiers.final}[at]

@@ -130,13 +130,27 @@ class Nodes:
 
     def ask(self, question: Callable[[Node], T]) -> T:
         """The first answer, from the best node that gives one. A refusal and a revert are answers."""
+        return self.hear(question, 1)[0]
+
+    def hear(self, question: Callable[[Node], T], many: int) -> list[T]:
+        """The first answers, of as many nodes, from the best that give one; fewer where no more do, and one at least."""
+        answers: list[T] = []
         failures = []
         for node in self.order():
+            if answers and self._just_failed(node) is not None:
+                continue
             try:
-                return self.put(node, question)
+                answers.append(self.put(node, question))
             except ChainUnavailable as error:
                 failures.append(str(error))
-        raise ChainUnavailable("; ".join(failures))
+            except ChainError:
+                if not answers:
+                    raise
+            if len(answers) == many:
+                return answers
+        if not answers:
+            raise ChainUnavailable("; ".join(failures))
+        return answers
 
     def agree(self, what: str, question: Callable[[Node], T], essence: Callable[[T], Hashable]) -> T:
         """The answer that two nodes give whose essence is the same; where there is one node, its answer.

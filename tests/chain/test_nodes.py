@@ -27,6 +27,7 @@ from escrow.chain.errors import (
     ChainUnconfirmed,
 )
 from escrow.chain.events import PoolOpened
+from escrow.chain.nodes import Node
 from escrow.chain.outcomes import SendOutcome
 from escrow.chain.signer import LocalSigner, TransactionFields
 from marketplace.management.faults.rpc_proxy import RpcProxy
@@ -361,20 +362,57 @@ def test_one_address_twice_is_one_node(anvil_url: str) -> None:
         ChainClient(" , ")
 
 
-def test_tiers_are_all_of_one_node(anvil_url: str, world: World) -> None:
-    world.client.request("anvil_mine", ["0x64"])
+def mined(world: World, blocks: int) -> None:
+    """Let the chain have so many blocks, or more."""
+    missing = blocks - int(world.client.request("eth_blockNumber"), 16)
+    if missing > 0:
+        world.client.request("anvil_mine", [hex(missing)])
+
+
+def test_the_newest_block_is_one_nodes_word_and_what_is_behind_is_not_asked_first(anvil_url: str, world: World) -> None:
+    mined(world, 100)
     with several([anvil_url] * 2, world.client, finality="finalized") as two:
         two.proxies[0].fault("stale", at=0)
-        tiers = two.client.tiers()
-        assert tiers.latest == world.client.block(), "what is behind is not asked first"
-        two.proxies[0].clear()
-        two.clock.now += nodes_room.SURVEY_SECONDS
-        two.client.block(0)
-        before = two.calls("eth_getBlockByNumber")
-        two.proxies[0].fault("status", method="eth_getBlockByNumber")
-        assert two.client.tiers() == tiers
-        after = two.calls("eth_getBlockByNumber")
-        assert [b - a for a, b in zip(before, after, strict=True)] == [1, 3]
+        assert two.client.tiers().latest == world.client.block()
+
+
+@pytest.mark.parametrize("liar", [1, 2])
+def test_final_is_what_two_call_so(anvil_url: str, world: World, monkeypatch: pytest.MonkeyPatch, liar: int) -> None:
+    """One of two nodes calls its newest block final."""
+    mined(world, 100)
+    honest = ChainClient(anvil_url, finality="finalized").tiers()
+    asked = Node.request
+
+    def request(node: Node, method: str, params: Any = ()) -> Any:
+        if node.number == liar and method == "eth_getBlockByNumber" and params[0] in ("finalized", "safe"):
+            params = ("latest", *params[1:])
+        return asked(node, method, params)
+
+    monkeypatch.setattr(Node, "request", request)
+    with several([anvil_url] * 2, world.client, finality="finalized") as two:
+        assert two.client.tiers() == two.client.agreed_tiers() == honest
+        assert honest.final.number < honest.latest.number
+
+
+@pytest.mark.parametrize(("away", "fault"), [(0, "status"), (1, "status"), (1, "error")])
+def test_while_one_of_two_is_away_nothing_is_final(anvil_url: str, world: World, away: int, fault: str) -> None:
+    mined(world, 100)
+    with several([anvil_url] * 2, world.client, finality="finalized") as two:
+        two.proxies[away].fault(fault, method="eth_getBlockByNumber")
+        seen = two.client.tiers()
+        assert (seen.latest, seen.safe, seen.final) == (world.client.block(), *[world.client.block(0)] * 2)
+        with pytest.raises(ChainUnconfirmed, match="two nodes must say so, and one answered"):
+            two.client.agreed_tiers()
+        two.proxies[away].clear()
+        two.clock.now += nodes_room.CONFIRM_REST_SECONDS
+        assert two.client.tiers() == two.client.agreed_tiers() == ChainClient(anvil_url, finality="finalized").tiers()
+
+
+def test_of_three_any_two_say_what_is_final(anvil_url: str, world: World) -> None:
+    mined(world, 100)
+    with several([anvil_url] * 3, world.client, finality="finalized") as three:
+        three.proxies[1].fault("status", method="eth_getBlockByNumber")
+        assert three.client.agreed_tiers() == ChainClient(anvil_url, finality="finalized").tiers()
 
 
 def test_many_threads_while_a_node_comes_and_goes(two: Several) -> None:

@@ -35,6 +35,7 @@ class Node:
         self.used_nonces = 0
         self.gas: int | ChainError = 200_000
         self.away: ChainError | None = None
+        self.newest: Block | None = None
         self.sent: list[bytes] = []
         self.asked: list[tuple[Any, ...]] = []
 
@@ -44,8 +45,10 @@ class Node:
             raise self.away
         return Tiers(*(self._block(number) for number in (self.latest, self.safe, self.final)))
 
-    def block(self, which: int) -> Block | None:
+    def block(self, which: int | str) -> Block | None:
         self.asked.append(("block", which))
+        if not isinstance(which, int):
+            return self.newest
         return None if self.branches.get(which, 0) is None else self._block(which)
 
     def _block(self, number: int) -> Block:

@@ -568,6 +568,15 @@ def test_only_so_much_of_what_stands_is_watched_the_newest_first(node: Node, set
     assert ChainAction.objects.get(signer_address=THEIRS.address).status == "mined"
 
 
+def test_what_is_final_ends_the_oldest_first_however_much_stands_above_it(node: Node, settings: Any) -> None:
+    settings.RELAY_WATCHED = 2
+    made = [standing(node, block, nonce) for block, nonce in ((79, 7), (78, 8), (80, 9), (90, 10), (91, 11), (92, 12))]
+    of(node).follow()
+    assert [again(action).status for action in made] == ["final", "final", "mined", "mined", "mined", "mined"]
+    of(node).follow()
+    assert again(made[2]).status == "final"
+
+
 def test_what_stands_is_watched_for_one_signer(node: Node) -> None:
     ours, theirs = standing(node, 90), standing(node, 90, 8, signer=THEIRS)
     assert of(node).follow() == 1

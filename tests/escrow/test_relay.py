@@ -16,8 +16,8 @@ from hexbytes import HexBytes
 
 from escrow import crashpoints, gas, intents, ledger, receipts
 from escrow.chain import contract, typed, wire
-from escrow.chain.client import Fees
-from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable, SignerRefused
+from escrow.chain.client import Block, Fees
+from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable, SignerRefused, SignerUnavailable
 from escrow.chain.outcomes import SendOutcome
 from escrow.chain.signer import LocalSigner
 from escrow.models import Account, Attempt, Batch, ChainAction, Pool, SignerNonce
@@ -669,6 +669,77 @@ def test_a_group_that_is_refused_as_a_whole_goes_on_in_halves(node: Node) -> Non
     released = Batch.objects.filter(action=None)
     assert list(released.values_list("turns", "next_at", "reason")) == [(1, NOW, "out of gas")] * 2
     assert alone.batches.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "counts"),
+    [
+        ("NothingToWithdraw", 61, False),
+        ("NotEnded", 61, False),
+        ("TimeoutTooEarly", 61, False),
+        ("NotEnded", None, False),
+        ("NotEnded", 60, True),
+        ("PoolExists", 61, True),
+    ],
+)
+def test_what_is_too_early_by_the_clock_of_a_chain_that_stands_still_is_no_refusal(
+    node: Node, name: str, head: int | None, counts: bool
+) -> None:
+    """`head`: how many seconds ago the newest block was made; none: the node has no such block."""
+    action = planned()
+    node.gas = ChainReverted(name, {})
+    node.newest = None if head is None else Block(100, "0x", "0x", int(NOW.timestamp()) - head, 0)
+    with unmoved():
+        assert run(node) == 0
+    row = again(action)
+    assert (row.status, row.attempts) == ("planned", int(counts))
+    said = "" if counts else "It is too early by the clock of a chain that stands still: "
+    assert row.error == f"{said}{name}()"
+    assert node.what("block") == ([("latest",)] if name != "PoolExists" else [])
+    if not counts:
+        assert row.next_at == NOW + 5 * SECOND
+
+
+def test_who_was_put_off_comes_after_who_was_not_and_the_longest_wait_first(node: Node) -> None:
+    late = planned(error="dear gas", next_at=NOW - SECOND)
+    early = planned(error="dear gas", next_at=NOW - 2 * SECOND)
+    same = planned(error="dear gas", next_at=NOW - SECOND)
+    fresh, newer = planned(next_at=NOW), planned(next_at=NOW - 3 * SECOND)
+    assert run(node) == 5
+    in_order = ChainAction.objects.filter(status="broadcast").order_by("nonce")
+    assert [action.pk for action in in_order] == [one.pk for one in (fresh, newer, early, late, same)]
+
+
+def test_one_about_which_the_signer_is_silent_keeps_no_other_waiting(node: Node) -> None:
+    mute, other = planned(), planned()
+
+    class Silent(Keys):
+        def relayer(self, shard: int = 0) -> Any:
+            key = super().relayer(shard)
+            found = self
+
+            class Key:
+                address = key.address
+
+                def sign_transaction(self, fields: Any) -> Any:
+                    if found.silent:
+                        found.silent -= 1
+                        raise SignerUnavailable("it cannot look")
+                    return key.sign_transaction(fields)
+
+            return Key()
+
+        silent = 1
+
+    keys = Silent()
+    with unmoved():
+        assert Relay(node, keys, NOW).run() == 0  # type: ignore[arg-type]
+    row = again(mute)
+    assert (row.status, row.attempts, row.error, row.next_at) == ("planned", 0, "it cannot look", NOW + 5 * SECOND)
+    assert Relay(node, keys, NOW).run() == 1  # type: ignore[arg-type]
+    assert statuses(mute, other) == ["planned", "broadcast"]
+    assert run(node, NOW + 5 * SECOND) == 1
+    assert again(mute).status == "broadcast"
 
 
 def test_an_action_that_left_its_plan_meanwhile_is_not_put_off(node: Node) -> None:

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from escrow import lifecycle, remedies
-from escrow.chain.errors import ChainUnavailable
+from escrow.chain.errors import ChainUnavailable, SignerUnavailable
 from escrow.models import Party, Setback, Transfer
 from escrow.remedies import Order
 
@@ -119,6 +119,20 @@ def test_one_sweep_of_a_row_says_nothing_about_another(rows: list[Party]) -> Non
 
 def test_a_chain_that_is_away_is_nobodys_failure(rows: list[Party]) -> None:
     assert sweep(poison, by=ChainUnavailable("eth_call: timeout")) == "a"
+    assert not Setback.objects.exists()
+
+
+def test_a_row_about_which_a_signer_is_silent_ends_the_sweep_and_the_next_one_begins_with_another(
+    rows: list[Party], settings: Any
+) -> None:
+    settings.SWEEP_MAX_FAILURES = 1
+    assert sweep(poison, by=SignerUnavailable("it cannot look")) == "a"
+    back = Setback.objects.get()
+    assert (back.subject, back.failures, back.parked_at) == (str(rows[0].pk), 0, None)
+    assert 4 < (back.next_at - timezone.now()).total_seconds() <= 5
+    assert sweep() == "bc"
+    later(5)
+    assert sweep() == "abc"
     assert not Setback.objects.exists()
 
 

@@ -1,9 +1,11 @@
 """Reading the chain: everything once, in bounded steps, from where it was, and nothing that our books have no room for."""
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.conf import LazySettings
 
 from escrow import crashpoints, ledger, mirroring, receipts, settlement
@@ -87,6 +89,9 @@ class Stretched(ChainClient):
         end = max([self._numbered(latest.number), *(self._numbered(after) + length for after, length in self.gaps)])
         head = self._seen(latest, end)
         return Tiers(latest=head, safe=head, final=head)
+
+    def agreed_tiers(self) -> Tiers:
+        return self.tiers()
 
     def block(self, which: BlockTag = "latest") -> Block | None:
         if not isinstance(which, int):
@@ -237,6 +242,36 @@ def test_a_node_that_gives_fewer_blocks_at_once_is_asked_for_fewer(
         mine(still, 200)
         still.index()
     assert narrow.asked[-1] == 200
+
+
+class Endless(ChainClient):
+    """A node that takes longer than a worker has, whenever it is asked for more blocks than this at once."""
+
+    quick = 3
+
+    def agreed_logs(self, address: str, first: int, last: int) -> list[PoolEvent]:
+        if last - first >= self.quick:
+            raise SoftTimeLimitExceeded
+        return super().agreed_logs(address, first, last)
+
+
+def test_a_chunk_that_takes_longer_than_a_worker_has_is_shorter_the_next_time(
+    still: Chain, settings: LazySettings
+) -> None:
+    settings.INDEX_BLOCK_RANGE = 16
+    still.index()
+    mine(still, 16)
+    still.client = Endless(settings.RPC_URL, finality=settings.FINALITY)
+    begun, spans = still.cursor(), list[int]()
+    for _ in range(3):
+        with pytest.raises(SoftTimeLimitExceeded):
+            still.index()
+        spans.append(cursor().span)
+    assert (spans, still.cursor()) == ([8, 4, 2], begun)
+    for _ in range(10):  # it feels its way up again, and is cut short when that was too much
+        with suppress(SoftTimeLimitExceeded):
+            still.index()
+    assert still.cursor() == begun + 16
 
 
 def test_a_chunk_holds_only_so_many_logs_and_cuts_no_block(

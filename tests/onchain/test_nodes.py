@@ -14,10 +14,12 @@ from django.conf import settings
 from escrow import ledger, pools
 from escrow.chain import contract, deploy
 from escrow.chain.client import ChainClient
-from escrow.models import Attempt, ChainAction, Party, Session, SignerNonce
+from escrow.chain.nodes import Node
+from escrow.models import Attempt, ChainAction, ChainCursor, ChainLog, Party, Session, SignerNonce
 from marketplace.management.faults.rpc_proxy import RpcProxy
 from tests.onchain.conftest import PATIENCE_SECONDS, Chain, books
-from tests.onchain.towns import mine, settlements, settling, sweep
+from tests.onchain.test_reorgs import reorg
+from tests.onchain.towns import mine, mine_what_is_sent, settlements, settling, sweep
 
 Status = ChainAction.Status
 
@@ -167,3 +169,37 @@ def test_an_answer_lost_or_a_send_doubled_pays_once(
         node.fault(kind, method="eth_sendRawTransaction", times=1)
     paid_once(doubled, lint, owing)
     assert nodes[0].met(kind) == 1
+
+
+def test_what_one_node_alone_calls_final_is_not_final(
+    chain: Chain, lint: Party, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two nodes calls its newest block finalized; to the second that one is 64 blocks away."""
+    settings.FINALITY, settings.UNSAFE_DEPOSITS_MICROS = "finalized", 0
+    mine_what_is_sent(chain)
+    mine(chain, 200)
+    asked = Node.request
+
+    def request(node: Node, method: str, params: Any = ()) -> Any:
+        if node.number == 1 and method == "eth_getBlockByNumber" and params[0] in ("finalized", "safe"):
+            params = ("latest", *params[1:])
+        return asked(node, method, params)
+
+    monkeypatch.setattr(Node, "request", request)
+    chain.client = ChainClient(
+        f"{settings.RPC_URL},{settings.RPC_URL}/", finality="finalized", chain_id=settings.CHAIN_ID
+    )
+    payer = uuid4()
+    mint = contract.mint_test_usdc(chain.payer_address(payer), 1_000_000)
+    deploy.send(chain.client, chain.somebody(), chain.token.address, mint)
+    pool = pools.open(payer_id=payer, deposit_micros=1_000_000, now=chain.now(), providers=(lint,))
+    for _ in range(5):
+        chain.relay()
+        chain.index()
+    assert ChainLog.objects.filter(event="PoolOpened").exists()
+    taken = pools.balances(chain.fresh(pool)).deposited
+    reorg(chain, 1)
+    mine(chain, 1)
+    chain.index()
+    told_final = ChainAction.objects.get(kind="open_pool").status == "final"
+    assert (told_final, taken, ChainCursor.objects.get().stopped_reason) == (False, 0, "")

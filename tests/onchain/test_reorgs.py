@@ -8,7 +8,10 @@ import pytest
 
 from escrow import ledger, pools
 from escrow.chain import contract, deploy
-from escrow.chain.client import ChainClient
+from escrow.chain.abi import codec
+from escrow.chain.client import Block, ChainClient, Tiers
+from escrow.chain.events import PoolEvent
+from escrow.chain.nodes import Node
 from escrow.errors import EscrowError
 from escrow.models import Attempt, Batch, ChainAction, ChainCursor, ChainLog, Event, Party, Pool, Transfer
 from tests.onchain.conftest import Chain, books
@@ -325,3 +328,101 @@ def test_a_final_block_that_is_gone_stops_the_indexer(deep: Chain, lint: Party) 
     assert deep.index() == 0
     assert books() == before
     assert deep.reconcile().exit_code == 2
+
+
+class Finalized(ChainClient):
+    """A node whose final block never goes back with the newest one, as behind the tag "finalized"."""
+
+    deepest: Block | None = None
+
+    def _tiers(self, node: Node) -> Tiers:
+        seen = super()._tiers(node)
+        if self.deepest is None or seen.final.number > self.deepest.number:
+            self.deepest = seen.final
+        return Tiers(latest=seen.latest, safe=self.deepest, final=self.deepest)
+
+
+def test_a_pool_goes_on_when_two_of_its_deposits_come_back_after_a_shorter_chain_was_seen(
+    deep: Chain, lint: Party, settings: Any
+) -> None:
+    """The newest deposit still stood, above the shorter chain, when the oldest was found gone."""
+    deep.client = Finalized(settings.RPC_URL, finality=DEPTH)
+    pool = deep.open_pool(1_000_000, providers=(lint,))
+    finish(deep)
+    rich = deep.somebody()
+    for _ in range(2):
+        deploy.send(deep.client, rich, deep.token.address, contract.mint_test_usdc(str(pool.payer_address), 500_000))
+    mine(deep, 2)
+    for amount in (300_000, 200_000):
+        pools.top_up(pool=pool, amount_micros=amount, now=deep.now())
+        taken = ChainLog.objects.filter(deposit_micros=amount, applied_at__isnull=False)
+        deep.until(taken.exists, "it is taken")
+    deep.client.request("anvil_rollback", [2])
+    mine(deep, 1)  # one block shorter than before, as a sequencer that builds anew
+    deep.index()
+    assert told(pool).count("pool.unbacked") == 1
+    deep.relay()
+    deep.relay()
+    deep.index()
+    assert not ChainLog.objects.exclude(orphaned_at=None).exists()
+    finish(deep)
+    assert pools.balances(deep.fresh(pool)).deposited == 1_500_000
+    assert deep.reconcile().equal
+    fresh = deep.fresh(pool)
+    assert (fresh.unbacked_at, fresh.frozen_at) == (None, None)
+
+
+def test_an_equal_deposit_of_somebody_else_meanwhile_stops_nobody(deep: Chain, lint: Party) -> None:
+    """It takes the row of the one that is away, and the reference of that one's transfers with it."""
+    pool = deep.open_pool(1_000_000, providers=(lint,))
+    finish(deep)
+    rich = deep.somebody()
+    for address in (str(pool.payer_address), rich.address):
+        deploy.send(deep.client, rich, deep.token.address, contract.mint_test_usdc(address, 300_000))
+    approve = codec("TestUSDC").call("approve", deep.contract.address, 300_000)
+    deploy.send(deep.client, rich, deep.token.address, approve)
+    mine(deep, 2)
+    pools.top_up(pool=pool, amount_micros=300_000, now=deep.now())
+    deep.until(lambda: ChainLog.objects.filter(event="PoolToppedUp", applied_at__isnull=False).exists(), "taken")
+    reorg(deep, 1)
+    deep.index()
+    assert deep.fresh(pool).unbacked_at is not None
+    deploy.send(deep.client, rich, deep.contract.address, codec("BudgetPool").call("topUpDirect", pool.key, 300_000))
+    deep.index()
+    assert deep.fresh(pool).unbacked_at is None
+    deep.relay()  # the payer's own is mined again, and stands where it stood in its block
+    for _ in range(4):
+        mine(deep, DEPTH)
+        sweep(deep)
+    assert ChainCursor.objects.get().stopped_reason == ""
+    assert pools.balances(deep.fresh(pool)).deposited == 1_600_000
+
+
+class Forgetful(ChainClient):
+    """A node that has lost its index of logs: it finds none, and has every block."""
+
+    has_lost = True
+
+    def agreed_logs(self, address: str, first: int, last: int) -> list[PoolEvent]:
+        return [] if self.has_lost else super().agreed_logs(address, first, last)
+
+
+def test_a_log_that_was_read_when_it_was_mined_is_not_forgotten_while_its_block_is_there(
+    deep: Chain, lint: Party, settings: Any
+) -> None:
+    pool = deep.open_pool(1_000_000, providers=(lint,))
+    finish(deep)
+    deep.pay(deep.session(deep.fresh(pool), 700_000), lint, 300_000)
+    assert deep.settle() == 1
+    deep.until(lambda: ChainLog.objects.filter(event="BatchSettled").exists(), "it is mined, and we have read so")
+    row = ChainLog.objects.get(event="BatchSettled")
+    deep.client = node = Forgetful(settings.RPC_URL, finality=DEPTH)
+    mine(deep, DEPTH)
+    deep.index()
+    assert ChainLog.objects.get(event="BatchSettled").block_hash == row.block_hash
+    node.has_lost = False
+    for _ in range(3):
+        mine(deep, DEPTH)
+        deep.relay()
+        deep.index()
+    assert Batch.objects.get().status == "settled"

@@ -8,18 +8,19 @@ from typing import Any, ClassVar
 
 import pytest
 
-from escrow import ledger, pools, remedies, settlement
+from escrow import ledger, payouts, pools, remedies, settlement
 from escrow.chain import contract, deploy
 from escrow.chain.client import ChainClient, Fees
-from escrow.chain.errors import ChainRefused, SignerRefused
+from escrow.chain.errors import ChainRefused, SignerRefused, SignerUnavailable
 from escrow.chain.keyring import Keyring
 from escrow.chain.signer import LocalSigner, SignedTransaction, TransactionFields
 from escrow.chain.typed import Message
 from escrow.ledger import Move
-from escrow.models import Attempt, Batch, ChainAction, Event, Party, Reason, Session, Setback
+from escrow.models import Attempt, Batch, ChainAction, Event, Party, Pool, Reason, Session, Setback
+from escrow.relay import Relay
 from escrow.remedies import Order
-from tests.onchain.conftest import Chain, books
-from tests.onchain.towns import credited, open_pools, owe, settlements, standing_still
+from tests.onchain.conftest import Chain, books, party
+from tests.onchain.towns import credited, mine, open_pools, owe, settlements, settling, standing_still
 
 Status = ChainAction.Status
 
@@ -296,3 +297,71 @@ def test_what_a_dispute_gives_back_after_the_end_goes_home_beside_a_batch_that_n
     ledger.post([Move(ledger.credited(pool, lint), ledger.free(pool), 50_000, Reason.RULING, "later:0")])
     pools.close_due(now=chain.now() + timedelta(hours=3), limit=10)
     assert ChainAction.objects.filter(kind="reclaim").count() == 1
+
+
+def test_what_a_pool_owes_near_its_end_lands_at_any_price_behind_withdrawals_that_wait(
+    chain: Chain, settings: Any
+) -> None:
+    settings.RELAY_BATCH, settings.RELAY_RETRY_SECONDS = 2, 5  # as 220 that wait, and 20 that a sweep looks at
+    many = tuple(party(f"seller {number}") for number in range(22))
+    pool = chain.open_pool(providers=many)
+    session = chain.session(pool, 10_000_000)
+    for seller in many:
+        chain.pay(session, seller, 100_000)
+    assert chain.settle() == 1
+    chain.quiet()
+    ending = chain.open_pool(providers=many[:1])
+    settings.GAS_PRICE_CEILING_GWEI = 0
+    assert chain.pay_out() == 22
+    Pool.objects.filter(pk=ending.pk).update(expires_at=chain.now() + timedelta(hours=20))
+    chain.pay(chain.session(chain.fresh(ending), 1_000_000), many[0], 300_000)
+    assert chain.settle() == 1
+    begun = chain.now()
+    for beat in range(20):  # every half second
+        Relay(chain.client, chain.keyring, begun + timedelta(seconds=beat / 2)).run()
+    assert settling().status != Status.PLANNED
+    tried = ChainAction.objects.filter(kind="withdraw").exclude(error="")
+    assert tried.count() == 22  # each of those that wait had its turn
+
+
+def test_a_withdrawal_that_matures_while_the_chain_stands_still_is_paid_when_it_goes_on(
+    chain: Chain, lint: Party
+) -> None:
+    pool = chain.open_pool(providers=(lint,), window=600)
+    chain.pay(chain.session(pool, 1_000_000), lint, 300_000)
+    assert chain.settle() == 1
+    chain.quiet()
+    # The chain's clock stands while ours goes on: 33 minutes, as Base on 2025-08-05.
+    halted = chain.now() + timedelta(minutes=21)
+    assert payouts.pay_due(now=halted, limit=100) == 1
+    for seconds in range(0, 20 * 60, 5):
+        Relay(chain.client, chain.keyring, halted + timedelta(seconds=seconds)).run()
+    waiting = ChainAction.objects.get(kind="withdraw")
+    assert (waiting.status, waiting.attempts) == (Status.PLANNED, 0)
+    assert "a chain that stands still" in waiting.error
+    chain.client.request("evm_increaseTime", [33 * 60])
+    mine(chain, 1)
+    Relay(chain.client, chain.keyring, halted + timedelta(minutes=21)).run()
+    assert chain.token.balance_of(lint.address) == 297_000
+
+
+class Mute:
+    """A signer that has no answer about one pool, as the signing process when it cannot look something up."""
+
+    def __init__(self, of: Any, pool: Pool) -> None:
+        self.of, self.pool = of, pool
+
+    def sign_typed(self, message: Any) -> bytes:
+        if message.pool_id == self.pool.key:
+            raise SignerUnavailable("the signing process: it cannot look: ChainRefused")
+        return self.of.sign_typed(message)
+
+
+def test_a_pool_whose_batch_the_signer_cannot_look_into_keeps_no_other_waiting(chain: Chain, lint: Party) -> None:
+    first, second = open_pools(chain, 2, [lint])
+    owe(chain, [first], lint)
+    owe(chain, [second], lint)
+    mute = Mute(chain.keyring.signer("authorizer"), first.pool)
+    for _ in range(30):
+        settlement.settle_due(authorizer=mute, now=chain.now())
+    assert list(Batch.objects.values_list("pool", flat=True)) == [second.pool_id]

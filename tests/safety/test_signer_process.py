@@ -26,6 +26,7 @@ from escrow.chain.signer import LocalSigner, Role, SignedTransaction, Signer, Tr
 from escrow.models import Batch, ChainAction, Party, Payment, Pool, Session, Setback
 from escrow.notary import server
 from escrow.policy import Policy
+from marketplace.management.faults.rpc_proxy import RpcProxy
 from tests.onchain.conftest import Chain, books, chain, party
 from tests.safety.notary import AS_ROOT, OTHER_USER, Notary, environment
 
@@ -152,6 +153,8 @@ def test_a_dead_signer_holds_everything_up_and_loses_nothing(chain: Chain, notar
     assert chain.settle() == 0
     assert books() == before
     assert Batch.objects.count() == 0
+    assert Setback.objects.get().failures == 0  # it waits for its turn, and nothing counts against it
+    Setback.objects.update(next_at=chain.now())
     notary.start()
     chain.pay(session, seller, 50_000)
     interrupted = Watched(chain.keyring.signer(Role.AUTHORIZER), fail=True)
@@ -416,6 +419,21 @@ def test_a_batch_that_can_never_land_gives_its_payments_back(chain: Chain, notar
     chain.client.request("evm_increaseTime", [2 * HOUR])
     chain.client.request("anvil_mine", ["0x1"])
     authorizer.sign_typed(again)
+
+
+def test_a_node_that_keeps_no_old_states_is_asked_for_its_newest(chain: Chain, notary: Notary) -> None:
+    pool, _, _ = owing(chain, 400_000)
+    good = wanted(chain, pool)
+    notary.kill()
+    with RpcProxy(settings.RPC_URL) as node:
+        notary.start(RPC_URL=node.url)
+        authorizer = notary.signer("authorizer")
+        authorizer.sign_typed(good)
+        chain.client.request("evm_increaseTime", [2 * HOUR])
+        chain.client.request("anvil_mine", ["0x1"])
+        node.fault("error", method="eth_call", times=1, message="missing trie node 0b")
+        authorizer.sign_typed(made_of(good, list(good.leaves), first_seq=1))
+        assert node.met("error") == 1
 
 
 def test_a_payment_of_a_batch_whose_place_another_took_is_settled_once_the_first_is_too_late(

@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from escrow.chain.client import ChainClient
 from escrow.chain.contract import BudgetPool
+from escrow.chain.errors import ChainRefused, ChainUnavailable
 from escrow.chain.events import BatchSettled
 from escrow.chain.keyring import Keyring
 from escrow.chain.signer import KeyringError
@@ -93,6 +94,15 @@ def _chain() -> Chain:
     )
     contract = BudgetPool(client, settings.ESCROW_ADDRESS)
 
+    def settled(pool_id: bytes, seq: int, block: int) -> bool:
+        try:
+            return contract.is_settled(pool_id, seq, block=block)
+        except ChainRefused:  # of a node that keeps no state so old; past a batch's deadline it lands in no later block
+            newest = client.tiers().latest.number
+            if newest < block:
+                raise ChainUnavailable(f"the node is at block {newest}, before block {block}") from None
+            return contract.is_settled(pool_id, seq, block=newest)
+
     def landed(transaction_hash: str, block: int) -> list[BatchSettled]:
         receipt = client.agreed_receipt(transaction_hash)
         events = receipt.events if receipt and receipt.block_number <= block else ()
@@ -100,8 +110,8 @@ def _chain() -> Chain:
         return [one for one in events if isinstance(one, BatchSettled) and address_bytes(one.place.address) == ours]
 
     return Chain(
-        final=lambda: client.tiers().final,
-        settled=lambda pool_id, seq, block: contract.is_settled(pool_id, seq, block=block),
+        final=lambda: client.agreed_tiers().final,
+        settled=settled,
         landed=landed,
     )
 
