@@ -138,6 +138,10 @@ def test_a_replacement_offers_an_eighth_more_on_both_or_the_markets_price() -> N
     last = Attempt(max_fee_wei=1_003, tip_wei=101)
     assert gas.bumped(last, Fees(base_fee=5, tip=1, max_fee=1)) == Fees(base_fee=5, tip=115, max_fee=1_134)
     assert gas.bumped(last, Fees(base_fee=5, tip=116, max_fee=1_135)) == Fees(base_fee=5, tip=116, max_fee=1_135)
+    dear = Attempt(max_fee_wei=10**12, tip_wei=10**10)  # where a hundred-and-first would be seen
+    assert gas.bumped(dear, Fees(base_fee=5, tip=1, max_fee=1)) == Fees(
+        base_fee=5, tip=10**10 * 113 // 100 + 1, max_fee=10**12 * 113 // 100 + 1
+    )
     nothing = Attempt(max_fee_wei=0, tip_wei=0)
     assert gas.bumped(nothing, Fees(base_fee=5, tip=0, max_fee=0)) == Fees(base_fee=5, tip=1, max_fee=1)
 

@@ -153,6 +153,19 @@ def test_denied_recipients_have_a_bound_together_too() -> None:
     assert policy.tightened(asked, parent) is None
 
 
+def test_lists_may_be_as_long_as_their_bound_and_no_longer() -> None:
+    many = tuple(f"{n}.acme.dev" for n in range(100))
+    denied = [Policy(denied_recipients=many[:60]), Policy(denied_recipients=many[60:])]
+    assert policy.narrow(*denied).denied_recipients == many
+    child = policy.tightened(*denied)
+    assert child is not None
+    assert child.denied_recipients == many
+    hours = tuple(Window((day,), 60 * n, 60 * n + 59, "UTC") for day in range(7) for n in range(3))
+    whole = Policy(windows=(Window(tuple(range(7)), 0, 1440, "UTC"),))
+    assert policy.tightened(Policy(windows=hours[:20]), whole) == Policy(windows=hours[:20])
+    assert policy.tightened(Policy(windows=hours), whole) is None
+
+
 def test_a_tightened_policy_is_what_both_allow() -> None:
     child = Policy(
         max_per_tx=600_000,

@@ -40,8 +40,13 @@ def test_an_amount_in_a_policy_is_a_decimal_string(key: str, value: object) -> N
     "value", ["2030-01-01", "2030-01-01T00:00:00", "soon", 1893456000, None, "２030-01-01T00:00:00Z"]
 )
 def test_an_end_has_a_zone(value: object) -> None:
-    with pytest.raises(InvalidPolicy, match="must be a time with its zone"):
+    with pytest.raises(InvalidPolicy) as caught:
         Policy.from_document({"expires_at": value})
+    assert caught.value.facts == {
+        "field": "policy.expires_at",
+        "rule": "must be a time with its zone (RFC 3339)",
+        "would_pass": '"2030-01-01T00:00:00Z"',
+    }
 
 
 def test_a_document_is_read_and_written_alike() -> None:
