@@ -56,7 +56,7 @@ def give(*, payer_id: UUID, now: datetime) -> Pool | None:
         return None
     # Recorded first, so that it is sent first: the opening takes what was minted.
     minted = ChainAction.objects.filter(kind=Kind.MINT, subject_id=payer_id)
-    if not minted.exclude(status__in=[Status.REVERTED, Status.PARKED]).exists():
+    if not minted.exclude(status__in=[Status.REVERTED, Status.PARKED, Status.DROPPED]).exists():
         params = {"amount_micros": grant.amount_micros}
         key = f"grant:{payer_id}:{minted.count()}"
         intents.record(Kind.MINT, dedupe_key=key, pool=None, subject_id=payer_id, params=params)

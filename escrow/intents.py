@@ -20,14 +20,17 @@ log = logging.getLogger(__name__)
 
 MAX_TURNS: Final = 3
 """Chain transactions that may revert for one cause before it waits for a person: each costs gas."""
-GIVEN_UP: Final = (
+ASKED_ANEW: Final = (
     ChainAction.Kind.MINT,
     ChainAction.Kind.OPEN_POOL,
+    ChainAction.Kind.TOP_UP,
     ChainAction.Kind.DISPUTE,
-    ChainAction.Kind.SETTLE,
 )
-"""The kinds whose parking has been told as a failure, so that nobody waits for them any more; what a settlement carried
-goes with another."""
+"""The kinds whose failure is told to whoever asked. Planned again behind their back, one could be done beside the one that
+they ask for anew."""
+GIVEN_UP: Final = (*ASKED_ANEW, ChainAction.Kind.SETTLE)
+"""The kinds that end once they are given up, because nobody waits for them any more: what a settlement carried goes with
+another."""
 
 
 def record(
@@ -81,16 +84,28 @@ def of_pool(pool: Pool) -> "QuerySet[ChainAction]":
     return ChainAction.objects.filter(Q(pool=pool) | Exists(carries)).order_by("pk")
 
 
+def refused() -> Q:
+    """Return what picks the actions that the relay gave up before it signed them: parked ones, and those that ended of it."""
+    ended = Q(kind__in=GIVEN_UP, status=ChainAction.Status.DROPPED, attempts__gte=settings.RELAY_MAX_ATTEMPTS)
+    return Q(status=ChainAction.Status.PARKED) | ended
+
+
 @transaction.atomic
 def retry(*, action: ChainAction, now: datetime) -> ChainAction:
     """Plan a parked action again, after a person has mended why it was refused. Raises StateConflict.
 
-    One that reverted, or whose nonce was used up by something else, is over; another takes its place. An opening or a
-    dispute that was parked has been given up, and its owner told: that one is asked for anew.
+    One that reverted, or whose nonce was used up by something else, is over; another takes its place. What is told as failed
+    (`GIVEN_UP`) is asked for anew by whoever needs it.
     """
     action = ChainAction.objects.select_for_update(no_key=True).get(pk=action.pk)
+    if action.status not in (ChainAction.Status.PARKED, ChainAction.Status.REVERTED):
+        said = f"The chain action is {action.status}: only one that is parked or has reverted is planned again."
+        raise StateConflict("chain action", action.status, said)
+    if action.kind == ChainAction.Kind.SETTLE:
+        raise StateConflict("chain action", action.status, "What a settlement carried goes with another by itself.")
     if action.kind in GIVEN_UP:
-        raise StateConflict("chain action", action.status, f"A parked {action.kind} was given up; ask for it anew.")
+        said = "It was told as failed to whoever asked for it, who asks anew."
+        raise StateConflict("chain action", action.status, said)
     if action.status == ChainAction.Status.REVERTED:
         return _follow_up(action)
     lifecycle.move(action, ChainAction.Status.PLANNED, attempts=0, next_at=now)

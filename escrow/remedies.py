@@ -48,13 +48,18 @@ def open_to(subject: Subject) -> list[Kind]:
         return [Kind.CLEAR_CURSOR] if subject.stopped_reason else []
     if isinstance(subject, Setback):
         return [Kind.TRY_AGAIN]
-    if subject.status == Status.PARKED and subject.kind not in intents.GIVEN_UP:
-        return [Kind.RETRY]
+    if subject.status == Status.PARKED:
+        return [Kind.RELEASE] if is_left_over(subject) else [Kind.RETRY]
     if subject.status == Status.REVERTED and subject.kind not in intents.GIVEN_UP and not intents.is_followed(subject):
         return [Kind.RETRY]
     if subject.status == Status.PLANNED:
         return [Kind.PARK]
     return [Kind.REBROADCAST, Kind.BUMP, Kind.RELEASE] if subject.status in ChainAction.UNMINED else []
+
+
+def is_left_over(action: ChainAction) -> bool:
+    """Return whether an action is parked although its failure has been told: nobody waits for it, and it only has to end."""
+    return action.status == Status.PARKED and action.kind in intents.GIVEN_UP
 
 
 def retry(*, action: ChainAction, order: Order) -> Remedy:
@@ -91,11 +96,15 @@ def bump(*, action: ChainAction, order: Order) -> Remedy:
 def release(*, action: ChainAction, order: Order) -> Remedy:
     """Have its nonce used up by an empty chain transaction, so that later ones go on; it then counts as reverted.
 
-    Whichever of its signed bytes is mined first, only one is: an action that lands all the same has landed.
-    Raises StateConflict.
+    Whichever of its signed bytes is mined first, only one is: an action that lands all the same has landed. One that is parked
+    though its failure was told has no nonce, and just ends. Raises StateConflict.
     """
 
     def cancel(locked: ChainAction) -> str:
+        if is_left_over(locked):
+            # Nothing is told: that was done when it was parked, and what has been asked for anew since is not touched.
+            lifecycle.move(locked, Status.DROPPED, error=_why("Ended", order, locked.error))
+            return "It has ended, and nothing of it is planned again."
         _ask_relay(locked, "cancel", order.now)
         return "Its nonce is used up by an empty chain transaction, unless it lands first."
 
@@ -107,11 +116,12 @@ def park(*, action: ChainAction, order: Order) -> Remedy:
 
     def set_aside(locked: ChainAction) -> str:
         if locked.status != Status.PLANNED:
-            said = f"The chain action is {locked.status}: only one of which nothing is signed is parked; release it."
+            said = f"The chain action is {locked.status}: only one of which nothing is signed is parked."
             raise StateConflict("chain action", locked.status, said)
-        why = f"Parked by {order.by}: {order.reason}"
-        lifecycle.move(locked, Status.PARKED, error=why)
-        surrender.give_up(locked, why, now=order.now)
+        lifecycle.move(locked, Status.PARKED, error=_why("Parked", order, locked.error))
+        surrender.give_up(locked, _why("Parked", order), now=order.now)
+        if locked.status == Status.DROPPED:
+            return "It was told as failed, and has ended."
         return "Parked."
 
     return _act(Kind.PARK, action, order, set_aside)
@@ -182,6 +192,12 @@ def _about(subject: Subject) -> dict[str, Any]:
         return {"setback": f"{subject.sweep}:{subject.subject}"}
     names = {ChainAction: "action", SignerNonce: "signer", ChainCursor: "cursor"}
     return {names[type(subject)]: subject}
+
+
+def _why(what: str, order: Order, before: str = "") -> str:
+    """Return what a person did and why, and after it the error that was there: the cause of it all."""
+    said = f"{what} by {order.by}: {order.reason.strip()}"
+    return f"{said.rstrip('.')}. Before: {before}" if before else said
 
 
 def _require_sent(action: ChainAction) -> None:

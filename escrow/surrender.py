@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from escrow import dispatch, disputes, grants, pools
+from escrow import dispatch, disputes, grants, intents, lifecycle, pools
 from escrow.models import ChainAction
 
 Kind = ChainAction.Kind
@@ -11,7 +11,8 @@ Kind = ChainAction.Kind
 def give_up(action: ChainAction, reason: str, *, now: datetime) -> None:
     """Have an opening, a top-up, a grant or a dispute fail whose chain action is parked or has reverted.
 
-    The batches of a settlement wait for another chain action; all else waits for a person.
+    The batches of a settlement wait for another chain action. So nobody waits for any of these, and what was parked ends here,
+    unsigned; all else stays parked and waits for a person.
     """
     if action.kind == Kind.SETTLE:
         dispatch.release(action, reason, now=now)
@@ -23,3 +24,5 @@ def give_up(action: ChainAction, reason: str, *, now: datetime) -> None:
         grants.minting_failed(action.subject_id, reason=reason)
     if action.kind == Kind.DISPUTE and action.subject_id is not None:
         disputes.opening_failed(action.subject_id, reason=reason)
+    if action.kind in intents.GIVEN_UP and action.status == ChainAction.Status.PARKED:
+        lifecycle.move(action, ChainAction.Status.DROPPED)

@@ -104,8 +104,8 @@ class ChainAction(models.Model):
         Status.SAFE: {Status.FINAL, Status.BROADCAST, Status.REVERTED},
         Status.FINAL: set(),
         Status.REVERTED: set(),
-        Status.PARKED: {Status.PLANNED},
-        Status.DROPPED: set(),  # nothing was left to do when its turn came; nothing was signed
+        Status.PARKED: {Status.PLANNED, Status.DROPPED},
+        Status.DROPPED: set(),  # nothing was signed: there was nothing left to do, or it was given up and told as failed
     }
     ENDED: ClassVar = (Status.FINAL, Status.REVERTED, Status.PARKED, Status.DROPPED)
     UNMINED: ClassVar = (Status.SIGNED, Status.BROADCAST)

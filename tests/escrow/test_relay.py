@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
-from escrow import crashpoints, gas, intents, ledger, receipts
+from escrow import crashpoints, gas, gauges, intents, ledger, receipts
 from escrow.chain import contract, typed, wire
 from escrow.chain.client import Block, Fees
 from escrow.chain.errors import ChainRefused, ChainReverted, ChainUnavailable, SignerRefused, SignerUnavailable
@@ -644,7 +644,9 @@ def test_what_the_contract_refuses_is_tried_later_and_later(node: Node, attempts
     assert (again(other).attempts, again(other).error) == (0, "")
 
 
-def test_what_the_contract_refuses_again_and_again_is_parked(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_opening_that_the_contract_refuses_again_and_again_is_told_as_failed_and_ends(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
     pool = books.pool()
     opening = ChainAction.objects.get(kind="open_pool", pool=pool)
     ChainAction.objects.update(status="final")
@@ -655,9 +657,11 @@ def test_what_the_contract_refuses_again_and_again_is_parked(node: Node, caplog:
         ran = Relay(node, KEYS, NOW)._refused(again(opening), "PoolExists()")  # type: ignore[arg-type]
     assert ran is True
     row = again(opening)
-    assert (row.status, row.attempts, row.error) == ("parked", 20, "PoolExists()")
+    assert (row.status, row.attempts, row.error, row.nonce) == ("dropped", 20, "PoolExists()", None)
     assert Pool.objects.get(pk=pool.pk).status == "failed"  # whoever waits for it is told
-    assert loudest(caplog) == [("ERROR", f"Chain action {opening.pk} (open_pool) is parked: PoolExists()")]
+    assert loudest(caplog) == [("ERROR", f"Chain action {opening.pk} (open_pool) is dropped: PoolExists()")]
+    assert list(ChainAction.objects.filter(intents.refused())) == [opening]
+    assert not [gauge.values for gauge in gauges.read(NOW) if gauge.name == "market_chain_actions" and gauge.values]
 
 
 def test_a_group_that_is_refused_as_a_whole_goes_on_in_halves(node: Node) -> None:

@@ -11,9 +11,9 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from escrow import pools, remedies
+from escrow import funding, grants, pools, remedies
 from escrow.errors import EscrowError, InvalidInput, StateConflict
-from escrow.models import ChainAction, ChainCursor, Pulse, Remedy, Setback, SignerNonce
+from escrow.models import ChainAction, ChainCursor, Event, Pulse, Remedy, Setback, SignerNonce
 from escrow.remedies import Order
 from tests.escrow import books
 from tests.escrow.books import unmoved
@@ -92,12 +92,62 @@ def test_a_parked_action_is_planned_again() -> None:
     )
 
 
-def test_what_was_given_up_is_asked_for_anew_by_its_owner_and_not_retried() -> None:
-    of = action("parked", kind="open_pool")
-    assert remedies.open_to(of) == []
-    with unmoved(), pytest.raises(StateConflict):
+TOLD = ["mint", "open_pool", "top_up", "dispute"]
+
+
+@pytest.mark.parametrize("status", ["parked", "reverted"])
+@pytest.mark.parametrize("kind", [*TOLD, "settle"])
+def test_what_was_told_as_failed_is_asked_for_anew_and_not_retried(kind: str, status: str) -> None:
+    of = action(status, kind=kind)
+    assert remedies.Kind.RETRY not in remedies.open_to(of)
+    before, said = state(of), "goes with another" if kind == "settle" else "asks anew"
+    with unmoved(), pytest.raises(StateConflict, match=said):
         remedies.retry(action=of, order=order())
-    assert (state(of)[0], Remedy.objects.count()) == ("parked", 0)
+    assert (state(of), ChainAction.objects.count(), Remedy.objects.count()) == (before, 1, 0)
+
+
+@pytest.mark.parametrize("status", ["planned", "signed", "broadcast", "mined", "safe", "final", "dropped"])
+@pytest.mark.parametrize("kind", ["open_pool", "settle", "withdraw"])
+def test_a_retry_is_refused_for_the_status_before_the_kind(kind: str, status: str) -> None:
+    of = action(status, kind=kind)
+    before = state(of)
+    with unmoved(), pytest.raises(StateConflict, match=f"is {status}: only one that is parked or has reverted"):
+        remedies.retry(action=of, order=order())
+    assert (state(of), Remedy.objects.count()) == (before, 0)
+
+
+@pytest.mark.parametrize("kind", [*TOLD, "settle"])
+def test_what_was_parked_and_told_before_ends_for_good_with_its_cause(kind: str) -> None:
+    of = action("parked", kind=kind, error="transfer amount exceeds balance")
+    assert remedies.open_to(of) == ["release"]
+    told = Event.objects.count()
+    with unmoved():
+        done = remedies.release(action=of, order=order())
+    cause = "Ended by ada: The node was down. Before: transfer amount exceeds balance"
+    status, params, _, _, nonce, error = state(of)
+    assert (status, params, nonce, error) == ("dropped", {"payouts_before": 0}, None, cause)
+    assert (done.kind, done.by, done.reason) == ("release", "ada", "The node was down.")
+    of.refresh_from_db()
+    assert (remedies.open_to(of), Event.objects.count()) == ([], told)  # it was told when it was parked
+    for verb in VERBS.values():
+        with unmoved(), pytest.raises(StateConflict):
+            verb(action=of, order=order(seen=done.pk))
+    assert (state(of)[0], Remedy.objects.count()) == ("dropped", 1)
+
+
+def test_an_old_grant_that_ends_leaves_the_opening_that_was_asked_for_since() -> None:
+    payer = uuid4()
+    grants.give(payer_id=payer, now=timezone.now())
+    old = ChainAction.objects.get(kind="mint")
+    ChainAction.objects.filter(pk=old.pk).update(status="parked")
+    grants.minting_failed(payer, reason="away")
+    again = grants.give(payer_id=payer, now=timezone.now())
+    assert again is not None
+    with unmoved():
+        remedies.release(action=old, order=order())
+        assert grants.give(payer_id=payer, now=timezone.now()) == again
+    again.refresh_from_db()
+    assert (again.status, ChainAction.objects.filter(kind="mint").count()) == ("opening", 2)
 
 
 def test_signed_bytes_are_sent_again_now() -> None:
@@ -116,10 +166,43 @@ def test_the_relay_is_left_a_note_for_what_needs_a_signature(name: str, key: str
 def test_parking_an_opening_tells_its_owner_that_it_failed() -> None:
     pool = pools.open(payer_id=uuid4(), deposit_micros=5_000_000, now=timezone.now())
     of = ChainAction.objects.get(pool=pool)
-    remedies.park(action=of, order=order(reason="Its deposit never came."))
+    ChainAction.objects.update(error="exceeds balance")
+    with unmoved():
+        done = remedies.park(action=of, order=order(reason="Its deposit never came."))
     pool.refresh_from_db()
-    assert state(of)[0] == "parked"
+    assert (state(of)[0], state(of)[5]) == ("dropped", "Parked by ada: Its deposit never came. Before: exceeds balance")
     assert (pool.status, pool.reason) == ("failed", "Parked by ada: Its deposit never came.")
+    assert done.outcome == "It was told as failed, and has ended."
+
+
+def test_a_pool_whose_opening_was_given_up_opens_when_somebody_has_it_mined_all_the_same() -> None:
+    pool = pools.open(payer_id=uuid4(), deposit_micros=5_000_000, now=timezone.now())
+    books.bind(pool)
+    remedies.park(action=ChainAction.objects.get(pool=pool), order=order())
+    pool.refresh_from_db()
+    funding.opened(pool, deposit_micros=5_000_000, ref="0xaa:0", at=timezone.now())
+    pool.refresh_from_db()
+    assert (pool.status, books.check_pool(pool).available) == ("open", 5_000_000)
+    assert list(ChainAction.objects.values_list("kind", "status")) == [("open_pool", "dropped")]
+
+
+def test_a_parked_grant_ends_and_the_next_request_mints_and_opens_anew() -> None:
+    payer = uuid4()
+    first = grants.give(payer_id=payer, now=timezone.now())
+    with unmoved():
+        remedies.park(action=ChainAction.objects.get(kind="mint"), order=order())
+        second = grants.give(payer_id=payer, now=timezone.now())
+    assert (first is not None, second is not None, first != second) == (True, True, True)
+    mints = ChainAction.objects.filter(kind="mint").order_by("pk").values_list("status", flat=True)
+    assert list(mints) == ["dropped", "planned"]
+
+
+def test_parking_what_waits_for_a_person_keeps_the_cause_and_the_place() -> None:
+    of = action("planned", error="The token refuses.")
+    done = remedies.park(action=of, order=order(reason="It is blacklisted"))
+    assert (state(of)[0], done.outcome) == ("parked", "Parked.")
+    assert state(of)[5] == "Parked by ada: It is blacklisted. Before: The token refuses."
+    assert remedies.open_to(ChainAction.objects.get()) == ["retry"]
 
 
 @pytest.mark.parametrize("reason", ["", "   ", "\n"])

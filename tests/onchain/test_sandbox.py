@@ -56,7 +56,7 @@ def test_a_token_that_refuses_to_be_minted_fails_the_opening_and_says_so(chain: 
     settings.RELAY_MAX_ATTEMPTS = 1
     grants.give(payer_id=payer.pk, now=timezone.now())
     chain.until(lambda: Pool.objects.get().status == "failed", "the opening has failed")
-    assert ChainAction.objects.get(kind="mint").status == "parked"
+    assert ChainAction.objects.get(kind="mint").status == "dropped"
     settings.USDC_ADDRESS = chain.token.address
     settings.RELAY_MAX_ATTEMPTS = 20
     grants.give(payer_id=payer.pk, now=timezone.now())

@@ -103,7 +103,7 @@ def test_a_top_up_that_the_chain_does_not_take_is_told_to_the_payer_and_moves_no
     settings.RELAY_MAX_ATTEMPTS = 1
     before = books()
     asked = pools.top_up(pool=owing.pool, amount_micros=7_000_000, now=chain.now())  # the payer has no more USDC
-    chain.until(lambda: ChainAction.objects.get(pk=asked.pk).status == Status.PARKED, "it is parked")
+    chain.until(lambda: ChainAction.objects.get(pk=asked.pk).status == Status.DROPPED, "it is given up")
     told = Event.objects.get(type="pool.top_up_failed")
     assert (told.subject_id, told.payer_id, told.payload["amount"]) == (owing.pool_id, owing.pool.payer_id, "7.00")
     assert "transfer amount exceeds balance" in told.payload["reason"]

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db.models import Count, Sum
 from django.utils import timezone
 
-from escrow import reconcile
+from escrow import intents, reconcile
 from escrow.chain import events as chain
 from escrow.models import Account, Batch, BatchRecord, ChainAction, Party, Payment, SignerNonce
 from marketplace.management.crashtest.asked import Order
@@ -174,8 +174,8 @@ class Judge:
     def _ends(self, verdict: Verdict) -> None:
         """Everything has come to its end, and none of it by waiting for a person."""
         verdict.unexplained += self._ground.loose_ends()
-        parked = ChainAction.objects.filter(status=ChainAction.Status.PARKED).order_by("pk")
-        verdict.unexplained += [f"chain action {a.pk} ({a.kind}) is parked: {a.error}" for a in parked[:5]]
+        refused = ChainAction.objects.filter(intents.refused()).order_by("pk")
+        verdict.unexplained += [f"chain action {a.pk} ({a.kind}) is {a.status}: {a.error}" for a in refused[:5]]
 
     def _nonces(self, verdict: Verdict) -> None:
         """Each relayer's nonce on chain is ours, and each below it an action's: no gap, and none by anybody else."""

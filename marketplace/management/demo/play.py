@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from django.contrib.auth import get_user_model
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
 from agentmarket import Client, SyncClient
@@ -46,7 +46,6 @@ SETTINGS: Final = {
 PATIENCE: Final = 60.0
 _POLL_SECONDS: Final = 0.1
 _ENDED: Final = (ChainAction.Status.FINAL, ChainAction.Status.DROPPED)
-_FAILED: Final = (ChainAction.Status.REVERTED, ChainAction.Status.PARKED)
 
 
 @dataclass
@@ -136,7 +135,7 @@ class Play:
     def _closed(self, pool: Pool) -> bool:
         pool.refresh_from_db()
         actions = intents.of_pool(pool)
-        if failed := list(actions.filter(status__in=_FAILED)):
+        if failed := list(actions.filter(intents.refused() | Q(status=ChainAction.Status.REVERTED))):
             raise StackError("".join(f"{action} is {action.status}: {action.error}\n" for action in failed))
         landed = Batch.objects.filter(pool=pool, status=Batch.Status.SETTLED).count()
         self.progress("settle", landed, max(1, Batch.objects.filter(pool=pool).count()))
