@@ -1,0 +1,1 @@
+"""How pages write what Django would write its own way."""
