@@ -75,6 +75,11 @@ def bumped(last: Attempt, market: Fees) -> Fees:
     )
 
 
+def least(last: Attempt) -> Fees:
+    """Return what a replacement offers at least, whatever the market asks for."""
+    return bumped(last, Fees(base_fee=0, tip=0, max_fee=0))
+
+
 def past_cap(fees: Fees, *, tried: int) -> bool:
     """Return whether a replacement, after so many attempts, would offer more than anybody but a person may."""
     return tried > MAX_REPLACEMENTS or fees.max_fee > settings.GAS_PRICE_CAP_GWEI * GWEI

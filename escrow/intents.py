@@ -113,13 +113,13 @@ def retry(*, action: ChainAction, now: datetime) -> ChainAction:
     return action
 
 
-def is_followed(action: ChainAction) -> bool:
-    """Return whether another has taken the place of an action that reverted."""
-    return ChainAction.objects.filter(dedupe_key=_next_key(action)).exists()
+def follower(action: ChainAction) -> ChainAction | None:
+    """Return what has taken the place of an action that reverted."""
+    return ChainAction.objects.filter(dedupe_key=_next_key(action)).first()
 
 
 def _follow_up(action: ChainAction) -> ChainAction:
-    if is_followed(action):
+    if follower(action) is not None:
         raise StateConflict("chain action", action.status, "Another has taken its place already.")
     return record(
         ChainAction.Kind(action.kind),

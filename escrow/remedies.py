@@ -21,6 +21,13 @@ Status = ChainAction.Status
 Subject = ChainAction | SignerNonce | ChainCursor | Setback
 Row = TypeVar("Row", ChainAction, SignerNonce, ChainCursor, Setback)
 
+OF: Final[dict[type[Subject], tuple[Kind, ...]]] = {
+    ChainAction: (Kind.RETRY, Kind.REBROADCAST, Kind.BUMP, Kind.RELEASE, Kind.PARK),
+    SignerNonce: (Kind.CLEAR_SIGNER,),
+    ChainCursor: (Kind.CLEAR_CURSOR,),
+    Setback: (Kind.TRY_AGAIN,),
+}
+"""The remedies that there are for rows of a model, whatever state they are in."""
 FRESH: Final = timedelta(seconds=60)
 """How old a look at the chain may be that a nonce is taken from."""
 
@@ -50,8 +57,8 @@ def open_to(subject: Subject) -> list[Kind]:
         return [Kind.TRY_AGAIN]
     if subject.status == Status.PARKED:
         return [Kind.RELEASE] if is_left_over(subject) else [Kind.RETRY]
-    if subject.status == Status.REVERTED and subject.kind not in intents.GIVEN_UP and not intents.is_followed(subject):
-        return [Kind.RETRY]
+    if subject.status == Status.REVERTED and subject.kind not in intents.GIVEN_UP:
+        return [] if intents.follower(subject) else [Kind.RETRY]
     if subject.status == Status.PLANNED:
         return [Kind.PARK]
     return [Kind.REBROADCAST, Kind.BUMP, Kind.RELEASE] if subject.status in ChainAction.UNMINED else []
@@ -178,7 +185,9 @@ def _act(kind: Kind, subject: Row, order: Order, step: Callable[[Row], str]) -> 
         raise StateConflict("subject", "gone", f"{subject} is not stuck any more.")
     last = newest(locked)
     if last is not None and last.pk != order.seen:
-        raise StateConflict("subject", last.kind, f"Already done by {last.by} at {last.at:%H:%M:%S}: {last.outcome}")
+        raise StateConflict(
+            "subject", last.kind, f"Already done by {last.by} at {last.at:%Y-%m-%dT%H:%M:%SZ}: {last.outcome}"
+        )
     outcome = step(locked)
     if not isinstance(subject, ChainCursor | Setback):
         transaction.on_commit(intents.nudge, robust=True)
