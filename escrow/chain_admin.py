@@ -3,18 +3,17 @@
 Looked at, never changed; what a person may do about a row is on its page (`escrow.remedy_desk`).
 """
 
-from collections.abc import Iterator
-from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
-from django.conf import settings
 from django.contrib import admin
-from django.contrib.admin import SimpleListFilter
 from django.db.models import Case, IntegerField, Q, QuerySet, Value, When
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
-from escrow import gauges, vitals
+from escrow import briefing, gauges, outlook, vitals
+from escrow.chain_filters import Age, Show, TurnedDown
 from escrow.models import (
     Attempt,
     Batch,
@@ -31,6 +30,8 @@ from escrow.readonly import Inline, Money, ReadOnly
 from escrow.remedy_desk import RemedyDesk
 
 Status = ChainAction.Status
+SHOWN: Final = 160
+"""Characters of an error in a list: three lines of its column."""
 
 
 class RemedyInline(ReadOnly, Inline):
@@ -47,77 +48,37 @@ class AttemptInline(ReadOnly, Inline):
     """Each signed chain transaction of an action, and what the node said to it."""
 
     model = Attempt
-    fields = ("tx_hash", "outcome", "cancels", "max_fee_wei", "tip_wei", "created_at", "sent_at")
+    fields = ("hash", "said", "cancels", "most", "tip", "created_at", "sent_at")
     readonly_fields = fields
     ordering = ("-pk",)
     extra = 0
 
+    @admin.display(description="tx hash")
+    def hash(self, obj: Attempt) -> SafeString:
+        """Its hash, in as many lines as it needs."""
+        return format_html('<span style="overflow-wrap: anywhere">{}</span>', obj.tx_hash)
 
-class Show(SimpleListFilter):
-    """What needs somebody, unless something else is asked for."""
+    @admin.display(description="outcome")
+    def said(self, obj: Attempt) -> str:
+        """What the node said."""
+        return outlook.OUTCOMES.get(obj.outcome, obj.outcome)
 
-    title = "what to show"
-    parameter_name = "show"
+    @admin.display(description="pays at most")
+    def most(self, obj: Attempt) -> str:
+        """The most for a unit of gas."""
+        return briefing.gwei(obj.max_fee_wei)
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """The choices."""
-        return [
-            ("unknown", "unknown"),
-            ("stuck", "stuck"),
-            ("flying", "in flight"),
-            ("all", "all, ended ones too"),
-        ]
-
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[Any]") -> "QuerySet[Any]":
-        """Leave out what has ended, unless it is asked or searched for."""
-        chosen = self.value()
-        if chosen == "unknown":
-            return queryset.filter(status__in=ChainAction.WAITING, last_outcome=gauges.UNKNOWN)
-        if chosen == "stuck":
-            since = timezone.now() - timedelta(seconds=settings.ACTION_STALE_SECONDS)
-            return queryset.filter(status__in=ChainAction.WAITING, created_at__lt=since)
-        if chosen == "flying":
-            return queryset.filter(status__in=ChainAction.IN_FLIGHT)
-        if chosen == "all" or request.GET.get("q") or request.GET.get("status__exact"):
-            return queryset
-        lately = Q(status=Status.REVERTED, mined_at__gte=timezone.now() - timedelta(days=1))
-        return queryset.filter(Q(status__in=[*ChainAction.LIVE, Status.PARKED]) | lately)
-
-    def choices(self, changelist: Any) -> Iterator[Any]:
-        """Call the choice of nothing what it is."""
-        found = list(super().choices(changelist))
-        found[0]["display"] = "not ended"
-        yield from found
-
-
-class Age(SimpleListFilter):
-    """For how long it has been asked for."""
-
-    title = "age"
-    parameter_name = "older_than"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """The choices, in seconds."""
-        return [
-            ("300", "over 5 minutes"),
-            ("900", "over 15 minutes"),
-            ("3600", "over an hour"),
-            ("86400", "over a day"),
-        ]
-
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[ChainAction]") -> "QuerySet[ChainAction]":
-        """Keep the older ones."""
-        chosen = self.value() or ""
-        if chosen not in dict(self.lookup_choices):
-            return queryset
-        return queryset.filter(created_at__lt=timezone.now() - timedelta(seconds=int(chosen)))
+    @admin.display(description="of it as tip")
+    def tip(self, obj: Attempt) -> str:
+        """What of it goes to whoever makes the block."""
+        return briefing.gwei(obj.tip_wei)
 
 
 @admin.register(ChainAction)
 class ChainActionAdmin(RemedyDesk, Money):
     """What must happen on chain: unknown first, then parked, then reverted, then what has waited longest."""
 
-    list_display = ("id", "kind", "status", "last_outcome", "created_at", "nonce", "tx_hash", "attempts", "error")
+    list_display = ("id", "kind", "status", "last_outcome", "why", "age", "attempts", "nonce", "hash", "created_at")
     list_filter = (Show, Age, "status", "kind", "shard")
     search_fields = ("tx_hash", "dedupe_key", "request_id", "pool__id", "signed_attempts__tx_hash")
     exclude = ("calldata",)
@@ -146,7 +107,28 @@ class ChainActionAdmin(RemedyDesk, Money):
     @admin.display(description="last outcome")
     def last_outcome(self, obj: ChainAction) -> str:
         """What the node said to the newest attempt."""
-        return str(getattr(obj, "last_outcome", None) or "")
+        outcome = getattr(obj, "last_outcome", None)
+        return "" if outcome is None else outlook.OUTCOMES.get(outcome, outcome)
+
+    @admin.display(description="error", ordering="error")
+    def why(self, obj: ChainAction) -> SafeString | str:
+        """The error, as much of it as a line of the list can show; the whole one where a pointer rests on it."""
+        return _short(obj.error, SHOWN)
+
+    @admin.display(description="age", ordering="created_at")
+    def age(self, obj: ChainAction) -> str:
+        """For how long it has been asked for."""
+        return outlook.age(obj.created_at, timezone.now())
+
+    @admin.display(description="tx hash", ordering="tx_hash")
+    def hash(self, obj: ChainAction) -> SafeString | str:
+        """The first digits of its hash; the whole one where a pointer rests on it, and on the row's page."""
+        return _short(obj.tx_hash, 10)
+
+
+def _short(text: str, most: int) -> SafeString | str:
+    """Return the beginning of a text, with all of it in a title, where it is too long for a list."""
+    return text if len(text) <= most else format_html('<span title="{}">{}…</span>', text, text[:most])
 
 
 @admin.register(SignerNonce)
@@ -211,21 +193,6 @@ class PulseAdmin(Money):
 
     list_display = ("worker", "at", "chain_id", "code_present", "head_block", "head_at", "error")
     ordering = ("-at",)
-
-
-class TurnedDown(SimpleListFilter):
-    """Whether the contract has refused it."""
-
-    title = "turned down"
-    parameter_name = "turned_down"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """One choice."""
-        return [("yes", "yes")]
-
-    def queryset(self, request: HttpRequest, queryset: "QuerySet[Batch]") -> "QuerySet[Batch]":
-        """Keep those that were refused at least once."""
-        return queryset.filter(turns__gt=0) if self.value() == "yes" else queryset
 
 
 class BatchRecordInline(ReadOnly, Inline):

@@ -19,7 +19,7 @@ from escrow.chain.outcomes import SendOutcome
 from escrow.models import Attempt, Batch, ChainAction, ChainCursor, Pulse, Remedy, Setback, SignerNonce
 from tests.escrow import books
 from tests.escrow.books import unmoved
-from tests.escrow.test_chain_admin import ADDRESS, WHY, boss, make, page_of
+from tests.escrow.test_chain_admin import ADDRESS, LIST, WHY, boss, make, page_of
 
 __all__ = ["boss"]
 
@@ -269,3 +269,18 @@ def test_a_settlement_leads_to_what_carries_its_first_batch_now(boss: Client) ->
 def test_each_outcome_of_an_attempt_is_told_in_words() -> None:
     assert {"", flights.REPLACED, *(outcome.value for outcome in SendOutcome)} == set(outlook.OUTCOMES)
     assert CANCEL_GAS == flights.CANCEL_GAS
+
+
+def test_the_list_shows_error_and_age_before_a_short_hash_and_times_to_the_second(boss: Client) -> None:
+    tx = "0x" + "ab" * 32
+    of = make("row", "broadcast", age=7_300, outcome="already_known", tx_hash=tx)
+    ChainAction.objects.filter(pk=of.pk).update(error="e" * 500)
+    page = boss.get(reverse(LIST)).content.decode()
+    columns = re.findall(r'<t[dh][^>]*class="[^"]*field-(\w+)', page)
+    assert columns[:5] == ["id", "kind", "status", "last_outcome", "why"]
+    assert columns.index("age") < columns.index("attempts") < columns.index("hash")
+    said = text(boss.get(reverse(LIST)))
+    assert ("a node has it already" in said, "already_known" in said, "2 h" in said) == (True, False, True)
+    assert (f'<span title="{tx}">{tx[:10]}…</span>' in page, tx in said, "e" * 161 in said) == (True, False, False)
+    assert re.search(r"field-created_at[^>]*>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ<", page)
+    assert tx in text(boss.get(reverse("admin:escrow_chainaction_change", args=[of.pk])))
