@@ -7,12 +7,11 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from celery import current_app
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from escrow import lifecycle, trail
+from escrow import hints, lifecycle, trail
 from escrow.errors import StateConflict
 from escrow.models import Attempt, Batch, ChainAction, Pool
 
@@ -138,8 +137,7 @@ def _next_key(action: ChainAction) -> str:
 
 def nudge() -> None:
     """Have the relay look now. A hint only: its sweep comes anyway, so a broker that is away costs a moment."""
-    headers = {trail.HEADER: trail.request_id()}
-    current_app.send_task("escrow.relay_sweep", expires=1, retry=False, headers=headers)
+    hints.send("escrow.relay_sweep", headers={trail.HEADER: trail.request_id()})
 
 
 @contextmanager

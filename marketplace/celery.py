@@ -7,9 +7,10 @@ import os
 from typing import Any
 
 from celery import Celery
+from celery.beat import PersistentScheduler
 from celery.signals import task_prerun
 
-from escrow import trail
+from escrow import hints, trail
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "marketplace.settings")
 
@@ -24,6 +25,16 @@ def _configured(name: str) -> Celery:
 def _begin(task: Any, **_: object) -> None:
     """Have every line and every row of this run name the request that asked for it."""
     trail.start(request=str((task.request.headers or {}).get(trail.HEADER) or ""), task=str(task.name))
+
+
+class Scheduler(PersistentScheduler):
+    """Beat's: it sends no hint while one like it waits, so that none has to expire. No clock but beat's own is asked."""
+
+    def apply_async(self, entry: Any, producer: Any = None, *args: Any, **options: Any) -> Any:
+        """Send what is due, or leave it to the hint that waits."""
+        if hints.waits(producer, entry.task):
+            return None
+        return super().apply_async(entry, producer, *args, **options)
 
 
 clock = _configured("clock")

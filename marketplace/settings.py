@@ -198,6 +198,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 120,  # seconds; above the time limit, or a running task would be given out twice
     "unacked_restore_interval": 10,  # seconds between looks for what a dead worker had taken
     "unacked_restore_throttle": 1,  # at each of them; by default at every tenth, which is a minute and a half
+    "priority_steps": [0],  # one list for each queue: no message is more urgent than another of its kind
     "socket_timeout": 5.0,
     "socket_connect_timeout": 5.0,
 }
@@ -211,8 +212,8 @@ CELERY_TIMEZONE = "UTC"
 
 
 def every(task: str, seconds: float) -> dict[str, Any]:
-    """Return a beat entry; a run that no worker took before the next one is due is dropped, not queued up."""
-    return {"task": task, "schedule": timedelta(seconds=seconds), "options": {"expires": max(seconds, 1.0)}}
+    """Return a beat entry. No message expires: a worker would go by its own clock. One of each waits (`escrow.hints`)."""
+    return {"task": task, "schedule": timedelta(seconds=seconds)}
 
 
 CELERY_BEAT_SCHEDULE = {
@@ -229,7 +230,15 @@ CELERY_BEAT_SCHEDULE = {
     "webhooks": every("marketplace.webhook_sweep", 1.0),
     "webhook-memory": every("marketplace.webhook_forget", 3_600.0),
 }
+CELERY_BEAT_SCHEDULER = "marketplace.celery:Scheduler"
 CELERY_BEAT_MAX_LOOP_INTERVAL = 0.5  # seconds; the default of 5 would round the short sweeps up
+
+# Each task has a queue with its name, and queues take turns: however long one task hangs, another is next. A worker that is
+# told nothing listens to all of them.
+_TASKS = [entry["task"] for entry in CELERY_BEAT_SCHEDULE.values()]
+CELERY_TASK_QUEUES = {task: {"routing_key": task} for task in _TASKS}
+CELERY_TASK_ROUTES = {task: {"queue": task} for task in _TASKS}
+CELERY_TASK_CREATE_MISSING_QUEUES = False  # what nobody listens to is refused where it is sent
 
 # --- The chain -------------------------------------------------------------------------------------------------------
 # One node, or several separated by commas: the next one is asked when one fails, and two must agree on what is final.
@@ -443,6 +452,7 @@ LOGGING: dict[str, Any] = {
         # One line for each beat of each sweep says nothing; a task that fails is an error.
         "celery.beat": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
+        "celery.worker.request": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},
     },
 }

@@ -82,8 +82,13 @@ class Fleet:
         return self.supervisor.start(Service("beat", argv, self.environment, ROOT))
 
     def ask(self, task: str) -> None:
-        """Send a message that does not expire."""
-        self.app.send_task(task)
+        """Send a message to its task's queue."""
+        self.app.send_task(task, queue=task)
+
+    def waiting(self, task: str) -> int:
+        """Return how many messages nobody has taken."""
+        with self.app.connection_for_read() as broker:
+            return int(broker.default_channel.client.llen(task))
 
 
 @contextmanager

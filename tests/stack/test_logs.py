@@ -56,6 +56,8 @@ def test_a_message_to_a_worker_carries_the_id_of_the_request_and_the_worker_goes
     def catch(headers: Any = None, **_: Any) -> None:
         sent.append(headers)
 
+    with celery_app.connection_for_write() as broker:
+        broker.default_channel.queue_purge("escrow.relay_sweep")  # a nudge of another test
     before_task_publish.connect(catch)
     try:
         with trail.follow("r-1"):
