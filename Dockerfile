@@ -1,4 +1,4 @@
-# The service: web, worker, beat and one-shot commands, chosen by the command. See docker-compose.yml.
+# The service: web, workers, beat and one-shot commands, chosen by the command. See docker-compose.yml.
 FROM python:3.11-slim-bookworm AS packages
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements.txt /tmp/requirements.txt

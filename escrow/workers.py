@@ -1,6 +1,7 @@
-"""Celery's entries to the money rooms: a few lines each, and each may run twice. What they do lives in the rooms they call.
+"""Celery's entries that ask a node or a signer: a few lines each, and each may run twice. What they do lives in what they call.
 
-Every message is only a hint: beat sends each sweep again and again, and the rows say what is due.
+Every message is only a hint: beat sends each sweep again and again, and the rows say what is due. A node that hangs holds these
+up; what asks nobody is in `offchain`.
 """
 
 import logging
@@ -9,24 +10,7 @@ from functools import cache
 from celery import Task, shared_task
 from django.conf import settings
 
-from escrow import (
-    approvals,
-    attesting,
-    clock,
-    dispatch,
-    events,
-    holds,
-    indexer,
-    invoices,
-    pausing,
-    payouts,
-    pools,
-    pulse,
-    refunds,
-    sessions,
-    settlement,
-    silence,
-)
+from escrow import attesting, clock, dispatch, indexer, pausing, pulse, settlement
 from escrow.chain import sources
 from escrow.chain.client import ChainClient
 from escrow.chain.signer import Role, Signers
@@ -73,36 +57,6 @@ def settle_sweep() -> None:
     settlement.void_expired(landed=settlement.landed_on(chain_client()), limit=settings.SWEEP_LIMIT)
     settlement.settle_due(authorizer=keyring().signer(Role.AUTHORIZER), now=clock.now())
     dispatch.dispatch_due(now=clock.now(), limit=settings.DISPATCH_LIMIT)
-
-
-@shared_task(name="escrow.payout_sweep")
-def payout_sweep() -> None:
-    """Plan withdrawals of matured credits and of the fees."""
-    payouts.pay_due(now=clock.now(), limit=settings.SWEEP_LIMIT)
-    payouts.pay_fees(now=clock.now())
-
-
-@shared_task(name="escrow.close_sweep")
-def close_sweep() -> None:
-    """Take pools on their way out one step further."""
-    pools.close_due(now=clock.now(), limit=settings.SWEEP_LIMIT)
-
-
-@shared_task(name="escrow.timer_sweep")
-def timer_sweep() -> None:
-    """Let silence decide where its time has come."""
-    holds.release_expired(now=clock.now(), limit=settings.SWEEP_LIMIT)
-    sessions.close_expired(now=clock.now(), limit=settings.SWEEP_LIMIT)
-    approvals.expire_due(now=clock.now(), limit=settings.SWEEP_LIMIT)
-    invoices.approve_by_silence(now=clock.now(), limit=settings.SWEEP_LIMIT)
-    refunds.lapse_by_silence(now=clock.now(), limit=settings.SWEEP_LIMIT)
-    silence.rule_by_silence(now=clock.now(), limit=settings.SWEEP_LIMIT)
-
-
-@shared_task(name="escrow.publish_sweep")
-def publish_sweep() -> None:
-    """Show the events that are recorded for good."""
-    events.publish_due()
 
 
 @shared_task(name="escrow.pulse_sweep", bind=True)

@@ -1,6 +1,8 @@
 """The Celery apps. Tasks live in each room's `workers.py`; limits and the schedule in `settings.py`.
 
-`app` knows every task. `clock` is for beat, which only sends their names: without the tasks it needs half the memory.
+`app` knows every task, and its workers take them all. `offchain` knows those that ask no node and no signer; its worker takes
+nothing else: a node that hangs can hold all other workers, and never what buyers and sellers hear.
+`clock` is for beat, which only sends names: without the tasks it needs half the memory.
 """
 
 import os
@@ -8,7 +10,7 @@ from typing import Any
 
 from celery import Celery
 from celery.beat import PersistentScheduler
-from celery.signals import task_prerun
+from celery.signals import celeryd_after_setup, task_prerun
 
 from escrow import hints, trail
 
@@ -27,6 +29,14 @@ def _begin(task: Any, **_: object) -> None:
     trail.start(request=str((task.request.headers or {}).get(trail.HEADER) or ""), task=str(task.name))
 
 
+@celeryd_after_setup.connect
+def _listen(instance: Any, **_: object) -> None:
+    """Have a worker of `offchain` take what it knows; a message that it does not know would be lost with it."""
+    if instance.app is offchain:
+        queues = offchain.amqp.queues
+        queues.select(sorted(queues.consume_from.keys() & offchain.tasks.keys()))
+
+
 class Scheduler(PersistentScheduler):
     """Beat's: it sends no hint while one like it waits, so that none has to expire. No clock but beat's own is asked."""
 
@@ -38,6 +48,10 @@ class Scheduler(PersistentScheduler):
 
 
 clock = _configured("clock")
+offchain = _configured("offchain")
+offchain.autodiscover_tasks(["escrow"], related_name="offchain")
+offchain.autodiscover_tasks(["marketplace"], related_name="workers")
 app = _configured("marketplace")
 app.autodiscover_tasks(related_name="workers")
+app.autodiscover_tasks(["escrow"], related_name="offchain")
 app.set_default()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from escrow import clock, ledger, workers
+from escrow import clock, ledger, offchain, workers
 from escrow.models import Batch, Party, Payment, Pool
 from tests.faults.conftest import check_books, check_paid_once
 from tests.onchain.conftest import Chain, party
@@ -32,10 +32,10 @@ def test_a_worker_whose_clock_is_wrong_lands_and_pays_out_as_any_other(work: Cha
         batch = Batch.objects.get()
         assert abs(batch.deadline - clock.now() - timedelta(hours=1)) < timedelta(minutes=1)  # by the database's clock
         sweep_until(lambda: Payment.objects.get().status == "settled")
-        workers.payout_sweep()
+        offchain.payout_sweep()
         sweep_until(lambda: ledger.balance(ledger.credited(pool, lint)) == 0)
-        workers.close_sweep()
-        workers.timer_sweep()
+        offchain.close_sweep()
+        offchain.timer_sweep()
     assert work.fresh(pool).status == Pool.Status.OPEN  # its end has not come
     work.quiet()
     assert work.token.balance_of(lint.address) == 297_000

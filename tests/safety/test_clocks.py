@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from escrow import clock, sessions
-from escrow import workers as escrow_workers
+from escrow import clock, offchain, sessions
 from escrow.models import Hold, Session
 from escrow.policy import Policy
 from marketplace import keys
@@ -79,7 +78,7 @@ def test_what_ends_in_an_hour_has_not_ended(market: World, by: timedelta) -> Non
         assert caller.post("/v1/payments", PAY).status == 201
         assert caller.post("/v1/holds", PAY).status == 201
         assert caller.post(f"/v1/sessions/{session.pk}/children", {"budget": "1.00"}).status == 201
-        escrow_workers.timer_sweep()
+        offchain.timer_sweep()
         assert Hold.objects.get(pk=held["id"]).status == "held"
         assert caller.post(f"/v1/holds/{held['id']}/capture", {}).status == 201
     assert Session.objects.get(pk=session.pk).status == "open"
@@ -100,7 +99,7 @@ def test_what_ended_an_hour_ago_has_ended(market: World, by: timedelta) -> None:
         for path in ("/v1/payments", "/v1/holds", f"/v1/sessions/{session.pk}/children"):
             answer = caller.post(path, {"budget": "1.00"} if path.endswith("children") else PAY)
             assert (answer.status, answer.json["state"]) == (409, "expired")
-        escrow_workers.timer_sweep()
+        offchain.timer_sweep()
         assert Session.objects.get(pk=session.pk).status == "closed"
 
 

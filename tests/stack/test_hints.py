@@ -1,9 +1,12 @@
 """Hints: each has a queue that somebody listens to, one of each waits at most, and no clock makes one worthless."""
 
+import subprocess
+import sys
 import time
 from typing import Any
 
 import pytest
+import yaml
 from celery.exceptions import QueueNotFound
 from celery.signals import before_task_publish
 from django.conf import settings
@@ -11,11 +14,42 @@ from django.conf import settings
 from escrow import hints, intents
 from escrow.models import Hold
 from marketplace.celery import app
+from marketplace.management.stack.stack import WORKERS
 from tests.escrow import books
-from tests.stack.fleet import fleet, overdue, until
+from tests.stack.fleet import ROOT, fleet, overdue, until
 
 TASKS = {entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()}
+ASKING = {"escrow.relay_sweep", "escrow.index_sweep", "escrow.settle_sweep", "escrow.pulse_sweep", "escrow.reconcile"}
 RELAY = "escrow.relay_sweep"
+
+LISTENS = """
+import sys, types
+import django
+django.setup()
+from celery.signals import celeryd_after_setup
+from celery.utils.imports import symbol_by_name
+app = symbol_by_name(sys.argv[1])
+app.loader.import_default_modules()
+app.finalize()
+celeryd_after_setup.send(sender="a", instance=types.SimpleNamespace(app=app), conf=app.conf)
+print(*sorted(app.amqp.queues.consume_from), *sorted({"web3", "eth_account"} & sys.modules.keys()))
+"""
+
+
+def listens(name: str) -> set[str]:
+    """Return what a worker of an app takes, and which libraries it has loaded that can ask a node or sign."""
+    found = "marketplace.celery:app" if name == "marketplace" else name
+    words = [sys.executable, "-c", LISTENS, found]
+    env = {"DJANGO_SETTINGS_MODULE": "marketplace.settings", "PYTHONPATH": f"{ROOT}:{ROOT}/sdk/src"}
+    return set(subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_a_worker_that_is_told_nothing_takes_everything() -> None:
+    assert listens("marketplace") == TASKS | {"web3", "eth_account"}
+
+
+def test_the_second_worker_takes_what_asks_no_node_and_has_loaded_nothing_that_could() -> None:
+    assert listens(WORKERS["offchain"]) == TASKS - ASKING
 
 
 def test_every_task_has_a_beat_and_a_queue_with_its_name() -> None:
@@ -25,6 +59,13 @@ def test_every_task_has_a_beat_and_a_queue_with_its_name() -> None:
     assert {task: app.amqp.router.route({}, task)["queue"].name for task in TASKS} == {task: task for task in TASKS}
     with pytest.raises(QueueNotFound):
         app.send_task("escrow.nobodys_sweep")
+
+
+def test_compose_and_the_dev_stack_start_both_workers_and_narrow_neither() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    started = {name: of["command"] for name, of in services.items() if "worker" in of.get("command", ())}
+    assert {name: words[words.index("-A") + 1] for name, words in started.items()} == WORKERS
+    assert not {"-Q", "--queues", "-X", "--exclude-queues"} & {word for words in started.values() for word in words}
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ FIRST_STEPS = """
 
 
 class Command(BaseCommand):
-    """`manage.py dev`: web, worker, beat, sample specialists, a payer, and the servers they need."""
+    """`manage.py dev`: web, workers, beat, sample specialists, a payer, and the servers they need."""
 
     help = "Run the whole market here: real servers, a local chain, sample agents, test money."
     requires_system_checks = ()  # there is no database yet

@@ -1,7 +1,7 @@
 """Recovery, measured: servers die or go away with a thousand chain actions waiting, and real workers take it from there.
 
 Lives here: the three outages, the backlog, and the client that goes on paying meanwhile. Here everything is as in production:
-PostgreSQL is durable, Celery's worker and beat run as in Compose, blocks come by the clock, and nothing is brought forward.
+PostgreSQL is durable, Celery's workers and beat run as in Compose, blocks come by the clock, and nothing is brought forward.
 No proxy is between a worker and the node, which would cost more than the node: an outage is a node that is stopped.
 """
 
@@ -26,7 +26,7 @@ from marketplace.management.crashtest.judge import Judge
 from marketplace.management.crashtest.table import Result
 from marketplace.management.crashtest.web import CREATED, FAILURE, Web
 from marketplace.management.stack import ready
-from marketplace.management.stack.stack import ROOT
+from marketplace.management.stack.stack import ROOT, WORKERS
 from marketplace.management.stack.supervisor import Service
 
 BACKLOG: Final = 1_000
@@ -38,7 +38,7 @@ ASKED_OUTSIDE: Final = 2
 OUTSIDE_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 0.02
 """Between two payments: the client is there to see that they are answered, not how many can be."""
-WORKER_PROCESSES: Final = 2
+PROCESSES: Final = {"worker": 2, "offchain": 1}
 FAULTS: Final = ("redis flush", "postgres killed", "rpc out")
 
 
@@ -117,7 +117,7 @@ def measure(fault: str, *, backlog: int = BACKLOG, out_seconds: float = OUT_SECO
         waited = _until(lambda: _left() == 0)
         recovery = time.monotonic() - healed
         wrong = payer.stop()
-        for name in ("beat", "worker"):
+        for name in ("beat", *WORKERS):
             ground.supervisor.stop(name)
         ground.end_faults()
         if not ground.heal():
@@ -138,25 +138,17 @@ def measure(fault: str, *, backlog: int = BACKLOG, out_seconds: float = OUT_SECO
 
 
 def _start_workers(ground: Ground) -> None:
-    environment = {**os.environ, **ground.environment}
-    start = [sys.executable, "-m", "celery", "-A"]
-    worker = [
-        *start,
-        "marketplace",
-        "worker",
-        "-l",
-        "INFO",
-        "--pool",
-        "prefork",
-        "--concurrency",
-        str(WORKER_PROCESSES),
-    ]
-    beat = [*start, "marketplace.celery:clock", "beat", "-l", "INFO", "--pidfile", ""]
-    beat += ["--schedule", str(ground.home.path / "beat")]
-    child = ground.supervisor.start(Service("worker", worker, environment, ROOT))
-    ground.supervisor.wait(child, ready.says(" ready."))
-    child = ground.supervisor.start(Service("beat", beat, environment, ROOT))
-    ground.supervisor.wait(child, ready.says("is starting"))
+    for name, app in WORKERS.items():
+        options = ["--pool", "prefork", "--concurrency", str(PROCESSES[name]), "--hostname", f"{name}@%h"]
+        _start(ground, name, [app, "worker", *options], " ready.")
+    files = ["--schedule", str(ground.home.path / "beat"), "--pidfile", ""]
+    _start(ground, "beat", ["marketplace.celery:clock", "beat", *files], "is starting")
+
+
+def _start(ground: Ground, name: str, words: list[str], says: str) -> None:
+    argv = [sys.executable, "-m", "celery", "-A", *words, "-l", "INFO"]
+    child = ground.supervisor.start(Service(name, argv, {**os.environ, **ground.environment}, ROOT))
+    ground.supervisor.wait(child, ready.says(says))
 
 
 def _fill(ground: Ground, backlog: int) -> None:

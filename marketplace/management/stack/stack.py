@@ -37,6 +37,8 @@ WEB_PROCESSES: Final = 1
 WORKER_THREADS: Final = 2
 """More would ask the database for more at the same moment, and payments wait for that. One process: forked workers cost
 100 MB each. In production they are forked, for their hard time limits."""
+WORKERS: Final = {"worker": "marketplace", "offchain": "marketplace.celery:offchain"}
+"""Each worker's app. The second takes what asks no node, so that a node that hangs holds none of that up."""
 BACKGROUND: Final = 15
 """The niceness of workers here: on one machine they must not take the cores from the web while it answers a payment."""
 WATCH_SECONDS: Final = 0.5
@@ -149,15 +151,18 @@ class Stack:
         adopt(self.environment)
         signer = self._start_signer()
         web = self._start_web()
-        worker = self._start_celery("worker", "--pool", "threads", "--concurrency", str(WORKER_THREADS))
+        worker = self._start_worker("worker", WORKER_THREADS)
         call_command("migrate", verbosity=0, interactive=False)
         self._say(begun, "contracts are deployed, tables are made")
         if signer:
             self.supervisor.wait(signer, self._ready["signer"])
         self.supervisor.wait(web, self._ready["web"])
         self.supervisor.wait(worker, self._ready["worker"])
-        self._start_celery("beat", "--schedule", str(self.home.path / "beat"), "--pidfile", "")
-        self._say(begun, f"web, worker and beat are ready: {self.urls.web}")
+        self._ready["beat"] = ready.says("is starting")
+        files = ["--schedule", str(self.home.path / "beat"), "--pidfile", ""]
+        self._start_celery("beat", "marketplace.celery:clock", "beat", *files)
+        self._start_worker("offchain", 1)  # nobody waits for it: until it is ready the other one takes what it takes
+        self._say(begun, f"web, workers and beat are ready: {self.urls.web}")
 
     def _start_servers(self) -> None:
         given = os.environ
@@ -201,11 +206,13 @@ class Stack:
         server = f"-m marketplace.server --host 127.0.0.1 --port {self._port} --share-port --processes {WEB_PROCESSES}"
         return self.spawn("web", [sys.executable, *server.split()])
 
-    def _start_celery(self, name: str, *options: str) -> Child:
-        self._ready[name] = ready.says(" ready.") if name == "worker" else ready.says("is starting")
-        app = "marketplace" if name == "worker" else "marketplace.celery:clock"
-        argv = [sys.executable, "-m", "celery", "-A", app, name, "-l", "INFO", *options]
-        return self.spawn(name, argv, niceness=BACKGROUND)
+    def _start_worker(self, name: str, threads: int) -> Child:
+        self._ready[name] = ready.says(" ready.")
+        options = ["--pool", "threads", "--concurrency", str(threads), "--hostname", f"{name}@%h"]
+        return self._start_celery(name, WORKERS[name], "worker", *options)
+
+    def _start_celery(self, name: str, app: str, *words: str) -> Child:
+        return self.spawn(name, [sys.executable, "-m", "celery", "-A", app, *words, "-l", "INFO"], niceness=BACKGROUND)
 
     def _say(self, begun: float, text: str) -> None:
         self._report(f"{time.monotonic() - begun:5.1f} s  {text}")
