@@ -7,7 +7,7 @@ does ask is in `workers`.
 from celery import shared_task
 from django.conf import settings
 
-from escrow import approvals, clock, events, holds, invoices, payouts, pools, refunds, sessions, silence
+from escrow import approvals, clock, events, holds, invoices, pausing, payouts, pools, refunds, sessions, silence
 
 
 @shared_task(name="escrow.payout_sweep")
@@ -19,7 +19,8 @@ def payout_sweep() -> None:
 
 @shared_task(name="escrow.close_sweep")
 def close_sweep() -> None:
-    """Take pools on their way out one step further."""
+    """See whether new debts may come, and take pools on their way out one step further."""
+    pausing.look(now=clock.now())
     pools.close_due(now=clock.now(), limit=settings.SWEEP_LIMIT)
 
 

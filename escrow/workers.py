@@ -10,7 +10,7 @@ from functools import cache
 from celery import Task, shared_task
 from django.conf import settings
 
-from escrow import attesting, clock, dispatch, indexer, pausing, pulse, settlement
+from escrow import attesting, clock, dispatch, indexer, pulse, settlement
 from escrow.chain import sources
 from escrow.chain.client import ChainClient
 from escrow.chain.signer import Role, Signers
@@ -52,8 +52,7 @@ def index_sweep() -> None:
 
 @shared_task(name="escrow.settle_sweep")
 def settle_sweep() -> None:
-    """See whether new debts may come, sign batches of due ones, send them on, and give back those that can no longer land."""
-    pausing.look(now=clock.now())
+    """Sign batches of due debts, send them on their way, and give back those that can no longer land."""
     settlement.void_expired(landed=settlement.landed_on(chain_client()), limit=settings.SWEEP_LIMIT)
     settlement.settle_due(authorizer=keyring().signer(Role.AUTHORIZER), now=clock.now())
     dispatch.dispatch_due(now=clock.now(), limit=settings.DISPATCH_LIMIT)

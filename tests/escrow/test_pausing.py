@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.conf import settings as configured
 
-from escrow import gauges, holds, ledger, pausing, pools, refunds
+from escrow import gauges, holds, ledger, offchain, pausing, pools, refunds
 from escrow.errors import SettlementPaused, StateConflict
 from escrow.ledger import Move
 from escrow.models import ChainCursor, Denial, Pool, Reason, Session
@@ -153,3 +153,11 @@ def test_operators_see_it() -> None:
     assert shown() == 0.0
     pausing.look(now=NOW)
     assert shown() == 1.0
+
+
+def test_the_sweep_that_asks_no_node_looks() -> None:
+    owing(2 * USDC)
+    silent()
+    with unmoved():
+        offchain.close_sweep()
+    assert is_paused()
