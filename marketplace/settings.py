@@ -201,6 +201,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "priority_steps": [0],  # one list for each queue: no message is more urgent than another of its kind
     "socket_timeout": 5.0,
     "socket_connect_timeout": 5.0,
+    "max_retries": 0,  # to connect, for a nudge: it is only a hint, and a caller waits for it. Workers wait a restart out
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # a broker restart is waited out

@@ -1,8 +1,11 @@
 """Hints: each has a queue that somebody listens to, one of each waits at most, and no clock makes one worthless."""
 
+import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -66,6 +69,40 @@ def test_compose_and_the_dev_stack_start_both_workers_and_narrow_neither() -> No
     started = {name: of["command"] for name, of in services.items() if "worker" in of.get("command", ())}
     assert {name: words[words.index("-A") + 1] for name, words in started.items()} == WORKERS
     assert not {"-Q", "--queues", "-X", "--exclude-queues"} & {word for words in started.values() for word in words}
+
+
+NUDGES = """
+import django
+django.setup()
+from kombu.exceptions import OperationalError
+from escrow import intents
+try:
+    intents.nudge()
+except OperationalError:
+    print("nobody is there")
+"""
+
+
+def test_a_broker_that_is_away_is_asked_once_by_whoever_has_a_caller_waiting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        asked: list[None] = []
+
+        def close_on_all() -> None:
+            with suppress(OSError):
+                while True:
+                    door.accept()[0].close()
+                    asked.append(None)
+
+        host = threading.Thread(target=close_on_all)
+        host.start()
+        env = {"DJANGO_SETTINGS_MODULE": "marketplace.settings", "PYTHONPATH": f"{ROOT}:{ROOT}/sdk/src"}
+        env["REDIS_URL"] = f"redis://127.0.0.1:{door.getsockname()[1]}/0"
+        ran = subprocess.run(
+            [sys.executable, "-c", NUDGES], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+        )
+        door.shutdown(socket.SHUT_RDWR)
+    host.join()
+    assert (ran.stdout, len(asked)) == ("nobody is there\n", 1)
 
 
 @pytest.fixture
