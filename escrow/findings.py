@@ -5,7 +5,7 @@ Pure words and numbers. Who reads the books is `escrow.books`, who reads the cha
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -32,6 +32,8 @@ class Cause(StrEnum):
 
 
 EXPLAINED: Final = (Cause.IN_FLIGHT, Cause.DONATED)
+STALE: Final = timedelta(minutes=10)
+"""A comparison as of an older block says too little about now."""
 
 
 class Verdict(StrEnum):
@@ -114,13 +116,13 @@ class Report:
 
     @property
     def equal(self) -> bool:
-        """Whether the books equal the chain, but for what is explained."""
-        return not self.unexplained and not self.alarms
+        """Whether the books equal the chain, but for what is explained. An alarm is another matter."""
+        return not self.unexplained
 
     @property
     def verdict(self) -> Verdict:
         """The outcome in one word."""
-        if not self.equal:
+        if self.unexplained or self.alarms:
             return Verdict.UNEXPLAINED
         return Verdict.EXPLAINED if self.in_flight or self.differences else Verdict.EQUAL
 
@@ -147,3 +149,10 @@ class Report:
             "alarms": self.alarms,
             "seconds": round(self.seconds, 3),
         }
+
+
+def stale(read_at: datetime, now: datetime) -> list[str]:
+    """Return the alarm of an indexer that has read nothing for too long, if it has."""
+    if now - read_at <= STALE:
+        return []
+    return [f"The indexer has read nothing since {read_at.isoformat()}; is the worker running?"]

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
@@ -22,13 +22,11 @@ from escrow.chain.custody import Custody, Kept
 from escrow.chain.effects import DISPUTED, FEES, FREE, added_up, effects, effects_of, line
 from escrow.chain.errors import ChainUnavailable
 from escrow.chain.events import PoolEvent
-from escrow.findings import Cause, Difference, Report
+from escrow.findings import Cause, Difference, Report, stale
 
 log = logging.getLogger(__name__)
 At = Literal["latest", "safe", "final"]
 TIERS: Final[tuple[At, ...]] = ("latest", "safe", "final")
-STALE: Final = timedelta(minutes=10)
-"""A comparison as of an older block says too little about now."""
 MOST_CHUNKS: Final = 50
 """Of logs that the indexer has not read yet: farther behind than this, it is to be helped first."""
 TURNS: Final = 3
@@ -63,9 +61,6 @@ def compare(
             break
     else:
         raise ChainUnavailable("the chain was reorganised while it was read")
-    alarms = list(found.alarms)
-    if now - found.cursor.read_at > STALE:
-        alarms.append(f"The indexer has read nothing since {found.cursor.read_at.isoformat()}; is the worker running?")
     liabilities: Counter[str] = Counter()
     for (name, _pool, _party), micros in found.owed.items():
         liabilities[name] += micros
@@ -83,7 +78,7 @@ def compare(
         surplus_micros=comparison.surplus,
         differences=[*found.differences, *comparison.differences],
         in_flight=list(found.steps),
-        alarms=alarms + comparison.alarms,
+        alarms=[*found.alarms, *stale(found.cursor.read_at, now), *comparison.alarms],
         seconds=time.monotonic() - begun,
     )
 

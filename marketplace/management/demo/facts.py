@@ -52,7 +52,7 @@ def collect(played: Played, prices: Prices, brief: Path) -> dict[str, Any]:
         "pool": _pool(client, pool, providers),
         "settlements": [action for action in actions if action["kind"] == ChainAction.Kind.SETTLE],
         "chain_actions": actions,
-        "reconciled": books.equal and not books.in_flight,
+        "reconciled": books.equal and not books.alarms and not books.in_flight,
         "books": books.document(),
         "worker_kills": played.worker_kills,
         "seconds": played.seconds,
