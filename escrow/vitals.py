@@ -68,9 +68,14 @@ def _worker(pulse: Pulse | None, now: datetime) -> Vital:
     return Vital("worker", age <= settings.PULSE_STALE_SECONDS, said)
 
 
+def _unasked(pulse: Pulse | None) -> str:
+    """Say why something of the chain is not known: the node gave no answer, or nobody has asked it."""
+    return (pulse.error if pulse else "") or "no worker has asked the node yet"
+
+
 def _chain_id(pulse: Pulse | None) -> Vital:
     if pulse is None or pulse.chain_id is None:
-        return Vital("chain_id", ok=False, detail=(pulse.error if pulse else "") or "no worker has asked the node yet")
+        return Vital("chain_id", ok=False, detail=_unasked(pulse))
     if pulse.chain_id != settings.CHAIN_ID:
         said = f"the node is on chain {pulse.chain_id}, and the service on chain {settings.CHAIN_ID}"
         return Vital("chain_id", ok=False, detail=said)
@@ -79,7 +84,7 @@ def _chain_id(pulse: Pulse | None) -> Vital:
 
 def _contract(pulse: Pulse | None) -> Vital:
     if pulse is None or pulse.code_present is None:
-        return Vital("contract", ok=False, detail="no worker has asked the node yet")
+        return Vital("contract", ok=False, detail=_unasked(pulse))
     where = settings.ESCROW_ADDRESS or "ESCROW_ADDRESS, which is not set"
     if not pulse.code_present:
         return Vital("contract", ok=False, detail=f"there is no code at {where}")
@@ -93,7 +98,7 @@ def _signers(pulse: Pulse | None) -> Iterator[Vital]:
     yield Vital("signers", not said, "; ".join(said) or "none is stopped")
     enough = enough_wei(pulse) if pulse else None
     if pulse is None or enough is None:
-        yield Vital("signer_funds", ok=False, detail="no worker has asked the node yet")
+        yield Vital("signer_funds", ok=False, detail=_unasked(pulse))
         return
     funds = {address: int(seen["balance_wei"]) for address, seen in pulse.signers.items()}
     poor = [f"{address} has {has} wei, and {enough} are wanted" for address, has in funds.items() if has < enough]

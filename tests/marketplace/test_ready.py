@@ -86,9 +86,18 @@ def test_a_node_that_does_not_answer_is_said_by_its_kind(healthy: Pulse) -> None
     Pulse.objects.update(
         chain_id=None, code_present=None, gas_price_wei=None, signers={}, error="eth_chainId: ConnectionError"
     )
+    assert ask()[1] == dict.fromkeys(("chain_id", "contract", "signer_funds"), "eth_chainId: ConnectionError")
+
+
+def test_a_node_that_stops_half_way_is_said_of_what_it_did_not_answer(healthy: Pulse) -> None:
+    Pulse.objects.update(gas_price_wei=None, signers={}, error="eth_feeHistory: Timeout")
+    assert ask()[1] == {"signer_funds": "eth_feeHistory: Timeout"}
+
+
+def test_a_node_that_nobody_has_asked_is_said_as_that(healthy: Pulse) -> None:
+    Pulse.objects.all().delete()
     found = ask()[1]
-    assert sorted(found) == ["chain_id", "contract", "signer_funds"]
-    assert found["chain_id"] == "eth_chainId: ConnectionError"
+    assert {found[name] for name in ("chain_id", "contract", "signer_funds")} == {"no worker has asked the node yet"}
 
 
 def test_a_signer_needs_gas_for_fifty_settlements(healthy: Pulse) -> None:
