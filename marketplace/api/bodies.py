@@ -83,7 +83,7 @@ class PolicyBody(Shape):
 
 
 class PoolIn(Shape):
-    deposit: AmountIn
+    deposit: Annotated[AmountIn, Field(examples=["25.00"])]
     currency: Currency = "USDC"
     expires_in_hours: Annotated[int, Field(ge=1, le=24 * 365)] | None = None
     providers: Annotated[list[AgentIn], Field(max_length=100)] = []

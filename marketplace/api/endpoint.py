@@ -7,7 +7,7 @@ by `marketplace.api.schema` and walked by the tests: there is no second list to 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final, Literal, cast
+from typing import Any, Literal, cast
 from uuid import UUID, uuid4
 
 from django.http import HttpResponse
@@ -21,7 +21,7 @@ from rest_framework.views import APIView
 from escrow import clock, decisions
 from escrow.errors import EscrowError
 from marketplace import keys, webhooks
-from marketplace.api import auth, idempotency, parsing, rates, ways_on
+from marketplace.api import auth, forms, idempotency, parsing, rates, ways_on
 from marketplace.api.auth import Actor
 from marketplace.api.bodies import Nothing
 from marketplace.api.downloads import Download
@@ -32,18 +32,6 @@ from marketplace.api.ways_on import About
 from marketplace.models import Scope
 
 Handler = Callable[..., Any]
-
-_RULES: Final[Mapping[str, tuple[str, str]]] = {
-    "missing": ("is required", "a value"),
-    "extra_forbidden": ("is not a field here", "only the fields that are documented"),
-    "string_type": ("must be a string", "a string"),
-    "bool_type": ("must be true or false", "true or false"),
-    "int_type": ("must be an integer", "an integer"),
-    "dict_type": ("must be an object", "an object"),
-    "list_type": ("must be a list", "a list"),
-    "model_type": ("must be an object", "an object"),
-}
-"""Our words for the commonest errors of form; for the others, pydantic's own are good enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,26 +227,9 @@ def read(shape: type[Shape], raw: object) -> Any:
     try:
         return shape.model_validate(raw)
     except ValidationError as error:
-        known = ", ".join(shape.model_fields) or "no field at all"
-        errors = [_field_error(dict(found), known) for found in error.errors(include_url=False, include_input=False)]
+        errors = forms.errors_of(error, shape)
         detail = errors[0]["message"] if len(errors) == 1 else f"{len(errors)} fields are wrong."
         raise Problem("invalid_request", detail, errors=errors) from None
-
-
-def _field_error(found: Mapping[str, Any], known: str) -> dict[str, str]:
-    field = ".".join(str(part) for part in found["loc"]) or "body"
-    context = found.get("ctx", {})
-    if found["type"] == "extra_forbidden" and len(found["loc"]) == 1:
-        rule, would_pass = "is not a field here", f"one of: {known}"
-    elif found["type"] == "wrong":
-        rule, would_pass = str(context["rule"]), str(context["would_pass"])
-        field += f".{context['within']}" if context["within"] else ""
-    elif found["type"] in _RULES:
-        rule, would_pass = _RULES[found["type"]]
-    else:
-        text = str(found["msg"])
-        rule, would_pass = text[:1].lower() + text[1:], text
-    return {"field": field, "rule": rule, "message": f"{field} {rule}.", "would_pass": would_pass}
 
 
 def _parameters(request: Request) -> dict[str, str]:

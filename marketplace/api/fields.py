@@ -7,6 +7,7 @@ Strict: a number is not a string, a string is not a number, nothing is trimmed, 
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     StringConstraints,
     WithJsonSchema,
@@ -219,13 +221,16 @@ CapabilityIn = Annotated[
     str,
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64),
     AfterValidator(refused_as_wrong(_read_capability)),
+    Field(examples=["code.lint"]),
 ]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_one_line)]
 """A name or a title."""
-InvoiceNumber = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_one_line)]
+InvoiceNumber = Annotated[
+    str, StringConstraints(min_length=1, max_length=64), AfterValidator(_one_line), Field(examples=["INV-1"])
+]
 Words = Annotated[str, StringConstraints(min_length=1, max_length=4000), AfterValidator(_not_blank)]
 """A reason, an answer, a description."""
-HashIn = Annotated[str, StringConstraints(pattern=HASH_PATTERN)]
+HashIn = Annotated[str, StringConstraints(pattern=HASH_PATTERN), Field(examples=[sha256(b"").hexdigest()])]
 JsonObject = dict[str, Any]
 
 

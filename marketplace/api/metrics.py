@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import DatabaseError
 from django.db.models import Count, Min
 from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -23,14 +24,16 @@ from escrow.gauges import Gauge
 from marketplace import meters
 from marketplace.models import Delivery
 
+READING: Final = ("GET", "HEAD")
 FORWARDED: Final = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP")
 """A request with one of these came through a proxy, so its address says nothing about who asks."""
 
 
+@csrf_exempt  # it changes nothing, and a page about cookies is no answer to a program
 def show(request: HttpRequest) -> HttpResponse:
     """Show every meter and gauge to whoever may see them."""
-    if request.method not in ("GET", "HEAD"):
-        return _refused(405, "Only GET.")
+    if request.method not in READING:
+        return _refused(405, "Only GET.", Allow=", ".join(READING))
     if not _may_look(request):
         return _refused(403, "Send METRICS_TOKEN as a bearer token, or ask from this machine.")
     registry = CollectorRegistry()
@@ -57,8 +60,8 @@ def _may_look(request: HttpRequest) -> bool:
         return False
 
 
-def _refused(status: int, why: str) -> HttpResponse:
-    return HttpResponse(why + "\n", status=status, content_type="text/plain; charset=utf-8")
+def _refused(status: int, why: str, **headers: str) -> HttpResponse:
+    return HttpResponse(why + "\n", status=status, content_type="text/plain; charset=utf-8", headers=headers)
 
 
 class _FromDatabase(Collector):

@@ -261,8 +261,10 @@ def test_who_may_read_it(
     assert (b"market_" in answer.content) == (status == 200)
 
 
-def test_it_is_only_read(client: Client) -> None:
-    assert client.post("/metrics").status_code == 405
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_it_is_only_read(method: str) -> None:
+    answer = Client(enforce_csrf_checks=True).generic(method, "/metrics")
+    assert (answer.status_code, answer["Allow"], answer.content) == (405, "GET, HEAD", b"Only GET.\n")
 
 
 def test_without_the_database_the_meters_are_left(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_a_repeated_request_gets_the_same_endpoint_and_the_same_secret(world: Wo
         ({"url": "https://unknown.acme.dev/"}, "url", "cannot be called: the host has no address"),
         ({"url": URL, "events": ["payment"]}, "events.0", "is not a type of event"),
         ({"url": URL, "events": ["task.posted", "*"]}, "events.1", "is not a type of event"),
-        ({"url": URL, "events": ["task.*"] * 21}, "events", "list should have at most 20 items"),
+        ({"url": URL, "events": ["task.*"] * 21}, "events", "must have 20 or fewer items"),
         ({"url": URL, "description": "two\nlines"}, "description", "must be one line of visible text"),
         ({"url": URL, "secret": "whsec_mine"}, "secret", "is not a field here"),
         ({"url": URL, "status": "disabled"}, "status", "is not a field here"),
