@@ -171,7 +171,79 @@ def test_a_history_counts_once_and_each_fault_in_it_as_often_as_it_happened() ->
     assert said["failed"] == [{"fault": "history", "seed": 7, "lines": ["LOST  one"]}]
 
 
-def test_a_point_that_there_is_not_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--points relay.nowhere", "--points: 'relay.nowhere' is no crash point; would pass: some of settle.signed,"),
+        ("--points ,", "--points: '' is no crash point; would pass: some of settle.signed,"),
+        ("--points relay.sent,relay.sent", "--points: relay.sent is named twice; would pass: each point once;"),
+        ("--steps 0", "--steps: '0' is no whole number from 1 on; would pass: 1"),
+        ("--seed 17 --steps 0", "--steps: '0' is no whole number from 1 on; would pass: 1"),
+        ("--kills -1 --histories 0", "--kills: '-1' is no whole number from 0 on; would pass: 1"),
+        ("--kills many", "--kills: 'many' is no whole number from 0 on; would pass: 1"),
+        ("--workers 0", "--workers: '0' is no whole number from 1 on; would pass: 1"),
+        ("--recovery --out soon", "--out: 'soon' is no time in seconds; would pass: 60"),
+        (
+            "--seed 17 --kills 3",
+            "--kills: says what is played, and --seed plays one history; would pass: one of the two",
+        ),
+        ("--seed 17 --points relay.sent", "--points: says what is played, and --seed plays one history"),
+        ("--seed 17 --histories 0", "--histories: says what is played, and --seed plays one history"),
+        ("--seed 17 --first-seed 3", "--first-seed: says what is played, and --seed plays one history"),
+        ("--seed 17 --full", "--full: says what is played, and --seed plays one history"),
+        (
+            "--celery-kills 9 --kills 1",
+            "--celery-kills: is 9, and is a part of the 1 --kills; would pass: --celery-kills 1",
+        ),
+        ("--celery-kills 6", "--celery-kills: is 6, and is a part of the 5 --kills; would pass: --celery-kills 5"),
+        ("--points send.committed --celery-kills 1", "--celery-kills: no worker dies at send.committed; would pass: "),
+        (
+            "--kills 0 --histories 0",
+            "--kills, --histories: both are 0, and nothing would be played; would pass: --kills 1",
+        ),
+        ("--backlog 7", "--backlog: is of the outages alone; would pass: --recovery --backlog 7"),
+        (
+            "--quick --full",
+            "--full: not allowed with argument --quick; would pass: what `manage.py crashtest --help` lists",
+        ),
+        ("again", "unrecognized arguments: again; would pass: what `manage.py crashtest --help` lists"),
+    ],
+)
+def test_what_cannot_be_played_as_it_was_asked_is_refused_and_nothing_is_started(
+    words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(crashtest, "Lanes", lambda *of: started.append(of))
+    with pytest.raises(SystemExit) as ended:
+        crashtest.Command().run_from_argv(["manage.py", "crashtest", *words.split()])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.out, told.err.count("\n"), started) == (64, "", 1, []), told.err
+    assert told.err.startswith(said)
+
+
+def test_wrong_usage_is_no_verdict() -> None:
     told = run("manage.py", "crashtest", "--points", "relay.nowhere")
-    assert told.returncode == 1
-    assert "relay.nowhere: no crash point; there are settle.signed" in told.stderr
+    assert (told.returncode, told.stdout) == (64, "")
+    assert told.stderr.startswith("--points: 'relay.nowhere' is no crash point")
+
+
+@pytest.mark.parametrize(
+    ("words", "planned"),
+    [
+        ("--seed 17", [("history", 17, 50)]),
+        ("--seed 17 --steps 3", [("history", 17, 3)]),
+        ("--kills 0 --histories 2 --first-seed 4", [("history", 4, 50), ("history", 5, 50)]),
+        ("--points relay.sent --kills 2 --celery-kills 1 --histories 0", [("kill", 0, 0), ("celery kill", 0, 0)]),
+        ("--full --points relay.sent --kills 1 --histories 0", [("celery kill", 0, 0)]),
+        ("--recovery --backlog 7 --out 0.5", [("recovery", 0, 7)] * 3),
+    ],
+)
+def test_what_is_asked_for_is_played(
+    words: str, planned: list[tuple[str, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(
+        crashtest.Lanes, "play", lambda _, plan: played.extend((run.kind, run.seed, run.size) for run in plan)
+    )
+    crashtest.Command().run_from_argv(["manage.py", "crashtest", *words.split()])
+    assert played == planned
