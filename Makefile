@@ -89,7 +89,7 @@ clean: ## Remove what was installed and made here
 	rm -rf .venv .venv-proofs .venv-peers node_modules staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis contracts/out contracts/cache run/mutants
 	find escrow marketplace sdk examples tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-.venv/.ready: requirements-dev.txt .ci/uv.txt .ci/install-python
+.venv/.ready: requirements-dev.txt .ci/uv.txt .ci/install-python .ci/install-sdk
 	@PYTHON="$(PYTHON)" sh .ci/install-python
 
 .venv-proofs/.ready: .venv/.ready .ci/slither.txt .ci/halmos.txt .ci/install-proofs

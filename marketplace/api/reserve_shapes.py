@@ -35,10 +35,13 @@ class Reserves(Shape):
     at: Moment
     chain_id: int
     contract: Annotated[str, Field(description="The address of the contract.")]
+    token: Annotated[
+        str | None, Field(description="The address of the token: `balanceOf(contract)` at the block is `held`.")
+    ]
     block: int
     block_hash: Hash
     currency: USDC = "USDC"
-    held: Annotated[Amount, Field(description="The token's balance of the contract at the block; ask any node.")]
+    held: Annotated[Amount, Field(description="The token's balance of the contract at the block; ask any node for it.")]
     liabilities: Liabilities
     liabilities_total: Annotated[Amount, Field(description="The sum that the root commits to.")]
     difference: SignedAmount

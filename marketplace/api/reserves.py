@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from django.conf import settings
+
 from escrow import reserves
 from escrow.models import ReserveReport
 from escrow.reserves import Inclusion
@@ -17,8 +19,9 @@ class Reserves(Endpoint):
     def get(self, call: Call) -> reserve_shapes.Reserves:
         """Read the newest comparison of the contract's money with everything that is owed. No key is needed.
 
-        Made every five minutes. `held` can be asked of any node; `root` commits to every single debt, and whoever is owed
-        something can prove that it is in it with `GET /v1/reserves/proof`.
+        Made every five minutes. `held` can be asked of any node: it is the balance that `token` has for `contract` at
+        `block`. `root` commits to every single debt, and whoever is owed something can prove that it is in it with
+        `GET /v1/reserves/proof`.
         """
         return _shown(reserves.require_newest())
 
@@ -64,6 +67,7 @@ def _shown(row: ReserveReport) -> reserve_shapes.Reserves:
             "at": row.created_at,
             "chain_id": row.chain_id,
             "contract": row.contract_address,
+            "token": settings.USDC_ADDRESS or None,
             "block": row.block_number,
             "block_hash": row.block_hash,
             "held": row.held_micros,

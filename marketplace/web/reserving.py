@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
@@ -25,6 +26,7 @@ VERDICTS: Final = {
     "explained": "Every comparison holds; something is on its way.",
     "unexplained": "Some comparison does not hold, and nobody can say why yet. We are looking at it.",
 }
+ALARM: Final = "Every comparison holds, but there is an alarm. We are looking at it."
 SHOWN: Final = 24
 WIDTH: Final = 1_000
 
@@ -38,7 +40,9 @@ def page(request: HttpRequest) -> HttpResponse:
     newest_first = reserves.reports().order_by("-created_at", "-pk")[:SHOWN]
     context = {
         "report": report,
-        "says": VERDICTS[report.verdict],
+        "says": _says(report),
+        "token": settings.USDC_ADDRESS,
+        "url": request.build_absolute_uri("/").rstrip("/"),
         "held": money.render(report.held_micros),
         "owed": money.render(report.owed_micros),
         "difference": money.render(report.held_micros - report.owed_micros),
@@ -47,6 +51,12 @@ def page(request: HttpRequest) -> HttpResponse:
         "runs": list(newest_first),
     }
     return render(request, "market/reserves.html", context)
+
+
+def _says(report: ReserveReport) -> str:
+    """Return the verdict in words. An alarm alone, such as a signer that has stopped, is no comparison that fails."""
+    is_alarm_alone = report.alarms and report.unexplained == len(report.alarms)
+    return ALARM if is_alarm_alone else VERDICTS[report.verdict]
 
 
 def _bars(report: ReserveReport) -> list[dict[str, object]]:

@@ -1,9 +1,12 @@
 """What `pip install agentmarket` brings, and what a command imports. Read from what is installed here: no network."""
 
+import os
 import subprocess
 import sys
 import tomllib
+import venv
 from importlib.metadata import requires
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -35,6 +38,17 @@ def test_an_agent_installs_nine_packages() -> None:
         "agentmarket", "anyio", "click", "h11", "httpcore2", "httpx2", "idna", "truststore", "typing-extensions",
     }  # fmt: skip
     assert len(found) <= MOST_PACKAGES
+
+
+def test_a_clone_s_environment_has_the_command(tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv")
+    subprocess.run(["sh", ".ci/install-sdk", str(tmp_path / "venv")], cwd=SDK.parents[1], check=True)
+    packages = os.pathsep.join(path for path in sys.path if path.endswith("site-packages"))
+    command = [str(tmp_path / "venv" / "bin" / "agentmarket"), "reserves", "--help"]
+    done = subprocess.run(
+        command, env={"PYTHONPATH": packages}, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("Usage: agentmarket reserves ")
 
 
 def imported(*arguments: str) -> set[str]:

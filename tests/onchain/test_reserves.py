@@ -7,11 +7,12 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from agentmarket.answers import ReservesProof
+from agentmarket.answers import Reserves, ReservesProof
 from agentmarket.decode import decode
 from agentmarket.errors import InvalidReply
 from escrow import attesting, reserves, sumtree
-from escrow.models import ReserveLeaf, ReserveReport, Session
+from escrow.chain.contract import Token
+from escrow.models import ReserveLeaf, ReserveReport, Session, SignerNonce
 from escrow.sumtree import Leaf, Sibling
 from marketplace import agents, keys
 from marketplace.models import Payer, Scope
@@ -51,6 +52,10 @@ def test_what_is_held_and_owed_is_public_and_provable(chain: Chain, owed: tuple[
     classes = {name: amount for name, amount in told["liabilities"].items() if amount != "0.00"}
     assert classes == {"available": "4.00", "in_sessions": "5.50", "payable": "0.20", "credited": "0.30"}
     assert (told["verdict"], told["unexplained"], told["root"]) == ("equal", 0, report.root)
+    asked = Token(chain.client, told["token"]).balance_of(told["contract"], told["block"])
+    assert (told["token"], asked) == (chain.token.address, 10 * USDC)
+    assert decode(Reserves, told).token == chain.token.address
+    assert decode(Reserves, {name: said for name, said in told.items() if name != "token"}).token is None
     mine = by_provider.get("/v1/reserves/proof").json
     assert [(one["owed_as"], one["amount"]) for one in mine["items"]] == [("credited", "0.30"), ("payable", "0.20")]
     assert decode(ReservesProof, mine).verify(root=told["root"]) == 500_000
@@ -126,9 +131,30 @@ def test_the_page_for_people_shows_both_sides(
         "owed: 10.00 USDC",
         "landed, not paid out: 0.30 USDC",
         report.root,
-        "agentmarket reserves",
+        f"cast call {chain.token.address} 'balanceOf(address)(uint256)' {chain.contract.address} --block {report.block_number}",
+        "AGENTMARKET_URL=http://testserver agentmarket reserves",
     ):
         assert text in page
+
+
+def test_an_alarm_alone_is_not_told_as_a_comparison_that_fails(
+    chain: Chain, owed: tuple[Caller, Caller, Session], client: Client
+) -> None:
+    SignerNonce.objects.update(stopped_reason="Nonce 2 is none of ours.")
+    attesting.prove(client=chain.client, now=timezone.now())
+    assert Caller(None).get("/v1/reserves").json["verdict"] == "unexplained"
+    page = client.get("/reserves").content.decode()
+    assert "Every comparison holds, but there is an alarm." in page
+    assert "does not hold" not in page
+
+
+def test_a_market_that_does_not_say_its_token_has_no_line_to_run(
+    chain: Chain, owed: tuple[Caller, Caller, Session], client: Client, settings: Any
+) -> None:
+    settings.USDC_ADDRESS = ""
+    attesting.prove(client=chain.client, now=timezone.now())
+    assert Caller(None).get("/v1/reserves").json["token"] is None
+    assert "cast call" not in client.get("/reserves").content.decode()
 
 
 def read(item: dict[str, Any]) -> tuple[Leaf, list[Sibling]]:

@@ -28,6 +28,8 @@ class Reserves(Answer):
     difference: str
     verdict: str
     root: str
+    #: the address to ask for the balance of `contract`; an older market does not say it
+    token: str | None = None
     unexplained: int = 0
     in_flight: str = "0.00"
     surplus: str = "0.00"

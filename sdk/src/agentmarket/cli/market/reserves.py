@@ -18,7 +18,7 @@ def reserves(run: Run, pool: str | None) -> None:
         {"as": item.owed_as, "pool": item.pool_id, "amount": item.amount, "proof": f"{len(item.proof)} steps, holds"}
         for item in proof.items
     ]
-    lines = facts(found, "held", "liabilities_total", "difference", "verdict", "block", "contract", "root")
+    lines = facts(found, "held", "liabilities_total", "difference", "verdict", "block", "contract", "token", "root")
     proven = f"proven to be owed to you: {usdc(proof.micros)}"
     shown = table(mine, ("as", "pool", "amount", "proof")) if mine else []
     run.say({"reserves": found, "proven_micros": str(proof.micros), "proof": document(proof)}, [*lines, *shown, proven])
