@@ -24,6 +24,10 @@ AGENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "sdk" / "src")}
 """All that an agent has: no database, no chain, no setting of the service."""
 
 
+ELSEWHERE = {"PATH": os.environ["PATH"]}
+"""Another terminal."""
+
+
 @dataclass
 class Market:
     process: subprocess.Popen[str]
@@ -79,6 +83,17 @@ def test_what_it_says_works_and_ctrl_c_leaves_nothing(market: Market) -> None:
         assert run.stdout == "payable 9.988\n"
     assert "InsufficientFunds" in run.stderr or "BudgetExhausted" in run.stderr, run.stderr
     assert "0.00" in run.stderr
+
+    line = re.search(r"^  (\(\. .+ reconcile\))$", market.text, re.MULTILINE)
+    assert line, market.text
+    told = subprocess.run(["sh", "-c", line[1]], capture_output=True, text=True, cwd="/", env=ELSEWHERE, check=False)
+    assert (told.returncode in (0, 1), told.stderr) == (True, ""), told
+    assert told.stdout.startswith("books equal chain: yes")
+    settings = market.home / "environment"
+    assert settings.stat().st_mode & 0o777 == 0o600
+    secret = re.search(r"^export SECRET_KEY=(\S+)$", settings.read_text(encoding="utf-8"), re.MULTILINE)
+    assert secret
+    assert secret[1] not in market.text
 
     signer, web = market.pid("manage.py signer"), market.pid("marketplace.server")
     given = dict(part.partition("=")[::2] for part in Path(f"/proc/{web}/environ").read_text().split("\0"))

@@ -1,6 +1,7 @@
 """Keeps a whole market running on this machine, and says how to call it."""
 
 import secrets
+import shlex
 import sys
 from argparse import ArgumentParser
 
@@ -12,7 +13,7 @@ from rich.markup import escape
 
 from escrow import money
 from marketplace.management.stack import sample
-from marketplace.management.stack.stack import Stack
+from marketplace.management.stack.stack import ROOT, Stack
 from marketplace.management.stack.supervisor import StackError
 
 FIRST_PORT, PORT_TRIES = 8000, 20
@@ -38,6 +39,9 @@ NEXT = """
     -H 'Authorization: Bearer {session_key}' \\
     -H 'Idempotency-Key: try-1' -H 'Content-Type: application/json' \\
     -d '{{"to": "agent://lint.acme.dev", "amount": "0.012", "metadata": {{"why": "to see it work"}}}}'
+
+[bold]Do its books equal the chain?[/] Exit code 0 or 1: yes ([bold]docs/operations/reconcile.md[/])
+  {reconcile}
 
 Ctrl-C ends it all and leaves nothing behind.
 """
@@ -102,5 +106,12 @@ class Command(BaseCommand):
             session_key=buyer.session_key,
             budget=BUDGET,
             max_per_tx=POLICY["max_per_tx"],
+            reconcile=escape(_with_its_settings(stack, "reconcile")),
         )
         Console(file=sys.stdout, highlight=False, soft_wrap=True).print(text)
+
+
+def _with_its_settings(stack: Stack, command: str) -> str:
+    """Return a line for another terminal, in any directory, that runs a command on this market."""
+    python, manage = shlex.quote(sys.executable), shlex.quote(str(ROOT / "manage.py"))
+    return f"(. {shlex.quote(str(stack.environment_file()))} && {python} {manage} {command})"

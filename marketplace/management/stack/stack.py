@@ -9,6 +9,7 @@
 
 import os
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -121,6 +122,14 @@ class Stack:
             self._ready[name] = ready
             self.supervisor.wait(child, ready, timeout)
         return child
+
+    def environment_file(self) -> Path:
+        """Write what every process is given to a file for a shell to read: there are secrets in it, so this user alone may."""
+        path = self.home.path / "environment"
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(self.environment.items())]
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.writelines(lines)
+        return path
 
     def kill(self, name: str) -> None:
         """Kill a process and all it started, as a crash would."""
