@@ -19,7 +19,7 @@ from django.db import IntegrityError, transaction
 
 from escrow import crashpoints, intents, logbook, mirroring
 from escrow.chain.client import Block, ChainClient, Receipt, Tiers
-from escrow.chain.errors import ChainError, ChainRefused, ChainUnavailable
+from escrow.chain.errors import ChainError, ChainRefused, ChainUnavailable, ChainUnconfirmed
 from escrow.chain.events import PoolEvent
 from escrow.errors import EscrowError
 from escrow.logbook import Told, Unexplained
@@ -64,8 +64,12 @@ class _Sweep:
         self._over_at = time.monotonic() + settings.INDEX_SECONDS
 
     def run(self) -> int:
-        tiers = self._client.agreed_tiers()
         cursor = self._cursor()
+        try:
+            tiers = self._client.agreed_tiers()
+        except ChainUnconfirmed:  # what is final waits for a second node, and the chain goes on all the same
+            _note(cursor, head_time=_time(self._client.tiers().latest))
+            raise
         if cursor.stopped_reason:
             return 0
         start = cursor.block_number
@@ -211,11 +215,13 @@ class _Sweep:
     def _require_whole(chunk: _Chunk, found: Found) -> None:
         """Hold what is told against what was told before. Raises ChainUnavailable when a log is missing that is still there.
 
-        A node that has lost its index of logs finds none, and calls that an answer. A receipt is in no such index.
+        A node that has lost its index of logs finds none, and calls that an answer. A receipt is in no such index, and says
+        too whether the log was ever there.
         """
         for row in logbook.untold(chunk.told, first=chunk.first, last=chunk.end.number):
             receipt = found(row.tx_hash)
-            if receipt is not None and receipt.block_hash == row.block_hash:
+            events = receipt.events if receipt is not None and receipt.block_hash == row.block_hash else ()
+            if any(event.place.log_index == row.log_index for event in events):
                 raise ChainUnavailable(
                     f"the logs up to block {chunk.end.number} are without {row}, which is still there"
                 )

@@ -19,14 +19,14 @@ def payout_sweep() -> None:
 
 @shared_task(name="escrow.close_sweep")
 def close_sweep() -> None:
-    """See whether new debts may come, and take pools on their way out one step further."""
-    pausing.look(now=clock.now())
+    """Take pools on their way out one step further."""
     pools.close_due(now=clock.now(), limit=settings.SWEEP_LIMIT)
 
 
 @shared_task(name="escrow.timer_sweep")
 def timer_sweep() -> None:
-    """Let silence decide where its time has come."""
+    """Let silence decide where its time has come: a party's, or the chain's."""
+    pausing.look(now=clock.now())
     holds.release_expired(now=clock.now(), limit=settings.SWEEP_LIMIT)
     sessions.close_expired(now=clock.now(), limit=settings.SWEEP_LIMIT)
     approvals.expire_due(now=clock.now(), limit=settings.SWEEP_LIMIT)

@@ -41,7 +41,7 @@ class Check(Shape):
 
     allowed: bool
     code: Annotated[
-        Literal["policy_denied", "insufficient_funds", "approval_required", "conflict"] | None,
+        Literal["policy_denied", "insufficient_funds", "approval_required", "conflict", "settlement_paused"] | None,
         Field(description="What it would be refused as."),
     ]
     rule: str | None

@@ -159,5 +159,5 @@ def test_the_sweep_that_asks_no_node_looks() -> None:
     owing(2 * USDC)
     silent()
     with unmoved():
-        offchain.close_sweep()
+        offchain.timer_sweep()
     assert is_paused()

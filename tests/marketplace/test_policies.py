@@ -14,6 +14,7 @@ from escrow.policy import Policy
 from marketplace import keys
 from marketplace.api import policies
 from marketplace.models import Scope
+from tests.escrow import books
 from tests.marketplace.client import Caller
 from tests.marketplace.conftest import World, buyer
 
@@ -109,6 +110,13 @@ def test_a_halt_is_told_too(world: World) -> None:
     told = check(world.a.by_session)
     assert (told["allowed"], told["code"], told["rule"]) == (False, "conflict", None)
     assert told["detail"].startswith("The payer has frozen all spending")
+
+
+def test_that_settlement_is_paused_is_told_too(world: World) -> None:
+    books.settlement_paused(world.a.pool)
+    told = check(world.a.by_session)
+    assert (told["allowed"], told["code"], told["rule"]) == (False, "settlement_paused", None)
+    assert told["detail"] == world.a.by_session.post("/v1/payments", PAY).json["detail"]
 
 
 @pytest.mark.parametrize(
