@@ -334,7 +334,7 @@ def test_a_withdrawal_that_matures_while_the_chain_stands_still_is_paid_when_it_
     # The chain's clock stands while ours goes on: 33 minutes, as Base on 2025-08-05.
     halted = chain.now() + timedelta(minutes=21)
     assert payouts.pay_due(now=halted, limit=100) == 1
-    for seconds in range(0, 20 * 60, 5):
+    for seconds in range(0, 20 * 60, 30):
         Relay(chain.client, chain.keyring, halted + timedelta(seconds=seconds)).run()
     waiting = ChainAction.objects.get(kind="withdraw")
     assert (waiting.status, waiting.attempts) == (Status.PLANNED, 0)

@@ -20,7 +20,7 @@ from tests.escrow import books
 from tests.stack.fleet import children, fleet, overdue, until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
-LONG = 30.0
+LONG = 15.0
 SOON = 5.0
 
 
