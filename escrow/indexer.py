@@ -65,13 +65,13 @@ class _Sweep:
 
     def run(self) -> int:
         cursor = self._cursor()
+        if cursor.stopped_reason:
+            return 0
         try:
             tiers = self._client.agreed_tiers()
         except ChainUnconfirmed:  # what is final waits for a second node, and the chain goes on all the same
             _note(cursor, head_time=_time(self._client.tiers().latest))
             raise
-        if cursor.stopped_reason:
-            return 0
         start = cursor.block_number
         try:
             if self._read_final(cursor, tiers):
@@ -79,9 +79,8 @@ class _Sweep:
         except Unexplained as error:
             log.critical("The indexer is stopped: %s", error)
             _note(cursor, stopped_reason=str(error))
-        except (
-            SoftTimeLimitExceeded
-        ):  # of a node so slow that a chunk takes longer than a worker has: fewer blocks at once
+        except SoftTimeLimitExceeded:
+            # Of a node so slow that a chunk takes longer than a worker has: fewer blocks the next time.
             _note(cursor, span=max((cursor.span or settings.INDEX_BLOCK_RANGE) // 2, 1))
             raise
         else:

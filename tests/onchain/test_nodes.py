@@ -186,6 +186,13 @@ def test_while_one_of_two_is_away_the_chain_is_not_taken_for_one_that_stands_sti
     assert (after.block_number, after.read_at) == (before.block_number, before.read_at)  # nothing is final by one alone
     assert not pausing.look(now=begun + timedelta(seconds=360))
     doubled.pay(owing, lint, 1)
+    # An indexer that has stopped reads nothing, however far the chain is: that is silence.
+    ChainCursor.objects.update(stopped_reason="a person has to look")
+    doubled.client.request("evm_increaseTime", [360])
+    mine(doubled, 1)
+    doubled.index()
+    assert ChainCursor.objects.get().head_time == after.head_time
+    assert pausing.look(now=begun + timedelta(seconds=720))
 
 
 def test_what_one_node_alone_calls_final_is_not_final(
