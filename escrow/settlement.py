@@ -20,9 +20,8 @@ from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum
 
 from escrow import crashpoints, events, intents, ledger, lifecycle, money, receipts
 from escrow.chain import typed, wire
-from escrow.chain.client import ChainClient
+from escrow.chain.client import ChainClient, newest_from
 from escrow.chain.contract import BudgetPool
-from escrow.chain.errors import ChainUnavailable
 from escrow.chain.signer import Signer
 from escrow.chain.wire import Record
 from escrow.ledger import Move
@@ -158,9 +157,7 @@ def landed_on(client: ChainClient) -> Callable[[Batch, int], bool]:
     contract = BudgetPool(client, settings.ESCROW_ADDRESS)
 
     def landed(batch: Batch, block: int) -> bool:
-        newest = client.tiers().latest.number
-        if newest < block:
-            raise ChainUnavailable(f"the node is at block {newest}, before block {block}")
+        newest = newest_from(client, block)
         return contract.is_settled(batch.pool.key, batch.first_seq, block=newest)
 
     return landed

@@ -19,7 +19,7 @@ from escrow.chain.events import PoolEvent, topics
 from escrow.chain.nodes import Node, Nodes
 from escrow.chain.outcomes import SendOutcome, SendResult, classify, most_knowing
 
-__all__ = ["Block", "BlockTag", "ChainClient", "Fees", "Receipt", "Tiers", "Transaction"]
+__all__ = ["Block", "BlockTag", "ChainClient", "Fees", "Receipt", "Tiers", "Transaction", "newest_from"]
 
 T = TypeVar("T")
 BlockTag = int | str  # a number, or "latest", "safe", "finalized", "pending", "earliest"
@@ -85,17 +85,20 @@ class ChainClient:
         While only one of several answers, no block but the first is: what another calls final may be its newest block.
         """
         seen = self._nodes.hear(self._tiers, 2)
-        if len(seen) == min(2, len(self._nodes.all)):
-            return _lowest(seen)
-        first = self._nodes.ask(lambda node: _existing(node, 0))
-        return Tiers(latest=seen[0].latest, safe=first, final=first)
+        if self._is_one_of_several(seen):
+            first = self._nodes.ask(lambda node: _existing(node, 0))
+            return Tiers(latest=seen[0].latest, safe=first, final=first)
+        return _lowest(seen)
 
     def agreed_tiers(self) -> Tiers:
         """The same; raises ChainUnconfirmed while only one of several nodes answers."""
         seen = self._nodes.hear(self._tiers, 2)
-        if len(seen) < min(2, len(self._nodes.all)):
+        if self._is_one_of_several(seen):
             raise ChainUnconfirmed("what is final: two nodes must say so, and one answered")
         return _lowest(seen)
+
+    def _is_one_of_several(self, answers: Sequence[object]) -> bool:
+        return len(answers) < min(2, len(self._nodes.all))
 
     def _tiers(self, node: Node) -> Tiers:
         if isinstance(self._finality, int):
@@ -255,6 +258,17 @@ def _existing(node: Node, which: BlockTag) -> Block:
     if found is None:
         raise ChainUnavailable(f"eth_getBlockByNumber: no block {which}")
     return found
+
+
+def newest_from(client: ChainClient, block: int) -> int:
+    """Return the number of the newest block, whose state every node has; nodes forget older ones.
+
+    Raises ChainUnavailable when the node is before a block that the answer must count.
+    """
+    newest = client.tiers().latest.number
+    if newest < block:
+        raise ChainUnavailable(f"the node is at block {newest}, before block {block}")
+    return newest
 
 
 def _lowest(seen: Sequence[Tiers]) -> Tiers:

@@ -12,9 +12,9 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from escrow.chain.client import ChainClient
+from escrow.chain.client import ChainClient, newest_from
 from escrow.chain.contract import BudgetPool
-from escrow.chain.errors import ChainRefused, ChainUnavailable
+from escrow.chain.errors import ChainRefused
 from escrow.chain.events import BatchSettled
 from escrow.chain.keyring import Keyring
 from escrow.chain.signer import KeyringError
@@ -98,10 +98,7 @@ def _chain() -> Chain:
         try:
             return contract.is_settled(pool_id, seq, block=block)
         except ChainRefused:  # of a node that keeps no state so old; past a batch's deadline it lands in no later block
-            newest = client.tiers().latest.number
-            if newest < block:
-                raise ChainUnavailable(f"the node is at block {newest}, before block {block}") from None
-            return contract.is_settled(pool_id, seq, block=newest)
+            return contract.is_settled(pool_id, seq, block=newest_from(client, block))
 
     def landed(transaction_hash: str, block: int) -> list[BatchSettled]:
         receipt = client.agreed_receipt(transaction_hash)
