@@ -85,6 +85,11 @@ class Fleet:
         """Send a message to its task's queue."""
         self.app.send_task(task, queue=task)
 
+    def discard(self, task: str) -> None:
+        """Throw away what nobody has taken."""
+        with self.app.connection_for_write() as broker:
+            broker.default_channel.client.delete(task)
+
     def waiting(self, task: str) -> int:
         """Return how many messages nobody has taken."""
         with self.app.connection_for_read() as broker:
