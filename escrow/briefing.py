@@ -7,19 +7,16 @@ offered, because what the market asks for is known only when the relay signs.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from django.conf import settings
 from django.db.models import QuerySet
 
-from escrow import gas, remedies
+from escrow import gas, remedies, vitals
 from escrow.models import ChainAction, ChainCursor, Pulse, Remedy, Setback, SignerNonce
 from escrow.outlook import OUTCOMES, age, iso, newest_attempt
 from escrow.remedies import Subject
 
 Kind = Remedy.Kind
-CANCEL_GAS: Final = 21_000
-"""Of an empty chain transaction."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +72,10 @@ def _of_fees(action: ChainAction, kind: Kind, now: datetime) -> Iterator[Fact]:
     if kind not in (Kind.BUMP, Kind.RELEASE):
         return
     fees = gas.least(last)
-    limit = CANCEL_GAS if kind == Kind.RELEASE or last.cancels else action.gas_limit or 0
+    limit = gas.CANCEL_GAS if kind == Kind.RELEASE or last.cancels else action.gas_limit or 0
     cost = f", so up to {fees.max_fee * limit / gas.ETHER:.9f} ETH for {limit:,} gas" if limit else ""
     yield Fact("Will offer at least", f"{_offer(fees.max_fee, fees.tip)}{cost}; more if the market asks for more")
-    pulse = _newest_pulse()
+    pulse = vitals.newest_look()
     if pulse is not None and pulse.gas_price_wei is not None:
         yield Fact("Market", f"{gwei(pulse.gas_price_wei)} at most, as {_seen(pulse, now)}")
 
@@ -92,7 +89,7 @@ def _of_signer(signer: SignerNonce, now: datetime) -> Iterator[Fact]:
 
 
 def _chain_nonce(signer: SignerNonce, now: datetime) -> str:
-    pulse = _newest_pulse()
+    pulse = vitals.newest_look()
     seen = pulse.signers.get(signer.address) if pulse else None
     if pulse is None or seen is None:
         return "not known: no worker has looked; start one first"
@@ -121,10 +118,6 @@ def _these(name: str, actions: "QuerySet[ChainAction]", none: str) -> Fact:
     shown, n = list(actions.order_by("nonce")[:10]), actions.count()
     more = ", of which these have the lowest nonces" if n > len(shown) else ""
     return Fact(name, f"{n} chain action{'s' if n > 1 else ''}{more}" if n else none, shown)
-
-
-def _newest_pulse() -> Pulse | None:
-    return Pulse.objects.filter(chain_id=settings.CHAIN_ID).order_by("-at").first()
 
 
 def _seen(pulse: Pulse, now: datetime) -> str:

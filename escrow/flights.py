@@ -31,8 +31,6 @@ BlockAt = Callable[[int], Block | None]
 
 NONCE_DEPTH: Final = 5
 """Blocks that must stand on a nonce before it counts as used by somebody else."""
-CANCEL_GAS: Final = 21_000
-REPLACED: Final = "replaced"
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ class Flights:
             raise ValueError(f"{action} is {action.status} without signed bytes")
         to, call, limit = signing.target(action.kind), bytes(action.calldata), action.gas_limit
         if cancels:
-            to, call, limit = self.signer.address, b"", CANCEL_GAS
+            to, call, limit = self.signer.address, b"", gas.CANCEL_GAS
         try:
             with transaction.atomic():
                 attempt = self._attempt(action, action.nonce, limit, call, fees, to=to, cancels=cancels)
@@ -262,7 +260,7 @@ class Flights:
         mine = attempts.pop(action.tx_hash)
         with transaction.atomic():
             if attempts:
-                action.signed_attempts.filter(tx_hash__in=attempts).update(outcome=REPLACED)
+                action.signed_attempts.filter(tx_hash__in=attempts).update(outcome=Attempt.REPLACED)
             if receipt.ok and not mine.cancels:
                 lifecycle.move(action, Status.FINAL)
                 if action.kind == ChainAction.Kind.SETTLE:

@@ -20,6 +20,8 @@ GWEI: Final = 10**9
 ETHER: Final = 10**18
 TRANSACTION_GAS_CAP: Final = 16_777_216
 """No chain transaction may ask for more (EIP-7825)."""
+CANCEL_GAS: Final = 21_000
+"""Of an empty chain transaction, which only uses a nonce up."""
 BUMP_PERCENT: Final = 13
 """A replacement must pay 10 % more on both fees at most nodes, 12.5 % at some."""
 MAX_REPLACEMENTS: Final = 12

@@ -30,7 +30,7 @@ OUTCOMES: Final[dict[str, str]] = {
     SendOutcome.UNFUNDED: "the signer has too little ETH",
     SendOutcome.REFUSED: "nodes can never take it",
     SendOutcome.UNKNOWN: "no answer: nobody knows",
-    "replaced": "another at its nonce was mined",  # `flights.REPLACED`, whose room loads a client of the chain
+    Attempt.REPLACED: "another at its nonce was mined",
 }
 """What became of an attempt, in words."""
 DOES: Final = {

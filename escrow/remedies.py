@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from django.conf import settings
 from django.db import transaction
 
-from escrow import intents, lifecycle, surrender
+from escrow import intents, lifecycle, surrender, vitals
 from escrow.errors import StateConflict, require_text
-from escrow.models import ChainAction, ChainCursor, Pulse, Remedy, Setback, SignerNonce
+from escrow.models import ChainAction, ChainCursor, Remedy, Setback, SignerNonce
 
 Kind = Remedy.Kind
 Status = ChainAction.Status
@@ -226,8 +225,8 @@ def _nonce_on_chain(signer: SignerNonce, now: datetime) -> int:
     if flying:
         said = f"{flying} chain actions of {signer.address} are in flight: release them first, or wait for them."
         raise StateConflict("signer", "in flight", said)
-    pulse = Pulse.objects.filter(chain_id=settings.CHAIN_ID, at__gte=now - FRESH).order_by("-at").first()
-    seen = pulse.signers.get(signer.address) if pulse else None
+    pulse = vitals.newest_look()
+    seen = pulse.signers.get(signer.address) if pulse and pulse.at >= now - FRESH else None
     if seen is None:
         raise StateConflict("signer", "unknown", "No worker has looked at the chain within a minute; start one first.")
     if int(seen["nonce"]) < signer.next_nonce:

@@ -44,6 +44,11 @@ def newest_pulse() -> Pulse | None:
     return Pulse.objects.order_by("-at").first()
 
 
+def newest_look() -> Pulse | None:
+    """Return what a worker has seen last of our chain."""
+    return Pulse.objects.filter(chain_id=settings.CHAIN_ID).order_by("-at").first()
+
+
 def enough_wei(pulse: Pulse) -> int | None:
     """Return what a signer should have: the gas of some settlements at today's price; none while that is not known."""
     if pulse.gas_price_wei is None:

@@ -164,13 +164,16 @@ class ChainAction(models.Model):
 class Attempt(models.Model):
     """One signed chain transaction of an action. Its bytes are committed before they are first sent."""
 
+    REPLACED: ClassVar = "replaced"
+    """The outcome of an attempt once another of the same nonce is final."""
+
     action = models.ForeignKey(ChainAction, on_delete=models.PROTECT, related_name="signed_attempts")
     tx_hash = models.CharField(max_length=66, unique=True)
     raw = models.BinaryField()
     max_fee_wei = models.PositiveBigIntegerField()
     tip_wei = models.PositiveBigIntegerField()
     outcome = models.CharField(max_length=20, blank=True)
-    """What the node said when it was last sent; "replaced" once another attempt of the same nonce is final."""
+    """What the node said when it was last sent, or `REPLACED`."""
     cancels = models.BooleanField(default=False)
     """Whether it only uses the nonce up: an empty chain transaction of the signer to itself."""
     created_at = models.DateTimeField(db_default=Now())
