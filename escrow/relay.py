@@ -176,9 +176,11 @@ class Relay:
             gas_limit = self._gas_limit(action, signer, calldata)
         except ChainRefused as error:  # the node's own trouble says nothing about the call
             raise Waits(f"The node refused to estimate it: {error}") from error
-        except (ChainReverted, ValueError) as error:
-            if isinstance(error, ChainReverted) and error.name in TOO_EARLY:
+        except ChainReverted as error:
+            if error.name in TOO_EARLY:
                 self._require_moving(error)
+            return self._refused(action, str(error))
+        except ValueError as error:
             return self._refused(action, str(error))
         self._require_affordable(action, signer, gas_limit, means)
         try:

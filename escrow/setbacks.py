@@ -48,10 +48,10 @@ def willing(rows: "QuerySet[Row]", sweep: str) -> "QuerySet[Row]":
 
 def note(row: Model, sweep: str, error: BaseException) -> None:
     """Count one more failure of a row; set it aside once there are too many."""
-    passes = isinstance(error, SignerUnavailable) or (isinstance(error, SignerRefused) and error.passes)
+    passes_after = _passes_after(error)
     facts: dict[str, str | int] = {
-        "counts": 0 if passes else 1,
-        "first": _first_wait(error, passes=passes),
+        "counts": 0 if passes_after else 1,
+        "first": passes_after or 2,
         "sweep": sweep,
         "subject": str(row.pk),
         "error": f"{type(error).__name__}: {error}"[:2_000],
@@ -65,10 +65,11 @@ def note(row: Model, sweep: str, error: BaseException) -> None:
         log.error("%s is set aside by the sweep of %s after %s failures", row, sweep, failures)
 
 
-def _first_wait(error: BaseException, *, passes: bool) -> int:
+def _passes_after(error: BaseException) -> int | None:
+    """Return after how many seconds it is worth another try, of what is not the row's fault; none of what is."""
     if isinstance(error, SignerUnavailable):
         return SILENT_SECONDS
-    return PASSING_SECONDS if passes else 2
+    return PASSING_SECONDS if isinstance(error, SignerRefused) and error.passes else None
 
 
 def forgive(row: Model, sweep: str) -> None:
